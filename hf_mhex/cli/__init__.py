@@ -1,0 +1,1 @@
+"""What does the `mhex` command offer?"""

@@ -1,0 +1,45 @@
+"""Which settings does an MHEX-ResNet have? A timm architecture by name, its arguments, and the shared fields."""
+
+from typing import Any
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+from .mhex import MHEXConfigMixin
+
+ARCHITECTURE_KWARGS = {
+    "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "replace_stem_pool", "output_stride",
+    "block_reduce_first", "down_kernel_size", "avg_down", "act_layer", "norm_layer", "block_args", "drop_path_rate",
+    "drop_block_rate", "zero_init_last",
+}  # fmt: skip
+
+
+@strict
+class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
+    """Configuration of MHEX-ResNet: the fields of `MHEXConfigMixin` and the trunk's.
+
+    Args:
+        architecture: name under which timm registers a network of its `ResNet` class ("resnet18", "resnet50d", ...).
+        num_channels: channels of the input image.
+        architecture_kwargs: arguments of timm's `ResNet` that change the registered architecture, as JSON values:
+            `layers`, `channels`, `stem_type`, `output_stride`, `drop_path_rate` and others. Keys outside the known
+            ones raise ValueError (what timm would take as a path, a class or a head is none of them).
+    """
+
+    model_type = "mhex_resnet"
+
+    architecture: str = "resnet18"
+    num_channels: int = 3
+    architecture_kwargs: dict[str, Any] | None = None
+
+    def validate_trunk(self):
+        """Raise ValueError for a trunk that cannot be (called by transformers when a config is made)."""
+        if self.num_channels < 1:
+            raise ValueError(f"num_channels must be at least 1, got {self.num_channels}.")
+        unknown = sorted(set(self.architecture_kwargs or {}) - ARCHITECTURE_KWARGS)
+        if unknown:
+            raise ValueError(f"architecture_kwargs must be among {sorted(ARCHITECTURE_KWARGS)}; got {unknown}.")
+        for name in ("layers", "channels"):
+            value = (self.architecture_kwargs or {}).get(name)
+            if value is not None and (len(value) != 4 or not all(type(v) is int and v > 0 for v in value)):
+                raise ValueError(f"architecture_kwargs[{name!r}] must be four positive ints, one a stage; got {value}.")

@@ -1,0 +1,382 @@
+"""What do both MHEX families share? The gate, the head, the loss and the mixins that make a model explain itself.
+
+Source: Sun & Lio, "Multi-Head Explainer" (arXiv 2501.01311). For a residual block with shortcut x and branch f, both
+[B, C, N] over N positions, and K labels:
+
+    z = x + f,    p = ReLU(mean over valid positions of z),    a = W1 p,    g = gate_scale * sigmoid(a),
+    logits = W2 a = W_eq p,    W_eq = W2 W1                                                      [K, C]
+    S_c[n] = 1/N * sum over ch of W_eq[c, ch] * 1[mean z_ch > 0] * z[ch, n],    sum over n of S_c[n] = logits[c]
+
+`p`, `a`, the logits and the maps are computed in float32 (float64 in a float64 model) whatever the backbone's dtype.
+"""
+
+from collections.abc import Callable
+from contextlib import contextmanager
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import nn
+from transformers.utils import ModelOutput
+from transformers.utils.generic import maybe_autocast
+
+from .mhex_maps import (
+    Features,
+    block_map,
+    check_blocks,
+    check_options,
+    check_target,
+    class_rows,
+    combine_maps,
+    decay_factors,
+    normalize_map,
+    select_classes,
+)
+
+
+@dataclass(kw_only=True)
+class MHEXConfigMixin:
+    """The fields that every MHEX configuration has.
+
+    Args:
+        gate_scale: factor on the sigmoid of the attention gate; 2 makes a gate with W1 = 0 exactly 1.
+        head_decay: block b of B weighs `head_decay ** (B - 1 - b)` in the model's logits; 0 is the last block alone.
+        deep_supervision_weight: factor on the sum of the blocks' own losses.
+        label_smoothing: share of the target spread evenly over the labels, in [0, 1); classification only.
+    """
+
+    gate_scale: float | int = 2.0
+    head_decay: float | int = 0.5
+    deep_supervision_weight: float | int = 1.0
+    label_smoothing: float | int = 0.0
+
+    keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
+
+    @classmethod
+    def paper(cls, **kwargs):
+        """The paper's setting: gates start at 1/2, the last head decides, every head's loss has weight 1.
+
+        The last head is then both the model's logits and a block, so its loss counts twice (the paper counts it once).
+        """
+        return cls(**{"gate_scale": 1.0, "head_decay": 0.0, "deep_supervision_weight": 1.0, **kwargs})
+
+    def validate_mhex_fields(self):
+        """Raise ValueError for a field out of its range (called by transformers when a config is made)."""
+        if not self.gate_scale > 0:
+            raise ValueError(f"gate_scale must be positive, got {self.gate_scale}.")
+        if not 0 <= self.head_decay <= 1:
+            raise ValueError(f"head_decay must lie in [0, 1], got {self.head_decay}.")
+        if not self.deep_supervision_weight >= 0:
+            raise ValueError(f"deep_supervision_weight must not be negative, got {self.deep_supervision_weight}.")
+        if not 0 <= self.label_smoothing < 1:
+            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
+
+
+@dataclass
+class MHEXModelOutput(ModelOutput):
+    """Output of a body: besides the usual, a = W1 p of every block (`gate_scores`, each [B, C]), the positions that
+    count (`valid_positions` [B, N], None for all) and, per block, what the callback `explain(block, Features)` returned.
+    """
+
+    last_hidden_state: torch.FloatTensor | None = None
+    pooler_output: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+    gate_scores: tuple[torch.FloatTensor, ...] | None = None
+    valid_positions: torch.BoolTensor | None = None
+    explanations: tuple | None = None
+
+
+@dataclass
+class MHEXClassifierOutput(ModelOutput):
+    """Output of a classifier: loss [], logits [B, K], block_logits [B, blocks, K] and, with labels, block_losses [blocks]."""
+
+    loss: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    block_logits: torch.FloatTensor | None = None
+    block_losses: torch.FloatTensor | None = None
+    hidden_states: tuple[torch.FloatTensor, ...] | None = None
+    attentions: tuple[torch.FloatTensor, ...] | None = None
+
+
+@dataclass
+class MHEXSaliency(ModelOutput):
+    """Answer of `generate_saliency`. With target="all", a K axis follows B in all but the two logits.
+
+    Args:
+        saliency: the combined map at input size, [B, H, W] or [B, T]; None with `upsample=False`.
+        block_saliency: one raw map per block (or selected block), at its own resolution and unweighted.
+        explained: what the raw combined map sums to, [B].
+        logits: the model's logits, [B, K]. block_logits: each head's, [B, blocks, K].
+        target: the explained label, [B].
+    """
+
+    saliency: torch.FloatTensor | None = None
+    block_saliency: tuple[torch.FloatTensor, ...] | None = None
+    explained: torch.FloatTensor | None = None
+    logits: torch.FloatTensor | None = None
+    block_logits: torch.FloatTensor | None = None
+    target: torch.LongTensor | None = None
+
+
+class WideLinear(nn.Linear):
+    """A linear map without bias that computes in its input's dtype (float32 or wider), under autocast too."""
+
+    def __init__(self, in_features: int, out_features: int):
+        super().__init__(in_features, out_features, bias=False)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        with maybe_autocast(x.device.type, enabled=False):
+            return F.linear(x, self.weight.to(x.dtype))
+
+
+class AttentionGate(WideLinear):
+    """The attention gate: W1 and a scaled sigmoid. W1 starts at 0, where every gate is `scale / 2`."""
+
+    def __init__(self, channels: int, scale: float):
+        super().__init__(channels, channels)
+        self.scale = scale
+
+    def reset_parameters(self):
+        nn.init.zeros_(self.weight)
+
+    def forward(self, z: torch.Tensor, valid: torch.Tensor | None = None):
+        """z [B, C, N] and valid [B, N] (True where a position counts) to p [B, C], a [B, C] and the gate [B, C]."""
+        p = pooled_descriptor(z, valid)
+        scores = super().forward(p)
+        return p, scores, (self.scale * scores.sigmoid()).to(z.dtype)
+
+
+def pooled_descriptor(z: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """p = ReLU(mean of z [B, C, N] over its valid positions), [B, C]; 0 for a row without a valid position."""
+    wide = torch.promote_types(z.dtype, torch.float32)
+    if valid is None:
+        return z.mean(-1, dtype=wide).relu()
+    total = z.masked_fill(~valid[:, None], 0).sum(-1, dtype=wide)
+    return (total / valid.sum(-1, keepdim=True).clamp(min=1)).relu()
+
+
+def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None):
+    """The task loss of the model's logits [B, K] plus `deep_supervision_weight` * the sum over blocks [B, blocks, K].
+
+    Cross-entropy, BCE or MSE by `config.problem_type` (inferred from the labels, as everywhere in transformers, and
+    then written to the config). Averages over the labels that count, or divides their sum by `num_items_in_batch`,
+    which makes the gradient independent of how a batch is split. Returns loss [] and the blocks' losses [blocks].
+    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value.
+    """
+    if config.problem_type is None:
+        integer = not labels.is_floating_point() and labels.dtype != torch.bool
+        kinds = ("single" if integer else "multi") + "_label_classification"
+        config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
+    labels = check_labels(labels.to(logits.device), logits.shape, config)
+    stacked = torch.cat([logits[:, None], block_logits], dim=1)
+    if config.problem_type == "single_label_classification":
+        each = F.cross_entropy(
+            stacked.flatten(0, 1),
+            labels.repeat_interleave(stacked.shape[1]),
+            label_smoothing=config.label_smoothing,
+            reduction="none",
+        ).view(stacked.shape[:2])
+        count = (labels != -100).sum().clamp(min=1)
+    else:
+        labels = labels.to(stacked.dtype)[:, None].expand_as(stacked)
+        if config.problem_type == "regression":
+            each = F.mse_loss(stacked, labels, reduction="none").sum(-1)
+        else:
+            labels = labels * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
+            each = F.binary_cross_entropy_with_logits(stacked, labels, reduction="none").sum(-1)
+        count = logits.numel()
+    losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
+    return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
+
+
+def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.Tensor:
+    """Labels as [B] (single label) or [B, K]; TypeError or ValueError if they do not fit `config.problem_type`."""
+    rows, num_labels = shape
+    look = labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if config.problem_type == "single_label_classification":
+        if num_labels < 2:
+            raise ValueError("problem_type='single_label_classification' needs num_labels >= 2, got 1.")
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(
+                f"labels must be integers for {config.problem_type}, got {labels.dtype}; use labels.long()."
+            )
+        labels = labels.flatten().long()
+        wrong = look and labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
+        expected, allowed = (rows,), f"lie in [0, {num_labels - 1}] or be -100 (ignored); set num_labels or map them"
+    else:
+        if not labels.is_floating_point():
+            raise TypeError(f"labels must be floats for {config.problem_type}, got {labels.dtype}; use labels.float().")
+        if num_labels == 1:
+            labels = labels.view(-1, 1)
+        if config.problem_type == "regression":
+            if config.label_smoothing:
+                raise ValueError(
+                    f"label_smoothing={config.label_smoothing} has no meaning for regression; set it to 0."
+                )
+            wrong, allowed = look and labels[~labels.isfinite()], "be finite; drop or fill rows without a label"
+        else:
+            wrong, allowed = look and labels[~((labels >= 0) & (labels <= 1))], "lie in [0, 1]"
+        expected = (rows, num_labels)
+    if tuple(labels.shape) != expected:
+        raise ValueError(
+            f"labels must have shape {list(expected)} for {config.problem_type}, got {list(labels.shape)}."
+        )
+    if look and wrong.numel():
+        raise ValueError(f"labels must {allowed}; got {wrong[0].item()}.")
+    return labels
+
+
+@contextmanager
+def evaluating(model: nn.Module):
+    """Run a block in eval mode and give each module that was training its mode back; touches nothing in eval mode."""
+    training = [] if torch.compiler.is_compiling() else [module for module in model.modules() if module.training]
+    for module in training:
+        module.training = False
+    try:
+        yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+class MHEXClassifierMixin:
+    """Heads on a body with gates: logits, loss and `generate_saliency`. The body's forward takes `explain`."""
+
+    def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int] | None]:
+        """Check the inputs' values; return the batch size and the size to upsample to (None: the map's own)."""
+        raise NotImplementedError
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of residual blocks, each with a gate and a head."""
+        return len(self.heads)
+
+    def _weights(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
+        gate, head = self.base_model.gates[block].weight, self.heads[block].weight
+        wide = torch.promote_types(gate.dtype, torch.float32)
+        return gate.to(wide), head.to(wide)
+
+    @torch.no_grad()
+    def equivalent_matrix(self, block: int) -> torch.Tensor:
+        """W_eq = W2 W1 of one block (negative indices count from the end), [K, C], float32 or wider."""
+        gate, head = self._weights(block)
+        return head @ gate
+
+    def _logits(self, gate_scores: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
+        """The model's logits [B, K] and the blocks' [B, blocks, K] from every block's a [B, C]."""
+        blocks = torch.stack([head(scores) for head, scores in zip(self.heads, gate_scores)], dim=1)
+        factors = decay_factors(list(range(self.num_blocks)), self.config.head_decay, blocks)
+        return (factors[:, None] * blocks).sum(1), blocks
+
+    def _classify(self, outputs: MHEXModelOutput, labels=None, num_items_in_batch=None) -> MHEXClassifierOutput:
+        logits, block_logits = self._logits(outputs.gate_scores)
+        loss = block_losses = None
+        if labels is not None:
+            loss, block_losses = deep_supervision_loss(logits, block_logits, labels, self.config, num_items_in_batch)
+        return MHEXClassifierOutput(
+            loss=loss,
+            logits=logits,
+            block_logits=block_logits,
+            block_losses=block_losses,
+            hidden_states=outputs.hidden_states,
+            attentions=outputs.attentions,
+        )
+
+    @torch.no_grad()
+    def generate_saliency(
+        self,
+        *,
+        target=None,
+        blocks=None,
+        mode: str = "contribution",
+        sign: str = "signed",
+        contrast=None,
+        decay: float | None = None,
+        sharpness: float | tuple[float, float] = 0.0,
+        normalize: str | None = None,
+        upsample: bool = True,
+        **inputs,
+    ) -> MHEXSaliency:
+        """Class saliency from one pass in eval mode, without gradients. Takes the inputs of `forward` (labels are ignored).
+
+        Args:
+            target: None (the label with the highest logit), an int, B ints, or "all".
+            blocks: indices of the blocks to use, negative ones from the end; None for all. Block b weighs
+                `decay ** (deepest selected - b)`.
+            mode: "contribution" (exact) or "cam" (the paper's: no indicator, no 1/N, gated features in a CNN).
+            sign: "signed", or "positive" to keep the positive entries of the equivalent matrix only.
+            contrast: explain `logit - reference` against "mean" (of the other classes), "runner_up", "softmax" (their
+                mean weighed by it) or a class index (against itself: zeros).
+            decay: None takes `config.head_decay`.
+            sharpness: share of a channel that the class must hold, or (positive, negative) shares, in [0, 1].
+            normalize: None (raw), "minmax" or "percentile", for `saliency` alone.
+            upsample: False leaves the combined map out.
+
+        In mode "contribution", signed and with sharpness 0, the raw maps are exact: each block's sums to its logit
+        (minus the reference), the combined one to `explained`, under the defaults the target's logit. Otherwise
+        `explained` is just the combined map's sum. Cost: with a target known beforehand (and contrast None, "mean" or
+        a class) each block is mapped as it passes; else blocks with C >= 4 K keep the maps of all K classes, the
+        others their features. Raises ValueError or TypeError naming the argument.
+        """
+        num_labels = self.heads[0].out_features
+        inputs = {name: value for name, value in inputs.items() if name != "labels"} | {"return_dict": True}
+        batch, size = self._read_inputs(inputs)
+        chosen_blocks = check_blocks(blocks, self.num_blocks)
+        sharpness = check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels)
+        target = check_target(target, batch, num_labels)
+        decay = self.config.head_decay if decay is None else decay
+        linear = sign == "signed" and sharpness == (0.0, 0.0)
+        device = self.heads[0].weight.device.type
+
+        def rows(block, selection):
+            return class_rows(*selection[1:], *self._weights(block), sign, sharpness)
+
+        def explain(block: int, features: Features):
+            if block not in chosen_blocks:
+                return None
+            with maybe_autocast(device, enabled=False):
+                early = select_classes(target, contrast, num_labels, features.p)
+                if early is not None:
+                    return block_map(rows(block, early), features, mode)
+                if linear and 4 * num_labels <= features.p.shape[-1]:
+                    return block_map(self.equivalent_matrix(block)[None], features, mode)
+            if mode == "contribution":
+                return features._replace(y=None)
+            return features._replace(z=None, y=features.y.clone())  # the activation after it may work in place
+
+        with evaluating(self):
+            outputs = self.base_model(**inputs, explain=explain)
+            logits, block_logits = self._logits(outputs.gate_scores)
+        with maybe_autocast(device, enabled=False):
+            early = select_classes(target, contrast, num_labels, logits)
+            selection = early or select_classes(target, contrast, num_labels, logits, logits)
+
+            def finish(block):
+                found = outputs.explanations[block]
+                if isinstance(found, Features):
+                    return block_map(rows(block, selection), found, mode)
+                return found if early else torch.einsum("brk,bk...->br...", selection[2], found)
+
+            maps = [finish(block) for block in chosen_blocks]
+            factors = decay_factors(chosen_blocks, decay, logits)
+            if linear and mode == "contribution":
+                combined = (factors[:, None] * block_logits[:, chosen_blocks]).sum(1)
+                explained = (selection[2] * combined[:, None]).sum(-1)
+            else:
+                explained = sum(factor * found.flatten(2).sum(-1) for factor, found in zip(factors, maps))
+            saliency = None
+            if upsample:
+                saliency = combine_maps(maps, factors, size)
+                if normalize:
+                    saliency = normalize_map(saliency, normalize, outputs.valid_positions)
+
+        every = isinstance(target, str)
+        return MHEXSaliency(
+            saliency=saliency if every or saliency is None else saliency[:, 0],
+            block_saliency=tuple(found if every else found[:, 0] for found in maps),
+            explained=explained if every else explained[:, 0],
+            logits=logits,
+            block_logits=block_logits,
+            target=selection[0].expand(batch, -1) if every else selection[0].expand(batch, 1)[:, 0],
+        )

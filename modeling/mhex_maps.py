@@ -1,0 +1,195 @@
+"""How do a block's features and the rows of its equivalent matrix become maps? Pure functions over tensors.
+
+Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions. The formulas stand
+at the top of mhex.py.
+"""
+
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+
+
+class Features(NamedTuple):
+    """What a block shows of itself: z and y [B, C, ...] (before and after the gate), p [B, C], valid [B, N] or None."""
+
+    z: torch.Tensor
+    y: torch.Tensor
+    p: torch.Tensor
+    valid: torch.Tensor | None
+
+
+def decay_factors(depths: list[int], decay: float, like: torch.Tensor) -> torch.Tensor:
+    """Weights `decay ** (deepest - depth)` of the blocks at `depths`, [len(depths)]; 0 ** 0 is 1."""
+    distance = torch.tensor([max(depths) - depth for depth in depths], dtype=like.dtype, device=like.device)
+    return torch.pow(float(decay), distance)
+
+
+def block_map(rows: torch.Tensor, features: Features, mode: str) -> torch.Tensor:
+    """Maps [B, R, ...] of one block for `rows` [B or 1, R, C] of its equivalent matrix; padding gets exactly 0.
+
+    "contribution": rows * 1[mean z > 0] * z / N, which sums to rows @ p. "cam": rows * y (the paper's CAM).
+    """
+    source = features.z if mode == "contribution" else features.y
+    positions = source.flatten(2).to(rows.dtype)
+    if mode == "contribution":
+        count = positions.shape[-1] if features.valid is None else features.valid.sum(-1).clamp(min=1)[:, None, None]
+        rows = rows * (features.p > 0)[:, None] / count
+    maps = rows.expand(positions.shape[0], -1, -1) @ positions
+    if features.valid is not None:
+        maps = maps.masked_fill(~features.valid[:, None], 0)
+    return maps.unflatten(2, source.shape[2:])
+
+
+def upsampling_matrix(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
+    """U [pixels, cells]: the integral of the bilinear interpolant (edges continued) over each output pixel.
+
+    Every column sums to 1 and every row to cells / pixels, so sums and flat maps both survive, at any two sizes.
+    """
+    edges = torch.arange(pixels + 1, dtype=torch.float64, device=like.device) * (cells / pixels) - 0.5
+    centres = torch.arange(-1, cells + 1, dtype=torch.float64, device=like.device)
+    v = (edges[:, None] - centres).clamp(-1, 1)
+    integral = (0.5 + v - 0.5 * v * v.abs()).diff(dim=0)  # of the hat functions, one beyond each edge
+    inner = integral[:, 1:-1].clone()
+    inner[:, 0] += integral[:, 0]
+    inner[:, -1] += integral[:, -1]
+    return inner.to(like.dtype)
+
+
+def upsample_map(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
+    """Bring maps [..., h, w] to [..., H, W] = `size` as U_h S U_w^T: every map keeps its sum."""
+    rows, columns = (upsampling_matrix(old, new, maps) for old, new in zip(maps.shape[-2:], size))
+    return rows @ maps @ columns.mT
+
+
+def normalize_map(maps: torch.Tensor, how: str, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """Scale each map of [B, R, ...] to [0, 1] over its valid positions; flat maps (to 1e-6 of their size) give zeros.
+
+    "minmax" takes smallest and largest value, "percentile" the 1st and 99th percentile, clipping beyond them.
+    """
+    flat = maps.flatten(2)
+    inside = torch.ones_like(flat, dtype=torch.bool) if valid is None else valid[:, None].expand_as(flat)
+    count = inside.sum(-1, keepdim=True).clamp(min=1)
+    ordered = flat.masked_fill(~inside, torch.inf).sort(-1).values
+
+    def quantile(q: float) -> torch.Tensor:
+        place = q * (count - 1).to(flat.dtype)
+        below = place.floor()
+        low, high = ordered.gather(-1, below.long()), ordered.gather(-1, place.ceil().long())
+        return low + (high - low) * (place - below)
+
+    margin = 0.01 if how == "percentile" else 0.0
+    low, high = quantile(margin), quantile(1 - margin)
+    size = flat.masked_fill(~inside, 0).abs().amax(-1, keepdim=True)
+    scaled = ((flat - low) / (high - low)).clamp(0, 1)
+    return torch.where(inside & (high - low > 1e-6 * size), scaled, 0).view_as(maps)
+
+
+def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits: torch.Tensor | None = None):
+    """Which combination of classes is explained: targets [B or 1, R] and, over the K classes, `chosen` (one-hot) and
+    `coefficients` = chosen - reference, both [B or 1, R, K]. None where that depends on `logits` that are not known yet.
+    """
+    if logits is None and (target is None or contrast in ("runner_up", "softmax")):
+        return None
+    if target is None:
+        targets = logits.argmax(-1, keepdim=True)
+    elif isinstance(target, str):
+        targets = torch.arange(num_labels, device=like.device)[None]
+    else:
+        targets = torch.as_tensor(target, device=like.device).view(-1, 1)
+    chosen = F.one_hot(targets, num_labels).to(like.dtype)
+    if contrast is None:
+        return targets, chosen, chosen
+    if contrast == "mean":
+        reference = (1 - chosen) / (num_labels - 1)
+    elif contrast in ("runner_up", "softmax"):
+        others = logits[:, None].masked_fill(chosen.bool(), -torch.inf)
+        best = F.one_hot(others.argmax(-1), num_labels).to(like.dtype)
+        reference = others.softmax(-1) if contrast == "softmax" else best
+    else:
+        reference = F.one_hot(torch.tensor(contrast, device=like.device), num_labels).to(like.dtype)
+    return targets, chosen, chosen - reference
+
+
+def class_rows(chosen, coefficients, gate, head, sign: str, sharpness: tuple[float, float]) -> torch.Tensor:
+    """The rows `coefficients @ W_eq` [B or 1, R, C] after contrast, then sharpness, then non-negativity.
+
+    Sharpness keeps an entry whose share of its channel's entries of the same sign, over all classes, reaches the
+    threshold; the other classes' entries are those of W_eq itself.
+    """
+    if sign == "signed" and sharpness == (0.0, 0.0):
+        return (coefficients @ head) @ gate
+    matrix = head @ gate
+    rows = coefficients @ matrix
+    kept = torch.zeros_like(rows)
+    for direction, threshold in zip((1,) if sign == "positive" else (1, -1), sharpness):
+        part = (direction * rows).clamp(min=0)
+        total = part + (1 - chosen) @ (direction * matrix).clamp(min=0)
+        kept = kept + direction * part.where(part >= threshold * total, 0)
+    return kept
+
+
+def combine_maps(maps: list[torch.Tensor], factors: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
+    """The sum of factor * map over blocks, [B, R, ...]; maps of one resolution are added before they are upsampled."""
+    by_shape: dict[tuple, torch.Tensor] = {}
+    for factor, found in zip(factors, maps):
+        weighed = factor * found
+        shape = tuple(found.shape[2:])
+        by_shape[shape] = by_shape[shape] + weighed if shape in by_shape else weighed
+    return sum(found if size is None else upsample_map(found, size) for found in by_shape.values())
+
+
+def check_blocks(blocks, num_blocks: int) -> list[int]:
+    """Indices in [0, num_blocks) for `blocks` (None for all); raises ValueError or TypeError."""
+    if blocks is None:
+        return list(range(num_blocks))
+    if not isinstance(blocks, (list, tuple)) or not all(type(block) is int for block in blocks):
+        raise TypeError(f"blocks must be None or a list of ints, got {blocks!r}.")
+    if not blocks or any(not -num_blocks <= block < num_blocks for block in blocks):
+        raise ValueError(
+            f"blocks must name blocks of {num_blocks}, from {-num_blocks} to {num_blocks - 1}; got {blocks}."
+        )
+    indices = [block % num_blocks for block in blocks]
+    if len(set(indices)) < len(indices):
+        raise ValueError(f"blocks must not name a block twice, got {blocks}.")
+    return indices
+
+
+def check_target(target, batch: int, num_labels: int):
+    """None, "all" or a LongTensor [1] or [B] for `target`; raises ValueError or TypeError."""
+    if target is None or (isinstance(target, str) and target == "all"):
+        return target
+    if isinstance(target, (str, bool)):
+        raise TypeError(f"target must be None, a class index, {batch} of them or 'all', got {target!r}.")
+    classes = torch.as_tensor(target)
+    if classes.is_floating_point() or classes.dtype == torch.bool:
+        raise TypeError(f"target must be integers, got {classes.dtype}; use target.long().")
+    if classes.ndim and tuple(classes.shape) != (batch,):
+        raise ValueError(f"target must be one class index or {batch}, one a row; got shape {list(classes.shape)}.")
+    if not torch.compiler.is_compiling() and ((classes < 0) | (classes >= num_labels)).any():
+        raise ValueError(f"target must lie in [0, {num_labels - 1}], got {classes.tolist()}.")
+    return classes.long().view(-1)
+
+
+def check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels: int) -> tuple[float, float]:
+    """Raise ValueError or TypeError for an option of `generate_saliency` out of range; return the sharpness pair."""
+    for name, value, allowed in (
+        ("mode", mode, ("contribution", "cam")),
+        ("sign", sign, ("signed", "positive")),
+        ("normalize", normalize, (None, "minmax", "percentile")),
+    ):
+        if value not in allowed:
+            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+    if contrast is not None:
+        if num_labels == 1:
+            raise ValueError(f"contrast={contrast!r} needs another class, but the model has one label; use None.")
+        index = type(contrast) is int and 0 <= contrast < num_labels
+        if not index and contrast not in ("mean", "runner_up", "softmax"):
+            cure = f"None, 'mean', 'runner_up', 'softmax' or a class index in [0, {num_labels - 1}]"
+            raise ValueError(f"contrast must be {cure}; got {contrast!r}.")
+    if decay is not None and not 0 <= decay <= 1:
+        raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
+    pair = tuple(sharpness) if isinstance(sharpness, (list, tuple)) else (sharpness, sharpness)
+    if len(pair) != 2 or not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in pair):
+        raise ValueError(f"sharpness must be a number or a (positive, negative) pair in [0, 1], got {sharpness!r}.")
+    return (float(pair[0]), float(pair[1]))
