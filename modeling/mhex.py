@@ -10,7 +10,6 @@ Source: Sun & Lio, "Multi-Head Explainer" (arXiv 2501.01311). For a residual blo
 `p`, `a`, the logits and the maps are computed in float32 (float64 in a float64 model) whatever the backbone's dtype.
 """
 
-from collections.abc import Callable
 from contextlib import contextmanager
 from dataclasses import dataclass
 
@@ -75,7 +74,7 @@ class MHEXConfigMixin:
 @dataclass
 class MHEXModelOutput(ModelOutput):
     """Output of a body: besides the usual, a = W1 p of every block (`gate_scores`, each [B, C]), the positions that
-    count (`valid_positions` [B, N], None for all) and, per block, what the callback `explain(block, Features)` returned.
+    count (`valid_positions` [B, N], None for all) and what the callback `explain(block, Features)` returned.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -89,7 +88,7 @@ class MHEXModelOutput(ModelOutput):
 
 @dataclass
 class MHEXClassifierOutput(ModelOutput):
-    """Output of a classifier: loss [], logits [B, K], block_logits [B, blocks, K] and, with labels, block_losses [blocks]."""
+    """Output of a classifier: logits [B, K], block_logits [B, blocks, K]; with labels loss [], block_losses [blocks]."""
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
@@ -298,7 +297,7 @@ class MHEXClassifierMixin:
         upsample: bool = True,
         **inputs,
     ) -> MHEXSaliency:
-        """Class saliency from one pass in eval mode, without gradients. Takes the inputs of `forward` (labels are ignored).
+        """Class saliency from one pass in eval mode, without gradients. Takes what `forward` takes; labels are ignored.
 
         Args:
             target: None (the label with the highest logit), an int, B ints, or "all".

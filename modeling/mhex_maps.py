@@ -1,7 +1,7 @@
 """How do a block's features and the rows of its equivalent matrix become maps? Pure functions over tensors.
 
-Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions. The formulas stand
-at the top of mhex.py.
+Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions. The formulas
+stand at the top of mhex.py.
 """
 
 from typing import NamedTuple
@@ -87,7 +87,7 @@ def normalize_map(maps: torch.Tensor, how: str, valid: torch.Tensor | None = Non
 
 def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits: torch.Tensor | None = None):
     """Which combination of classes is explained: targets [B or 1, R] and, over the K classes, `chosen` (one-hot) and
-    `coefficients` = chosen - reference, both [B or 1, R, K]. None where that depends on `logits` that are not known yet.
+    `coefficients` = chosen - reference, both [B or 1, R, K]. None where that depends on `logits` not known yet.
     """
     if logits is None and (target is None or contrast in ("runner_up", "softmax")):
         return None

@@ -1,4 +1,4 @@
-"""How does BERT become MHEX-BERT? Its layers get a gate before their last LayerNorm, its classifier a head per layer."""
+"""How does BERT become MHEX-BERT? Its layers get a gate before the last LayerNorm, its classifier a head each."""
 
 from collections.abc import Callable
 from functools import partial
@@ -54,7 +54,7 @@ class MHEXBertEncoder(nn.Module):
         self.layer = nn.ModuleList([MHEXBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
 
     def forward(self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, **kwargs):
-        """hidden_states [B, T, C] to the last layer's, every layer's a [B, C] and what `explain(block, ...)` returned."""
+        """hidden_states [B, T, C] to the last layer's, each layer's a [B, C] and what `explain` returned for it."""
         scores, explanations = [], []
         for block, layer in enumerate(self.layer):
             explain_block = partial(explain, block) if explain else None
@@ -206,7 +206,7 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
 
 
 def check_text(input_ids, inputs_embeds, position_ids, config: MHEXBertConfig) -> None:
-    """Raise ValueError or TypeError unless exactly one of input_ids [B, T] and inputs_embeds [B, T, C] fits the model."""
+    """Raise ValueError or TypeError unless exactly one of input_ids [B, T], inputs_embeds [B, T, C] fits the model."""
     if (input_ids is None) == (inputs_embeds is None):
         raise ValueError("exactly one of input_ids and inputs_embeds must be given.")
     name, ndim = ("input_ids", 2) if inputs_embeds is None else ("inputs_embeds", 3)

@@ -109,7 +109,7 @@ def stages(trunk: ResNet) -> list[nn.Sequential]:
 
 
 class MHEXResNetPreTrainedModel(PreTrainedModel):
-    """Loading, saving and the start of new weights: gates at W1 = 0, heads as `nn.Linear` starts, the trunk as timm's."""
+    """Loading, saving and new weights: gates start at W1 = 0, heads as `nn.Linear` does, the trunk as timm's."""
 
     config: MHEXResNetConfig
     config_class = MHEXResNetConfig
@@ -220,7 +220,7 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs,
     ) -> MHEXClassifierOutput:
-        """Logits [B, K] of pixel_values [B, num_channels, H, W] and, with `labels` ([B] ints or [B, K] floats), the loss.
+        """Logits [B, K] of pixel_values [B, num_channels, H, W] and, with `labels` ([B] or [B, K]), the loss.
 
         Args:
             num_items_in_batch: what the loss's sum is divided by (Trainer's count over accumulated batches).
