@@ -88,7 +88,7 @@ class MHEXModelOutput(ModelOutput):
 
 @dataclass
 class MHEXClassifierOutput(ModelOutput):
-    """Output of a classifier: logits [B, K], block_logits [B, blocks, K]; with labels loss [], block_losses [blocks]."""
+    """A classifier: logits [B, K], block_logits [B, blocks, K]; with labels, loss and block_losses [blocks]."""
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
