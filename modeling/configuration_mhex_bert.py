@@ -1,12 +1,10 @@
 """Which settings does an MHEX-BERT have? Those of BERT and the fields that both families share."""
 
-from huggingface_hub.dataclasses import strict
 from transformers import BertConfig
 
 from .mhex import MHEXConfigMixin
 
 
-@strict
 class MHEXBertConfig(MHEXConfigMixin, BertConfig):
     """Configuration of MHEX-BERT: the fields of `BertConfig` and of `MHEXConfigMixin`.
 
@@ -15,8 +13,9 @@ class MHEXBertConfig(MHEXConfigMixin, BertConfig):
 
     model_type = "mhex_bert"
 
-    def validate_encoder(self):
-        """Raise ValueError where BERT would not be a plain encoder (called by transformers when a config is made)."""
+    def check_fields(self):
+        """Raise TypeError or ValueError for a field that cannot be."""
+        super().check_fields()
         if self.chunk_size_feed_forward != 0:
             raise ValueError(
                 f"chunk_size_feed_forward must be 0, got {self.chunk_size_feed_forward}: the attention gate pools over "

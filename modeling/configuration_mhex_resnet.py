@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
 
 from .mhex import MHEXConfigMixin
@@ -14,7 +13,6 @@ ARCHITECTURE_KWARGS = {
 }  # fmt: skip
 
 
-@strict
 class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
     """Configuration of MHEX-ResNet: the fields of `MHEXConfigMixin` and the trunk's.
 
@@ -24,6 +22,8 @@ class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
         architecture_kwargs: arguments of timm's `ResNet` that change the registered architecture, as JSON values:
             `layers`, `channels`, `stem_type`, `output_stride`, `drop_path_rate` and others. Keys outside the known
             ones raise ValueError (what timm would take as a path, a class or a head is none of them).
+
+    Raises TypeError or ValueError for a trunk that cannot be; the name itself is looked up when a model is made.
     """
 
     model_type = "mhex_resnet"
@@ -32,14 +32,18 @@ class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
     num_channels: int = 3
     architecture_kwargs: dict[str, Any] | None = None
 
-    def validate_trunk(self):
-        """Raise ValueError for a trunk that cannot be (called by transformers when a config is made)."""
-        if self.num_channels < 1:
-            raise ValueError(f"num_channels must be at least 1, got {self.num_channels}.")
-        unknown = sorted(set(self.architecture_kwargs or {}) - ARCHITECTURE_KWARGS)
+    def check_fields(self):
+        """Raise TypeError or ValueError for a field that cannot be."""
+        super().check_fields()
+        if type(self.architecture) is not str:
+            raise TypeError(f"architecture must be the name of a timm network, got {self.architecture!r}.")
+        if type(self.num_channels) is not int or self.num_channels < 1:
+            raise ValueError(f"num_channels must be an int of at least 1, got {self.num_channels!r}.")
+        arguments = self.architecture_kwargs or {}
+        unknown = sorted(set(arguments) - ARCHITECTURE_KWARGS)
         if unknown:
             raise ValueError(f"architecture_kwargs must be among {sorted(ARCHITECTURE_KWARGS)}; got {unknown}.")
         for name in ("layers", "channels"):
-            value = (self.architecture_kwargs or {}).get(name)
-            if value is not None and (len(value) != 4 or not all(type(v) is int and v > 0 for v in value)):
+            value = arguments.get(name, (1, 1, 1, 1))
+            if len(value) != 4 or not all(type(v) is int and v > 0 for v in value):
                 raise ValueError(f"architecture_kwargs[{name!r}] must be four positive ints, one a stage; got {value}.")

@@ -42,6 +42,8 @@ class MHEXConfigMixin:
         head_decay: block b of B weighs `head_decay ** (B - 1 - b)` in the model's logits; 0 is the last block alone.
         deep_supervision_weight: factor on the sum of the blocks' own losses.
         label_smoothing: share of the target spread evenly over the labels, in [0, 1); classification only.
+
+    Raises TypeError or ValueError for a field that cannot be.
     """
 
     gate_scale: float | int = 2.0
@@ -59,22 +61,29 @@ class MHEXConfigMixin:
         """
         return cls(**{"gate_scale": 1.0, "head_decay": 0.0, "deep_supervision_weight": 1.0, **kwargs})
 
-    def validate_mhex_fields(self):
-        """Raise ValueError for a field out of its range (called by transformers when a config is made)."""
-        if not self.gate_scale > 0:
-            raise ValueError(f"gate_scale must be positive, got {self.gate_scale}.")
-        if not 0 <= self.head_decay <= 1:
-            raise ValueError(f"head_decay must lie in [0, 1], got {self.head_decay}.")
-        if not self.deep_supervision_weight >= 0:
-            raise ValueError(f"deep_supervision_weight must not be negative, got {self.deep_supervision_weight}.")
-        if not 0 <= self.label_smoothing < 1:
-            raise ValueError(f"label_smoothing must lie in [0, 1), got {self.label_smoothing}.")
+    def __post_init__(self, **kwargs):
+        super().__post_init__(**kwargs)
+        self.check_fields()
+
+    def check_fields(self):
+        """Raise TypeError or ValueError for a field that cannot be; models call it too, as loading may set fields."""
+        for name, low, high in (
+            ("gate_scale", 1e-6, float("inf")),
+            ("head_decay", 0, 1),
+            ("deep_supervision_weight", 0, float("inf")),
+            ("label_smoothing", 0, 1 - 1e-6),
+        ):
+            value = getattr(self, name)
+            if isinstance(value, bool) or not isinstance(value, (int, float)):
+                raise TypeError(f"{name} must be a number, got {value!r}.")
+            if not low <= value <= high:
+                raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
 
 
 @dataclass
 class MHEXModelOutput(ModelOutput):
-    """Output of a body: besides the usual, a = W1 p of every block (`gate_scores`, each [B, C]), the positions that
-    count (`valid_positions` [B, N], None for all) and what the callback `explain(block, Features)` returned.
+    """Output of a body: besides the usual, a = W1 p of every block (`gate_scores`, each [B, C]) and, where it was given
+    the callback `explain(block, Features)`, its answers and the positions that count ([B, N], None for all).
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -194,8 +203,6 @@ def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.
     rows, num_labels = shape
     look = labels.device.type == "cpu" and not torch.compiler.is_compiling()
     if config.problem_type == "single_label_classification":
-        if num_labels < 2:
-            raise ValueError("problem_type='single_label_classification' needs num_labels >= 2, got 1.")
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise TypeError(
                 f"labels must be integers for {config.problem_type}, got {labels.dtype}; use labels.long()."

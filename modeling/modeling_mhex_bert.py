@@ -14,6 +14,8 @@ from transformers.models.bert.modeling_bert import (
     BertPreTrainedModel,
     BertSelfAttention,
 )
+from transformers.processing_utils import Unpack
+from transformers.utils import TransformersKwargs
 from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
@@ -88,6 +90,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
 
     def __init__(self, config: MHEXBertConfig, add_pooling_layer: bool = True):
         super().__init__(config)
+        config.check_fields()
         self.embeddings = BertEmbeddings(config)
         self.encoder = MHEXBertEncoder(config)
         self.pooler = BertPooler(config) if add_pooling_layer else None
@@ -114,7 +117,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         explain: Callable | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MHEXModelOutput:
         """As `BertModel`; `attention_mask` is [B, T] (non-zero: valid) or extended, [B, 1, 1, T].
 
@@ -142,7 +145,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
             last_hidden_state=hidden_states,
             pooler_output=self.pooler(hidden_states) if self.pooler is not None else None,
             gate_scores=scores,
-            valid_positions=valid,
+            valid_positions=valid if explain else None,
             explanations=explanations if explain else None,
         )
 
@@ -171,7 +174,7 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
         inputs_embeds: torch.FloatTensor | None = None,
         labels: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
-        **kwargs,
+        **kwargs: Unpack[TransformersKwargs],
     ) -> MHEXClassifierOutput:
         """Logits [B, K] of tokens [B, T] and, with `labels` ([B] ints or [B, K] floats), the deep-supervision loss.
 
@@ -189,7 +192,11 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
             return_dict=True,
             **kwargs,
         )
-        return self._classify(outputs, labels, num_items_in_batch)
+        answer = self._classify(outputs, labels, num_items_in_batch)
+        if answer.loss is not None:  # no head reads the last LayerNorm, but DDP waits for a gradient of every weight
+            unread = self.bert.encoder.layer[-1].output.LayerNorm
+            answer.loss = answer.loss + 0 * (unread.weight.sum() + unread.bias.sum())
+        return answer
 
     def _read_inputs(self, inputs: dict) -> tuple[int, None]:
         ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")

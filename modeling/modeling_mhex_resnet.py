@@ -145,6 +145,7 @@ class MHEXResNetModel(MHEXResNetPreTrainedModel):
 
     def __init__(self, config: MHEXResNetConfig):
         super().__init__(config)
+        config.check_fields()
         self.trunk = create_trunk(config)
         if self.trunk.conv1 is not None and next(self.trunk.parameters()).device.type != "meta":
             for module in self.trunk.modules():  # timm has initialised them; post_init would do it again

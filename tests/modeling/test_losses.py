@@ -1,0 +1,165 @@
+"""Is the loss the task's, for every problem type, and are labels that do not fit refused in clear words?"""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from networks import image_batch, lively_bert, lively_resnet, text_batch
+
+CASES = [
+    ("bert", 4, "single_label_classification", torch.tensor([0, 3, 1, 2])),
+    ("resnet", 4, "single_label_classification", torch.tensor([0, 3, 1])),
+    ("bert", 4, "multi_label_classification", torch.eye(4)),
+    ("resnet", 4, "multi_label_classification", torch.eye(4)[:3]),
+    ("bert", 4, "regression", torch.linspace(-1, 1, 16).view(4, 4)),
+    ("bert", 1, "regression", torch.tensor([0.5, -1.0, 2.0, 0.0])),
+    ("resnet", 1, "multi_label_classification", torch.tensor([0.0, 1.0, 1.0])),
+]
+
+
+def network(family, labels, **fields):
+    if family == "bert":
+        return lively_bert(num_labels=labels, **fields), text_batch()
+    return lively_resnet(num_labels=labels, **fields), image_batch(dtype=torch.float64)
+
+
+def task_loss(logits, labels, kind, smoothing=0.0):
+    """The textbook loss of one head."""
+    if kind == "single_label_classification":
+        total = 0.0
+        for row, label in zip(logits, labels):
+            goal = torch.full_like(row, smoothing / len(row))
+            goal[label] += 1 - smoothing
+            total = total - (goal * row.log_softmax(-1)).sum()
+        return total / len(labels)
+    labels = labels.to(logits.dtype).view_as(logits)
+    if kind == "regression":
+        return F.mse_loss(logits, labels)
+    labels = labels * (1 - smoothing) + 0.5 * smoothing
+    return -(labels * logits.sigmoid().log() + (1 - labels) * (-logits).sigmoid().log()).mean()
+
+
+@pytest.mark.parametrize("family, num_labels, kind, labels", CASES)
+@pytest.mark.parametrize("weight", [0.0, 1.0, 0.3])
+def test_loss_is_the_task_loss_of_logits_and_every_block(family, num_labels, kind, labels, weight):
+    model, inputs = network(family, num_labels, problem_type=kind, deep_supervision_weight=weight)
+    output = model(**inputs, labels=labels)
+    expected = [task_loss(output.block_logits[:, block], labels, kind) for block in range(model.num_blocks)]
+    assert torch.allclose(output.block_losses, torch.stack(expected), rtol=1e-12)
+    main = task_loss(output.logits, labels, kind)
+    assert torch.allclose(output.loss, main + weight * sum(expected), rtol=1e-12)
+    assert output.loss > 0.05
+
+
+@pytest.mark.parametrize("kind, labels", [("single_label_classification", torch.tensor([0, 3, 1, 2])),
+                                          ("multi_label_classification", torch.eye(4))])  # fmt: skip
+def test_label_smoothing(kind, labels):
+    model, inputs = network("bert", 4, problem_type=kind, label_smoothing=0.2)
+    output = model(**inputs, labels=labels)
+    expected = task_loss(output.logits, labels, kind, 0.2) + output.block_losses.sum()
+    assert torch.allclose(output.loss, expected, rtol=1e-12)
+    assert torch.allclose(output.block_losses[1], task_loss(output.block_logits[:, 1], labels, kind, 0.2), rtol=1e-12)
+
+
+def test_logits_are_the_decayed_sum_of_blocks():
+    for decay in (0, 0.5, 0.8, 1):
+        model, inputs = network("bert", 4, head_decay=decay)
+        output = model(**inputs)
+        weights = [decay ** (model.num_blocks - 1 - block) for block in range(model.num_blocks)]
+        expected = sum(weight * output.block_logits[:, block] for block, weight in enumerate(weights))
+        assert torch.allclose(output.logits, expected, rtol=1e-12)
+
+
+@pytest.mark.parametrize(
+    "labels, kind",
+    [
+        (torch.tensor([0, 1, 2, 3]), "single_label_classification"),
+        (torch.eye(4), "multi_label_classification"),
+        (torch.eye(4).bool(), "multi_label_classification"),
+    ],
+)
+def test_problem_type_is_inferred_and_remembered(labels, kind):
+    model, inputs = network("bert", 4)
+    if labels.dtype == torch.bool:
+        with pytest.raises(TypeError, match=r"labels must be floats .* got torch.bool"):
+            model(**inputs, labels=labels)
+    else:
+        model(**inputs, labels=labels)
+    assert model.config.problem_type == kind
+
+
+def test_one_label_means_regression():
+    model, inputs = network("bert", 1)
+    model(**inputs, labels=torch.zeros(4))
+    assert model.config.problem_type == "regression"
+
+
+def test_ignored_labels_do_not_count():
+    model, inputs = network("bert", 4)
+    whole = model(**{name: value[:2] for name, value in inputs.items()}, labels=torch.tensor([1, 3]))
+    partly = model(**inputs, labels=torch.tensor([1, 3, -100, -100]))
+    assert torch.allclose(whole.loss, partly.loss, rtol=1e-9)
+    assert model(**inputs, labels=torch.full((4,), -100)).loss == 0
+
+
+@pytest.mark.parametrize("family, num_labels, kind, labels", CASES)
+def test_gradient_does_not_depend_on_how_a_batch_is_split(family, num_labels, kind, labels):
+    """num_items_in_batch as the Trainer gives it: the number of label entries over the accumulated batches."""
+
+    def gradient(parts):
+        model, inputs = network(family, num_labels, problem_type=kind)
+        for part in parts:
+            rows = {name: value[part] for name, value in inputs.items()}
+            model(**rows, labels=labels[part], num_items_in_batch=torch.tensor(labels.numel())).loss.backward()
+        return torch.cat([weight.grad.flatten() for weight in model.parameters() if weight.grad is not None])
+
+    whole, split = gradient([slice(0, 4)]), gradient([slice(0, 2), slice(2, 4)])
+    assert whole.norm() > 1e-3
+    assert torch.allclose(whole, split, rtol=1e-8, atol=1e-10)
+
+
+WRONG = [
+    (4, None, torch.tensor([0, 1, 2, 4]), ValueError, r"labels must lie in \[0, 3\].* got 4"),
+    (4, None, torch.tensor([0, 1, 2, -1]), ValueError, r"labels must lie in \[0, 3\].* got -1"),
+    (4, None, torch.tensor([0, 1, 2]), ValueError, r"labels must have shape \[4\].* got \[3\]"),
+    (4, "single_label_classification", torch.zeros(4), TypeError, r"integers .* torch.float32; use labels.long"),
+    (4, "multi_label_classification", torch.eye(4).long(), TypeError, r"floats .* torch.int64; use labels.float"),
+    (4, "multi_label_classification", torch.eye(4) * 2, ValueError, r"labels must lie in \[0, 1\]; got 2.0"),
+    (4, "multi_label_classification", torch.eye(4)[:, :3], ValueError, r"shape \[4, 4\] .* got \[4, 3\]"),
+    (4, "multi_label_classification", torch.full((4, 4), torch.nan), ValueError, r"lie in \[0, 1\]; got nan"),
+    (1, "regression", torch.tensor([1.0, torch.inf, 0, 0]), ValueError, "finite.*got inf"),
+]
+
+
+@pytest.mark.parametrize("num_labels, kind, labels, error, words", WRONG)
+def test_labels_that_do_not_fit(num_labels, kind, labels, error, words):
+    model, inputs = network("bert", num_labels, problem_type=kind)
+    with pytest.raises(error, match=words):
+        model(**inputs, labels=labels)
+
+
+def test_smoothing_a_regression_is_refused():
+    model, inputs = network("bert", 1, problem_type="regression", label_smoothing=0.1)
+    with pytest.raises(ValueError, match="label_smoothing=0.1 has no meaning for regression"):
+        model(**inputs, labels=torch.zeros(4))
+
+
+def test_every_parameter_of_gates_and_heads_gets_a_gradient():
+    for family in ("bert", "resnet"):
+        model, inputs = network(family, 4)
+        model(**inputs, labels=torch.arange(len(next(iter(inputs.values())))) % 4).loss.backward()
+        for name, weight in model.named_parameters():
+            if "gate" in name or "head" in name:
+                assert weight.grad is not None and weight.grad.abs().max() > 0, name
+
+
+def test_first_step_moves_the_gates():
+    """W1 starts at 0 and W2 random, so that W1 gets a gradient from the first step."""
+    from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification
+    from networks import BERT
+
+    torch.manual_seed(0)
+    model = MHEXBertForSequenceClassification(MHEXBertConfig(**BERT, num_labels=4))
+    assert all(gate.weight.abs().max() == 0 for gate in model.bert.gates)
+    model(**text_batch(), labels=torch.arange(4)).loss.backward()
+    assert all(gate.weight.grad.abs().max() > 0 for gate in model.bert.gates)

@@ -1,0 +1,165 @@
+"""Is every input that does not fit refused in words that name the argument, the value and the cure?"""
+
+import functools
+
+import pytest
+import torch
+
+from hf_mhex import (
+    MHEXBertConfig,
+    MHEXResNetConfig,
+    MHEXResNetForImageClassification,
+)
+from networks import BERT, image_batch, lively_bert, lively_resnet, text_batch
+
+
+@functools.cache
+def network(family, **fields):
+    return {"bert": lively_bert, "resnet": lively_resnet}[family](torch.float32, **fields)
+
+
+def pixels(*shape, fill=0.5, dtype=torch.float32):
+    return torch.full(shape, fill, dtype=dtype)
+
+
+IMAGES = [
+    (pixels(2, 1, 32, 32), ValueError, r"pixel_values must be \[batch, 3, height, width\].*got shape \[2, 1, 32, 32\]"),
+    (pixels(3, 32, 32), ValueError, r"pixel_values must be \[batch, 3.*got shape \[3, 32, 32\]"),
+    (pixels(0, 3, 32, 32), ValueError, r"at least one image, got shape \[0, 3, 32, 32\]"),
+    (pixels(1, 3, 0, 32), ValueError, r"at least one image"),
+    (pixels(1, 3, 8, 8, fill=200, dtype=torch.uint8), TypeError, r"must be floats, got torch.uint8; use .*processor"),
+    (None, ValueError, "pixel_values must be given"),
+]
+
+
+@pytest.mark.parametrize("given, error, words", IMAGES)
+def test_images(given, error, words):
+    model = network("resnet")
+    with pytest.raises(error, match=words):
+        model(pixel_values=given)
+    with pytest.raises(error, match=words):
+        model.generate_saliency(pixel_values=given)
+
+
+@pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
+def test_pixels_that_are_not_finite(value):
+    images = image_batch()["pixel_values"]
+    images[1, 2, 3, 4] = value
+    with pytest.raises(ValueError, match="pixel_values must be finite"):
+        network("resnet").generate_saliency(pixel_values=images)
+
+
+TEXTS = [
+    ({"input_ids": torch.ones(1, 41, dtype=torch.long)}, ValueError, "has 41 tokens, but the model has 40 positions"),
+    ({"input_ids": torch.ones(0, 5, dtype=torch.long)}, ValueError, r"at least one row and one token.*\[0, 5\]"),
+    ({"input_ids": torch.ones(2, 0, dtype=torch.long)}, ValueError, r"at least one row and one token.*\[2, 0\]"),
+    ({"input_ids": torch.ones(5, dtype=torch.long)}, ValueError, r"2 dimensions .*got shape \[5\]"),
+    ({"input_ids": torch.ones(1, 5)}, TypeError, "input_ids must be integers, got torch.float32"),
+    ({}, ValueError, "exactly one of input_ids and inputs_embeds"),
+    (
+        {"input_ids": torch.ones(1, 5, dtype=torch.long), "inputs_embeds": torch.ones(1, 5, 32)},
+        ValueError,
+        "exactly one of input_ids and inputs_embeds",
+    ),
+    (
+        {"input_ids": torch.ones(2, 5, dtype=torch.long), "attention_mask": torch.ones(2, 4, dtype=torch.long)},
+        ValueError,
+        r"attention_mask must be \[batch, tokens\] = \[2, 5\]",
+    ),
+    (
+        {"input_ids": torch.ones(2, 5, dtype=torch.long), "attention_mask": torch.ones(2, 1, 5, 5, dtype=torch.bool)},
+        ValueError,
+        r"so that padding can be left out of the pooling; got torch.bool with shape \[2, 1, 5, 5\]",
+    ),
+]
+
+
+@pytest.mark.parametrize("given, error, words", TEXTS)
+def test_texts(given, error, words):
+    model = network("bert")
+    with pytest.raises(error, match=words):
+        model(**given)
+    with pytest.raises(error, match=words):
+        model.generate_saliency(**given)
+
+
+@pytest.mark.parametrize("token", [-1, 120])
+def test_tokens_outside_the_vocabulary(token):
+    with pytest.raises(ValueError, match=r"input_ids must lie in \[0, 119\].*own tokenizer"):
+        network("bert").generate_saliency(input_ids=torch.tensor([[5, token, 3]]))
+
+
+def test_embeddings_that_are_not_finite():
+    with pytest.raises(ValueError, match="inputs_embeds must be finite"):
+        network("bert").generate_saliency(inputs_embeds=torch.full((1, 3, 32), torch.nan))
+
+
+OPTIONS = [
+    ({"target": 4}, ValueError, r"target must lie in \[0, 3\], got 4"),
+    ({"target": -1}, ValueError, r"target must lie in \[0, 3\], got -1"),
+    ({"target": [0, 1]}, ValueError, r"one class index or 4, one a row; got shape \[2\]"),
+    ({"target": torch.tensor([0.0, 1, 2, 3])}, TypeError, "target must be integers, got torch.float32"),
+    ({"target": True}, TypeError, "target must be None, a class index"),
+    ({"target": "each"}, TypeError, "target must be None, a class index, 4 of them or 'all', got 'each'"),
+    ({"blocks": [3]}, ValueError, r"blocks must name blocks of 3, from -3 to 2; got \[3\]"),
+    ({"blocks": [-4]}, ValueError, r"blocks must name blocks of 3"),
+    ({"blocks": []}, ValueError, r"blocks must name blocks of 3.*got \[\]"),
+    ({"blocks": [1, -2]}, ValueError, r"must not name a block twice, got \[1, -2\]"),
+    ({"blocks": 1}, TypeError, "blocks must be None or a list of ints, got 1"),
+    ({"blocks": [0.5]}, TypeError, "blocks must be None or a list of ints"),
+    ({"mode": "gradient"}, ValueError, "mode must be one of 'contribution', 'cam'; got 'gradient'"),
+    ({"sign": "negative"}, ValueError, "sign must be one of 'signed', 'positive'; got 'negative'"),
+    ({"contrast": "worst"}, ValueError, "contrast must be None, 'mean'.*got 'worst'"),
+    ({"contrast": 4}, ValueError, r"class index in \[0, 3\]; got 4"),
+    ({"contrast": -1}, ValueError, r"class index in \[0, 3\]; got -1"),
+    ({"decay": 1.5}, ValueError, r"decay must be None or lie in \[0, 1\], got 1.5"),
+    ({"decay": float("nan")}, ValueError, "decay must be None or lie in"),
+    ({"sharpness": 1.2}, ValueError, r"sharpness must be .* in \[0, 1\], got 1.2"),
+    ({"sharpness": (0.1, 0.2, 0.3)}, ValueError, "sharpness must be a number or a"),
+    ({"normalize": "max"}, ValueError, "normalize must be one of None, 'minmax', 'percentile'; got 'max'"),
+]
+
+
+@pytest.mark.parametrize("options, error, words", OPTIONS)
+def test_options(options, error, words):
+    with pytest.raises(error, match=words):
+        network("bert").generate_saliency(**text_batch(), **options)
+
+
+def test_contrast_needs_a_second_label():
+    with pytest.raises(ValueError, match="contrast='mean' needs another class, but the model has one label; use None"):
+        network("bert", num_labels=1).generate_saliency(**text_batch(), contrast="mean")
+
+
+CONFIGS = [
+    (MHEXResNetConfig, {"architecture": "resnet19"}, "architecture='resnet19' is not registered in timm .*resnet18"),
+    (MHEXResNetConfig, {"architecture": "vit_tiny_patch16_224"}, "takes its ResNet class"),
+    (MHEXResNetConfig, {"architecture": "resnetv2_50"}, "is timm's ResNetV2; MHEX-ResNet takes its ResNet class"),
+    (MHEXResNetConfig, {"architecture_kwargs": {"checkpoint_path": "x"}}, "architecture_kwargs must be among"),
+    (MHEXResNetConfig, {"architecture_kwargs": {"layers": [1, 2]}}, "'layers'.*four positive ints"),
+    (MHEXResNetConfig, {"architecture_kwargs": {"output_stride": 3}}, "cannot be made with architecture_kwargs"),
+    (MHEXResNetConfig, {"num_channels": 0}, "num_channels must be an int of at least 1, got 0"),
+    (MHEXResNetConfig, {"gate_scale": 0}, r"gate_scale must lie in \[1e-06, inf\], got 0"),
+    (MHEXResNetConfig, {"gate_scale": "2"}, "gate_scale must be a number, got '2'"),
+    (MHEXBertConfig, {"head_decay": 1.5}, r"head_decay must lie in \[0, 1\], got 1.5"),
+    (MHEXBertConfig, {"deep_supervision_weight": -1}, "deep_supervision_weight must lie in .*, got -1"),
+    (MHEXBertConfig, {"label_smoothing": 1}, "label_smoothing must lie in .*, got 1"),
+    (MHEXBertConfig, {"chunk_size_feed_forward": 4}, "chunk_size_feed_forward must be 0, got 4"),
+    (MHEXBertConfig, {"is_decoder": True}, "MHEX-BERT is an encoder"),
+]
+
+
+@pytest.mark.parametrize("config_class, fields, words", CONFIGS)
+def test_configs(config_class, fields, words):
+    with pytest.raises((ValueError, TypeError), match=words):
+        MHEXResNetForImageClassification(config_class(**fields))
+
+
+def test_an_integer_is_as_good_as_a_float_in_a_config():
+    assert MHEXBertConfig(**BERT, gate_scale=1, head_decay=0).gate_scale == 1
+
+
+def test_a_field_overridden_while_loading_is_checked_too(tmp_path):
+    network("bert").save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="chunk_size_feed_forward must be 0, got 4"):
+        type(network("bert")).from_pretrained(tmp_path, chunk_size_feed_forward=4)
