@@ -7,11 +7,15 @@ from transformers import (
     AutoModelForSequenceClassification,
 )
 
+from hf_mhex.conversion import ConversionReport, from_bert, from_timm
+from hf_mhex.loading import load
 from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
 from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
 from hf_mhex.modeling.mhex import MHEXClassifierOutput, MHEXSaliency
 from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification, MHEXBertModel
 from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification, MHEXResNetModel
+from hf_mhex.processors import image_processor_for
+from hf_mhex.samples import load_sample
 
 __version__ = "0.1.0"
 
@@ -27,6 +31,7 @@ for _auto, _config, _model in (
     _model.register_for_auto_class(_auto.__name__)
 
 __all__ = [
+    "ConversionReport",
     "MHEXBertConfig",
     "MHEXBertForSequenceClassification",
     "MHEXBertModel",
@@ -35,4 +40,9 @@ __all__ = [
     "MHEXResNetForImageClassification",
     "MHEXResNetModel",
     "MHEXSaliency",
+    "from_bert",
+    "from_timm",
+    "image_processor_for",
+    "load",
+    "load_sample",
 ]

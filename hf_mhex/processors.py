@@ -1,0 +1,68 @@
+"""Which image processor belongs to a timm network? A stock one, from timm's data config, for AutoImageProcessor."""
+
+from __future__ import annotations
+
+from math import floor
+
+import numpy as np
+import timm
+import torch
+from PIL import Image
+from timm.data import resolve_data_config
+from transformers import BaseImageProcessor, BitImageProcessor
+
+from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
+
+
+def image_processor_for(
+    config: MHEXResNetConfig,
+    image_size: int | None = None,
+    crop_pct: float | None = None,
+    mean: tuple[float, ...] | None = None,
+    std: tuple[float, ...] | None = None,
+) -> BitImageProcessor:
+    """Resize the shorter edge to `image_size / crop_pct`, crop the centre, scale to [0, 1] and normalise.
+
+    What is not given comes from timm's data config of `config.architecture` (its tag, where the name has one). Gray
+    models (`num_channels` 1) get the average of timm's three means and stds, and take gray images only: the stock
+    pipelines read every image as RGB.
+
+    Args:
+        image_size: height and width of the model's input, pixels.
+        crop_pct: share of the resized image's shorter edge that the crop keeps, in (0, 1].
+        mean, std: one value a channel, for pixels in [0, 1].
+
+    Raises ValueError for an image_size, crop_pct, mean or std that cannot be.
+    """
+    channels = config.num_channels
+    found = timm.get_pretrained_cfg(config.architecture)
+    data = resolve_data_config({"img_size": image_size} if image_size else {}, found.to_dict() if found else {})
+    size = data["input_size"][-1]
+    crop_pct = data["crop_pct"] if crop_pct is None else crop_pct
+    if image_size is not None and image_size < 1:
+        raise ValueError(f"image_size must be at least 1 pixel, got {image_size}.")
+    if not 0 < crop_pct <= 1:
+        raise ValueError(f"crop_pct must lie in (0, 1], got {crop_pct}.")
+    statistics = {}
+    for name, given in (("mean", mean), ("std", std)):
+        values = list(data[name] if given is None else given)
+        if given is None and channels != len(values):
+            values = [sum(values) / len(values)] * channels
+        if len(values) != channels or (name == "std" and min(values) <= 0):
+            raise ValueError(f"{name} must be {channels} values, one a channel (std above 0), got {values}.")
+        statistics[name] = values
+    return BitImageProcessor(
+        size={"shortest_edge": floor(size / crop_pct)},
+        crop_size={"height": size, "width": size},
+        resample=getattr(Image.Resampling, data["interpolation"].upper()),
+        image_mean=statistics["mean"],
+        image_std=statistics["std"],
+        do_convert_rgb=channels == 3,
+    )
+
+
+def restore_image(pixel_values: torch.Tensor, processor: BaseImageProcessor) -> np.ndarray:
+    """The picture that the model saw: pixel_values [C, H, W] without the normalisation, uint8 [H, W, C]."""
+    mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+    pixels = pixel_values.detach().float().cpu() * std + mean
+    return (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

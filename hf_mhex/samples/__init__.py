@@ -1,0 +1,29 @@
+"""Which real data comes with the package? Two small samples, as Parquet, read through `datasets`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from datasets import DatasetDict
+
+FOLDER = Path(__file__).parent
+SAMPLES = ("fashion_mnist", "product_reviews")
+
+
+def load_sample(name: str) -> DatasetDict:
+    """One of the embedded samples with its splits "train" and "test"; SOURCES.md beside this file describes them.
+
+    Args:
+        name: "fashion_mnist" (`image` 28 x 28 gray, `label` of 10) or "product_reviews" (`text`, `label` of 2 and
+            `score`, the mean human rating in [-4, 4]).
+
+    Raises ValueError for another name.
+    """
+    from datasets import load_dataset
+
+    if name not in SAMPLES:
+        raise ValueError(f"name must be one of {', '.join(map(repr, SAMPLES))}, the embedded samples; got {name!r}.")
+    files = {split: str(FOLDER / f"{name}-{split}.parquet") for split in ("train", "test")}
+    return load_dataset("parquet", data_files=files)

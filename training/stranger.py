@@ -1,0 +1,74 @@
+"""What does somebody get who has only transformers and timm? Run by path in a fresh process, where hf_mhex is barred.
+
+    python -I stranger.py TASK MODEL ROWS ANSWERS
+
+TASK is "image-classification" or "text-classification", MODEL a saved folder, ROWS a Parquet file with a column `image`
+or `text`; ANSWERS is a folder for answers.json (labels and scores of the stock pipeline, ratios of time) and
+answers.safetensors (logits, maps).
+"""
+
+import json
+import statistics
+import sys
+import time
+from pathlib import Path
+
+sys.modules["hf_mhex"] = None  # an import of it, from anywhere in this process, now raises ImportError
+
+import torch
+import torch.nn.functional as F
+from datasets import Dataset
+from safetensors.torch import save_file
+from transformers import pipeline
+
+BATCH = 32  # more rows than any of the demo's models has blocks
+LENGTH = 128  # tokens
+ROUNDS = 15
+
+
+def main(task: str, model: str, rows: Path, answers: Path) -> None:
+    """Classify all rows by the stock pipeline, then explain them with the very model that the pipeline loaded."""
+    pipe = pipeline(task, model=model, trust_remote_code=True, device="cpu")
+    data = Dataset.from_parquet(str(rows))
+    items = list(data["image" if task == "image-classification" else "text"])
+    found = [answer[0] if isinstance(answer, list) else answer for answer in pipe(items, batch_size=BATCH, top_k=1)]
+
+    def inputs_of(part: list) -> dict:
+        if task == "image-classification":
+            return dict(pipe.image_processor(part, return_tensors="pt"))
+        return dict(pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
+
+    kept = {"logits": [], "saliency": [], "explained": []}
+    blocks = None
+    for start in range(0, len(items), BATCH):
+        answer = pipe.model.generate_saliency(**inputs_of(items[start : start + BATCH]))
+        if task == "text-classification":
+            answer["saliency"] = F.pad(answer.saliency, (0, LENGTH - answer.saliency.shape[1]))
+        for name, values in kept.items():
+            values.append(answer[name])
+        blocks = blocks or answer.block_saliency
+    tensors = {name: torch.cat(values) for name, values in kept.items()}
+    tensors |= {f"block_saliency.{block}": found for block, found in enumerate(blocks)}  # of the first batch
+    answers.mkdir(parents=True, exist_ok=True)
+    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
+    record = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}
+    record["time_ratio"] = time_ratio(pipe.model, inputs_of(items[:BATCH]))
+    record["code"] = type(pipe.model).__module__
+    (answers / "answers.json").write_text(json.dumps(record))
+
+
+def time_ratio(model, inputs: dict) -> float:
+    """Median over interleaved rounds of the time of prediction with map over the time of the prediction alone."""
+    ratios = []
+    for _ in range(ROUNDS):
+        start = time.perf_counter()
+        with torch.inference_mode():
+            model(**inputs)
+        middle = time.perf_counter()
+        model.generate_saliency(**inputs)
+        ratios.append((time.perf_counter() - middle) / (middle - start))
+    return statistics.median(ratios)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
