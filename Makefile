@@ -3,7 +3,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
-.PHONY: demo test test-slow lint format
+.PHONY: demo test test-slow test-common lint format
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -20,6 +20,13 @@ test: .venv/.installed lint
 
 test-slow: .venv/.installed
 	$(OFFLINE) $(BIN)/python -m pytest -m slow
+
+test-common: .venv/.installed
+	rm -f outputs/common_tests.xml
+	folder=$$($(BIN)/python tests/common/prepare.py) && { \
+	$(OFFLINE) RUN_SLOW=1 TRANSFORMERS_TESTS=$$folder $(BIN)/python -m pytest -m slow tests/common \
+		--quiet --junit-xml=outputs/common_tests.xml; \
+	$(BIN)/python tests/common/summary.py outputs/common_tests.xml docs/common_tests.md; }
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
