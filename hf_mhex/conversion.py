@@ -10,8 +10,8 @@ from pathlib import Path
 import timm
 import torch
 from timm.models import adapt_input_conv, load_state_dict
-from transformers import PreTrainedConfig
 
+from hf_mhex.loading import model_type_of
 from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
 from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
 from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
@@ -139,7 +139,7 @@ def from_bert(
 
     Raises ValueError for a model of another type, and where weights of the body are missing.
     """
-    found = PreTrainedConfig.get_config_dict(source, revision=revision)[0].get("model_type")
+    found = model_type_of(source, revision)
     if found not in ("bert", MHEXBertConfig.model_type):
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX-BERT starts from a 'bert'.")
     fields = label_fields(num_labels, config_fields)

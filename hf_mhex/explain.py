@@ -30,14 +30,12 @@ class Explanation:
 
 def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> int:
     """The index of a label given by its name or its number; ValueError with the labels there are."""
-    if label in config.label2id:
-        return config.label2id[label]
-    if label.isdecimal() and int(label) < config.num_labels:
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < len(names):
         return int(label)
-    known = ", ".join(config.id2label[index] for index in range(config.num_labels))
-    raise ValueError(
-        f"{name} must be one of the labels ({known}) or a number below {config.num_labels}, got {label!r}."
-    )
+    raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
 
 
 def scores_of(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:

@@ -16,6 +16,14 @@ FAMILIES = {
 }
 
 
+def model_type_of(source: str | PathLike, revision: str | None = None) -> str:
+    """The `model_type` in the config.json of a local folder or a Hub id; ValueError where there is none."""
+    found = PreTrainedConfig.get_config_dict(source, revision=revision)[0].get("model_type")
+    if found is None:
+        raise ValueError(f"source={fspath(source)!r} holds no model: no config.json that names a model_type.")
+    return found
+
+
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
     """The classifier in eval mode, and its tokenizer or image processor, from a local folder or a Hub id.
 
@@ -28,7 +36,7 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
 
     Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there.
     """
-    found = PreTrainedConfig.get_config_dict(source, revision=revision)[0].get("model_type")
+    found = model_type_of(source, revision)
     if found not in FAMILIES:
         raise ValueError(
             f"source={fspath(source)!r} is a {found!r} model, not one of {', '.join(FAMILIES)}; `mhex convert` makes "

@@ -25,7 +25,7 @@ def image_processor_for(
 
     What is not given comes from timm's data config of `config.architecture` (its tag, where the name has one). Gray
     models (`num_channels` 1) get the average of timm's three means and stds, and take gray images only: the stock
-    pipelines read every image as RGB.
+    pipelines read every image as RGB. Where the margin of the crop is odd, its centre lies one pixel from timm's.
 
     Args:
         image_size: height and width of the model's input, pixels.

@@ -39,16 +39,16 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
         return dict(pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
 
     kept = {"logits": [], "saliency": [], "explained": []}
-    blocks = None
     for start in range(0, len(items), BATCH):
         answer = pipe.model.generate_saliency(**inputs_of(items[start : start + BATCH]))
         if task == "text-classification":
             answer["saliency"] = F.pad(answer.saliency, (0, LENGTH - answer.saliency.shape[1]))
         for name, values in kept.items():
             values.append(answer[name])
-        blocks = blocks or answer.block_saliency
     tensors = {name: torch.cat(values) for name, values in kept.items()}
-    tensors |= {f"block_saliency.{block}": found for block, found in enumerate(blocks)}  # of the first batch
+    first = pipe.model.generate_saliency(**inputs_of(items[:BATCH]), contrast="softmax")
+    tensors |= {"contrast": first.saliency, "ahead": first.explained}
+    tensors |= {f"contrast.{block}": found for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
     record = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}

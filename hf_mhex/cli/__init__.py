@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 
 import typer
@@ -25,6 +26,7 @@ for verb in (demo, convert, info, explain):
 
 def main() -> None:
     """Run `mhex`. Exit codes: 0 done, 1 the work failed (one line on stderr says why), 2 the command was misused."""
+    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
     try:
         app()
     except (ValueError, TypeError, OSError, RuntimeError) as error:

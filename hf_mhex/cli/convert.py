@@ -47,8 +47,12 @@ def convert(
                 f"SOURCE {source!r} is no timm architecture, so --checkpoint, --pretrained, --image-size and "
                 "--num-channels do not apply."
             )
-        model, report = from_bert(source, **fields)
-        processor = AutoTokenizer.from_pretrained(source)
+        try:
+            model, report = from_bert(source, **fields)
+            processor = AutoTokenizer.from_pretrained(source)
+        except OSError as error:
+            reason = str(error).strip().splitlines()[0]
+            raise OSError(f"SOURCE {source!r} is no folder and no timm architecture; as a Hub id: {reason}") from error
     model.save_pretrained(output)
     processor.save_pretrained(output)
     if json_:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import sys
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -19,6 +20,8 @@ def demo(
 
     Example: mhex demo --output outputs/demo
     """
+    for noise in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+        os.environ.setdefault(noise, "1")  # the training's own bars stay
     from hf_mhex.training.demo import run
 
     with redirect_stdout(sys.stderr if json_ else sys.stdout):

@@ -5,8 +5,8 @@ import functools
 import pytest
 import torch
 import torch.nn.functional as F
-from hf_mhex.modeling import mhex, mhex_maps
 
+from hf_mhex.modeling import mhex, mhex_maps
 from networks import image_batch, lively_bert, lively_resnet, text_batch
 from slow_method import caught, slow_saliency
 

@@ -1,0 +1,73 @@
+"""Does the image processor do what timm's own evaluation transform does, and does AutoImageProcessor find it?"""
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from transformers import AutoImageProcessor
+
+from hf_mhex import MHEXResNetConfig, image_processor_for
+from hf_mhex.processors import restore_image
+
+
+def picture(width, height, seed=0):
+    """A smooth colour picture."""
+    generator = np.random.default_rng(seed)
+    coarse = Image.fromarray(generator.integers(0, 256, (6, 7, 3), dtype=np.uint8))
+    return coarse.resize((width, height), Image.Resampling.BICUBIC)
+
+
+def nearest(found, expected):
+    """Mean difference, whichever way the odd pixel of a margin went (transformers rounds down, timm to even)."""
+    moved, same = (slice(1, None), slice(None, -1)), (slice(None), slice(None))
+    pairs = [(found[:, y, x], expected[:, v, u]) for y, v in (moved, same) for x, u in (moved, same)]
+    return min((one - two).abs().mean().item() for one, two in pairs)  # Pillow and torchvision round differently
+
+
+@pytest.mark.parametrize("name", ["resnet50.a1_in1k", "resnet18", "ecaresnet26t", "resnetrs50", "resnet50d.gluon_in1k"])
+@pytest.mark.parametrize("size", [(300, 300), (400, 260), (257, 511)])
+def test_like_timm(name, size, tmp_path):
+    config = MHEXResNetConfig(architecture=name)
+    image_processor_for(config).save_pretrained(tmp_path)
+    processor = AutoImageProcessor.from_pretrained(tmp_path)
+    found = processor(picture(*size), return_tensors="pt")["pixel_values"][0]
+    data = timm.data.resolve_data_config(pretrained_cfg=timm.get_pretrained_cfg(name).to_dict())
+    expected = timm.data.create_transform(**data, is_training=False)(picture(*size))
+    assert found.shape == expected.shape
+    assert nearest(found, expected) < 0.02
+
+
+def test_given_values_and_the_picture_back():
+    config = MHEXResNetConfig(architecture="resnet18")
+    processor = image_processor_for(config, image_size=64, crop_pct=1.0, mean=(0.2, 0.3, 0.4), std=(0.1, 0.2, 0.5))
+    assert processor.crop_size == {"height": 64, "width": 64} and processor.size == {"shortest_edge": 64}
+    image = picture(64, 64)
+    pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+    raw = torch.from_numpy(np.array(image)).permute(2, 0, 1) / 255
+    mean, std = (torch.tensor(values)[:, None, None] for values in ((0.2, 0.3, 0.4), (0.1, 0.2, 0.5)))
+    assert torch.allclose(pixels, (raw - mean) / std, atol=1e-5)
+    assert np.array_equal(restore_image(pixels, processor), np.array(image))
+
+
+def test_gray_images():
+    processor = image_processor_for(MHEXResNetConfig(num_channels=1), image_size=32)
+    pixels = processor(picture(40, 40).convert("L"), return_tensors="pt")["pixel_values"]
+    assert pixels.shape == (1, 1, 32, 32)
+    assert restore_image(pixels[0], processor).shape == (32, 32, 1)
+
+
+@pytest.mark.parametrize(
+    "given, words",
+    [
+        ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
+        ({"image_size": -5}, "image_size must be at least 1 pixel, got -5"),
+        ({"crop_pct": 0}, r"crop_pct must lie in \(0, 1\], got 0"),
+        ({"crop_pct": 1.2}, r"crop_pct must lie in \(0, 1\], got 1.2"),
+        ({"mean": (0.5,)}, r"mean must be 3 values, one a channel .* got \[0.5\]"),
+        ({"std": (0.5, 0.0, 0.5)}, r"std must be 3 values, one a channel \(std above 0\)"),
+    ],
+)
+def test_values_that_cannot_be(given, words):
+    with pytest.raises(ValueError, match=words):
+        image_processor_for(MHEXResNetConfig(), **given)
