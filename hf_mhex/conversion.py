@@ -84,7 +84,7 @@ def read_checkpoint(path: str | PathLike) -> Mapping[str, torch.Tensor]:
     except Exception as error:
         raise ValueError(
             f"checkpoint_path={fspath(path)!r} cannot be read as weights (safetensors, or a PyTorch file of tensors): "
-            f"{type(error).__name__}: {str(error).splitlines()[0]}"
+            + ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         ) from error
     tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
     if not tensors:

@@ -93,10 +93,11 @@ def create_trunk(config: MHEXResNetConfig) -> ResNet:
     if type(plain) is not ResNet:
         raise ValueError(f"architecture={name!r} is timm's {type(plain).__name__}; MHEX-ResNet takes its ResNet class.")
     kinds = {type(block) for stage in stages(plain) for block in stage}
-    if len(kinds) != 1 or not kinds <= set(MHEX_BLOCKS):
-        found = ", ".join(sorted(kind.__name__ for kind in kinds))
-        raise ValueError(f"architecture={name!r} has {found} blocks; MHEX-ResNet takes BasicBlock or Bottleneck.")
-    trunk = timm.create_model(name, pretrained=False, block=MHEX_BLOCKS[kinds.pop()], **arguments)
+    if not kinds <= set(MHEX_BLOCKS):
+        found = ", ".join(sorted(kind.__name__ for kind in kinds - set(MHEX_BLOCKS)))
+        raise ValueError(f"architecture={name!r} has {found} blocks; MHEX-ResNet takes BasicBlock and Bottleneck.")
+    blocks = [MHEX_BLOCKS[type(stage[0])] for stage in stages(plain)]
+    trunk = timm.create_model(name, pretrained=False, block=blocks, **arguments)
     for stage, info in zip(stages(trunk), trunk.feature_info[1:]):
         for block in stage:
             block.gate = AttentionGate(info["num_chs"], config.gate_scale)

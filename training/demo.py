@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from hf_mhex.conversion import from_bert, from_timm
+from hf_mhex.environment import environment
 from hf_mhex.processors import image_processor_for, restore_image
 from hf_mhex.samples import load_sample
 from hf_mhex.visualize import block_strip, overlay, words_html
@@ -191,10 +192,10 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
 def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
     """One page with the shown texts, their words coloured."""
     data = load_sample(TEXTS.sample)["test"]
-    rows = sorted(range(len(data)), key=lambda row: -len(data[row]["text"]))[: 4 * SHOWN : 4]
+    rows = range(0, len(data), len(data) // SHOWN)[:SHOWN]
     texts = [data[row]["text"] for row in rows]
     encoding = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")
-    maps = tensors["saliency"][rows, : encoding["input_ids"].shape[1]]
+    maps = tensors["saliency"][list(rows), : encoding["input_ids"].shape[1]]
     names = data.features["label"].names
     entries = [
         (
@@ -226,6 +227,6 @@ def run(output: Path) -> dict:
         record, tensors = ask_stranger(part, folder, output / "answers" / part.folder)
         rows.append(measure(part, record, tensors))
         pictures += draw(folder, record, tensors, output)
-    result = {"seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
+    result = {"seed": SEED, "seconds": time.perf_counter() - started, "models": rows, "environment": environment()}
     (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return result | {"pictures": [str(path) for path in pictures]}

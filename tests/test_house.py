@@ -1,0 +1,82 @@
+"""Is the house in order? Which way imports point, what is tracked, and that nothing is unpickled."""
+
+import ast
+import os
+import re
+import shutil
+import subprocess
+import sys
+import zipfile
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+TRACKED = subprocess.run(["git", "ls-files"], cwd=ROOT, capture_output=True, text=True, check=True).stdout.splitlines()
+SOURCES = [name for name in TRACKED if name.endswith(".py")]
+
+
+def imports_of(name):
+    """Every absolute module that a file imports, anywhere in it."""
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and not node.level:
+            yield node.module
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("tests/")])
+def test_arrows_point_one_way(name):
+    """training -> hf_mhex -> modeling; only the command line stands above all."""
+    found = set(imports_of(name))
+    if name.startswith("modeling/"):
+        assert not any(module.split(".")[0] in ("hf_mhex", "mhex_cli", "training") for module in found)
+    elif name.startswith("hf_mhex/") and not name.startswith("hf_mhex/cli/"):
+        assert not any(module.startswith(("hf_mhex.training", "mhex_cli")) for module in found)
+    elif name.startswith("training/"):
+        assert not any(module.startswith("mhex_cli") for module in found)
+    assert not any(module.split(".")[0] in ("modeling", "training") for module in found)
+
+
+def test_nothing_large_and_nothing_of_one_machine():
+    assert all((ROOT / name).stat().st_size < 1_500_000 for name in TRACKED)
+    for name in TRACKED:
+        if not name.endswith((".png", ".parquet")):
+            assert not re.search(r"(^|[^A-Za-z0-9_.])/(work|root|home|farm)/", (ROOT / name).read_text()), name
+
+
+@pytest.mark.parametrize("name", [name for name in SOURCES if not name.startswith("tests/")])
+def test_nothing_is_unpickled(name):
+    assert "pickle" not in set(imports_of(name))
+    text = (ROOT / name).read_text()
+    assert "torch.load" not in text.replace("weights_only=True", "") or "weights_only=True" in text
+
+
+def test_each_module_says_what_it_answers():
+    for name in SOURCES:
+        if (ROOT / name).read_text().strip():
+            assert ast.get_docstring(ast.parse((ROOT / name).read_text())), name
+
+
+def test_a_wheel_holds_everything(tmp_path):
+    """Built from the checkout and unpacked elsewhere, it imports, finds its samples and runs the command."""
+    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(".*", "outputs", "build", "*.egg-info"))
+    subprocess.run([*build, str(tmp_path), str(tmp_path / "source")], check=True, capture_output=True)
+    with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
+        held = set(wheel.namelist())
+        wheel.extractall(tmp_path / "site")
+    homes = {"hf_mhex/cli/": "mhex_cli/", "modeling/": "hf_mhex/modeling/", "training/": "hf_mhex/training/"}
+    for name in TRACKED:
+        if name.startswith(("hf_mhex/", "modeling/", "training/")):
+            home = next((start for start in homes if name.startswith(start)), "")
+            assert homes.get(home, "") + name.removeprefix(home) in held, name
+    code = (
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hf_mhex, hf_mhex.training.demo, mhex_cli;"
+        "assert all('site' in module.__file__ for module in (hf_mhex, hf_mhex.training.demo, mhex_cli));"
+        "print(len(hf_mhex.load_sample('product_reviews')['test']))"
+    )
+    environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
+    command = [sys.executable, "-c", code]
+    found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
+    assert found.stdout.split()[-1] == "591"
