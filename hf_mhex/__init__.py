@@ -6,15 +6,19 @@ from transformers import (
     AutoModelForImageClassification,
     AutoModelForSequenceClassification,
 )
+from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_mhex.conversion import ConversionReport, from_bert, from_timm
+from hf_mhex.dataset_explaining import DatasetExplanation, explain_dataset
 from hf_mhex.loading import load
 from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
 from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
 from hf_mhex.modeling.mhex import MHEXClassifierOutput, MHEXSaliency
 from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification, MHEXBertModel
 from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification, MHEXResNetModel
+from hf_mhex.modeling.pipeline_mhex import ImageSaliencyPipeline, TextSaliencyPipeline
 from hf_mhex.processors import image_processor_for
+from hf_mhex.publishing import publish
 from hf_mhex.samples import load_sample
 
 __version__ = "0.1.0"
@@ -30,8 +34,16 @@ for _auto, _config, _model in (
     _config.register_for_auto_class()
     _model.register_for_auto_class(_auto.__name__)
 
+for _pipeline, _config, _auto, _kind in (
+    (ImageSaliencyPipeline, MHEXResNetConfig, AutoModelForImageClassification, "image"),
+    (TextSaliencyPipeline, MHEXBertConfig, AutoModelForSequenceClassification, "text"),
+):
+    PIPELINE_REGISTRY.register_pipeline(_config.saliency_task, _pipeline, pt_model=_auto, type=_kind)
+
 __all__ = [
     "ConversionReport",
+    "DatasetExplanation",
+    "ImageSaliencyPipeline",
     "MHEXBertConfig",
     "MHEXBertForSequenceClassification",
     "MHEXBertModel",
@@ -40,9 +52,12 @@ __all__ = [
     "MHEXResNetForImageClassification",
     "MHEXResNetModel",
     "MHEXSaliency",
+    "TextSaliencyPipeline",
+    "explain_dataset",
     "from_bert",
     "from_timm",
     "image_processor_for",
     "load",
     "load_sample",
+    "publish",
 ]

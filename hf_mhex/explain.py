@@ -5,11 +5,11 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from os import PathLike, fspath
 
-import torch
 from PIL import Image, UnidentifiedImageError
 from rich.text import Text
 from transformers import PreTrainedConfig
 
+from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import restore_image
 from hf_mhex.visualize import overlay, words_html, words_terminal
 from hf_mhex.words import explain_words
@@ -36,14 +36,6 @@ def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> in
     if label.isdecimal() and int(label) < len(names):
         return int(label)
     raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
-
-
-def scores_of(logits: torch.Tensor, config: PreTrainedConfig) -> torch.Tensor:
-    """Logits [..., K] as the stock pipelines score them: softmax, sigmoid for several labels, regression as it is."""
-    if config.problem_type == "regression":
-        return logits
-    several = config.problem_type == "multi_label_classification" or config.num_labels == 1
-    return logits.sigmoid() if several else logits.softmax(-1)
 
 
 def explain_image(model, processor, image: str | PathLike | Image.Image, **options) -> Explanation:

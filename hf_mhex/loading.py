@@ -27,7 +27,7 @@ def model_type_of(source: str | PathLike, revision: str | None = None) -> str:
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
     """The classifier in eval mode, and its tokenizer or image processor, from a local folder or a Hub id.
 
-    The code that runs is this package's, never the repository's.
+    The code that runs is this package's, never the repository's, and weights are read from safetensors only.
 
     Args:
         source: a folder that `save_pretrained` wrote, or a Hub id.
@@ -43,7 +43,7 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
             "one from a BERT or a timm ResNet."
         )
     model_class, processor_class = FAMILIES[found]
-    model = model_class.from_pretrained(source, revision=revision, **kwargs).eval()
+    model = model_class.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
     return model, processor_class.from_pretrained(source, revision=revision)
 
 

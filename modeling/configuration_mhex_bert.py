@@ -3,15 +3,19 @@
 from transformers import BertConfig
 
 from .mhex import MHEXConfigMixin
+from .mhex_saving import CarriesPipelineMixin
 
 
-class MHEXBertConfig(MHEXConfigMixin, BertConfig):
+class MHEXBertConfig(CarriesPipelineMixin, MHEXConfigMixin, BertConfig):
     """Configuration of MHEX-BERT: the fields of `BertConfig` and of `MHEXConfigMixin`.
 
     Raises ValueError for `chunk_size_feed_forward` other than 0 (the gate needs the whole sequence) and for decoders.
     """
 
     model_type = "mhex_bert"
+    saliency_task = "text-saliency"
+    saliency_pipeline = "TextSaliencyPipeline"
+    saliency_model = "AutoModelForSequenceClassification"
 
     def check_fields(self):
         """Raise TypeError or ValueError for a field that cannot be."""

@@ -5,6 +5,7 @@ from typing import Any
 from transformers import PreTrainedConfig
 
 from .mhex import MHEXConfigMixin
+from .mhex_saving import CarriesPipelineMixin
 
 ARCHITECTURE_KWARGS = {
     "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "replace_stem_pool", "output_stride",
@@ -13,7 +14,7 @@ ARCHITECTURE_KWARGS = {
 }  # fmt: skip
 
 
-class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
+class MHEXResNetConfig(CarriesPipelineMixin, MHEXConfigMixin, PreTrainedConfig):
     """Configuration of MHEX-ResNet: the fields of `MHEXConfigMixin` and the trunk's.
 
     Args:
@@ -27,6 +28,9 @@ class MHEXResNetConfig(MHEXConfigMixin, PreTrainedConfig):
     """
 
     model_type = "mhex_resnet"
+    saliency_task = "image-saliency"
+    saliency_pipeline = "ImageSaliencyPipeline"
+    saliency_model = "AutoModelForImageClassification"
 
     architecture: str = "resnet18"
     num_channels: int = 3

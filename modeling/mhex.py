@@ -127,11 +127,20 @@ class MHEXSaliency(ModelOutput):
     target: torch.LongTensor | None = None
 
 
-class WideLinear(nn.Linear):
-    """A linear map without bias that computes in its input's dtype (float32 or wider), under autocast too."""
+class WideLinear(nn.Module):
+    """A linear map without bias that computes in its input's dtype (float32 or wider), under autocast too.
+
+    Not an `nn.Linear`: quantisers replace those, and `equivalent_matrix` reads the weight itself.
+    """
 
     def __init__(self, in_features: int, out_features: int):
-        super().__init__(in_features, out_features, bias=False)
+        super().__init__()
+        self.in_features, self.out_features = in_features, out_features
+        self.weight = nn.Parameter(torch.empty(out_features, in_features))
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with maybe_autocast(x.device.type, enabled=False):
@@ -236,6 +245,8 @@ def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.
 @contextmanager
 def evaluating(model: nn.Module):
     """Run a block in eval mode and give each module that was training its mode back; touches nothing in eval mode."""
+    if torch.compiler.is_compiling() and model.training:
+        raise ValueError("a saliency in training mode can be neither compiled nor exported; call model.eval() first.")
     training = [] if torch.compiler.is_compiling() else [module for module in model.modules() if module.training]
     for module in training:
         module.training = False
@@ -307,7 +318,7 @@ class MHEXClassifierMixin:
         """Class saliency from one pass in eval mode, without gradients. Takes what `forward` takes; labels are ignored.
 
         Args:
-            target: None (the label with the highest logit), an int, B ints, or "all".
+            target: None (the label with the highest logit), an int, B ints, or "all" (images: up to 2**28 values).
             blocks: indices of the blocks to use, negative ones from the end; None for all. Block b weighs
                 `decay ** (deepest selected - b)`.
             mode: "contribution" (exact) or "cam" (the paper's: no indicator, no 1/N, gated features in a CNN).
@@ -330,7 +341,7 @@ class MHEXClassifierMixin:
         batch, size = self._read_inputs(inputs)
         chosen_blocks = check_blocks(blocks, self.num_blocks)
         sharpness = check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels)
-        target = check_target(target, batch, num_labels)
+        target = check_target(target, batch, num_labels, size if upsample else None)
         decay = self.config.head_decay if decay is None else decay
         linear = sign == "signed" and sharpness == (0.0, 0.0)
         device = self.heads[0].weight.device.type

@@ -9,6 +9,8 @@ from typing import NamedTuple
 import torch
 import torch.nn.functional as F
 
+LARGEST_MAPS = 2**28  # values of all classes' maps at input size: 1 GiB in float32
+
 
 class Features(NamedTuple):
     """What a block shows of itself: z and y [B, C, ...] (before and after the gate), p [B, C], valid [B, N] or None."""
@@ -130,13 +132,14 @@ def class_rows(chosen, coefficients, gate, head, sign: str, sharpness: tuple[flo
 
 
 def combine_maps(maps: list[torch.Tensor], factors: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """The sum of factor * map over blocks, [B, R, ...]; maps of one resolution are added before they are upsampled."""
-    by_shape: dict[tuple, torch.Tensor] = {}
+    """The sum of factor * map over blocks, [B, R, ...]; neighbours of one resolution are added, then upsampled once."""
+    sums: list[torch.Tensor] = []
     for factor, found in zip(factors, maps):
-        weighed = factor * found
-        shape = tuple(found.shape[2:])
-        by_shape[shape] = by_shape[shape] + weighed if shape in by_shape else weighed
-    return sum(found if size is None else upsample_map(found, size) for found in by_shape.values())
+        if sums and sums[-1].shape == found.shape:  # compared, not hashed: shapes may be symbols while compiling
+            sums[-1] = sums[-1] + factor * found
+        else:
+            sums.append(factor * found)
+    return sum(found if size is None else upsample_map(found, size) for found in sums)
 
 
 def check_blocks(blocks, num_blocks: int) -> list[int]:
@@ -155,9 +158,15 @@ def check_blocks(blocks, num_blocks: int) -> list[int]:
     return indices
 
 
-def check_target(target, batch: int, num_labels: int):
-    """None, "all" or a LongTensor [1] or [B] for `target`; raises ValueError or TypeError."""
-    if target is None or (isinstance(target, str) and target == "all"):
+def check_target(target, batch: int, num_labels: int, size: tuple[int, int] | None = None):
+    """None, "all" or a LongTensor [1] or [B] for `target`, given the size that maps are upsampled to, if they are.
+
+    Raises ValueError or TypeError.
+    """
+    if target is None:
+        return None
+    if isinstance(target, str) and target == "all":
+        check_map_size(batch, num_labels, size)
         return target
     if isinstance(target, (str, bool)):
         raise TypeError(f"target must be None, a class index, {batch} of them or 'all', got {target!r}.")
@@ -169,6 +178,18 @@ def check_target(target, batch: int, num_labels: int):
     if not torch.compiler.is_compiling() and ((classes < 0) | (classes >= num_labels)).any():
         raise ValueError(f"target must lie in [0, {num_labels - 1}], got {classes.tolist()}.")
     return classes.long().view(-1)
+
+
+def check_map_size(batch: int, num_labels: int, size: tuple[int, int] | None) -> None:
+    """Raise ValueError where all classes' combined maps at input size are more than `LARGEST_MAPS` values."""
+    if size is None or torch.compiler.is_compiling():
+        return
+    values = batch * num_labels * size[0] * size[1]
+    if values > LARGEST_MAPS:
+        raise ValueError(
+            f"target='all' would make {batch} x {num_labels} maps of {size[0]} x {size[1]}, {values / 2**28:.1f} GiB, "
+            "and at most 1 GiB is made at once; pass fewer rows, or upsample=False for maps at block resolution."
+        )
 
 
 def check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels: int) -> tuple[float, float]:

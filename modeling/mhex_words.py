@@ -1,0 +1,100 @@
+"""Which words do token scores fall on? Word pieces are added up to words by character offsets, so the sum is kept."""
+
+import math
+import unicodedata
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Word:
+    """A word `text`, the characters [start, end) of the source text, and the sum of its tokens' scores."""
+
+    text: str
+    start: int
+    end: int
+    score: float
+
+
+@dataclass(frozen=True)
+class ExplainedText:
+    """A text, its words in reading order, and the share of the special tokens ([CLS], [SEP]).
+
+    `sum of word.score + special` is the sum of the token scores that the words were made from. Characters that no
+    word covers are the spaces between words, what the tokenizer dropped, and what truncation cut off.
+    """
+
+    text: str
+    words: tuple[Word, ...]
+    special: float
+
+    @property
+    def total(self) -> float:
+        """The sum of all words and the special tokens; of a raw contribution map, what the model calls `explained`."""
+        return math.fsum([*(word.score for word in self.words), self.special])
+
+    def segments(self) -> Iterator[tuple[str, Word | None]]:
+        """The whole text in order, as (characters, their word) and (characters between words, None)."""
+        position = 0
+        for word in self.words:
+            if word.start > position:
+                yield self.text[position : word.start], None
+            yield word.text, word
+            position = word.end
+        if position < len(self.text):
+            yield self.text[position:], None
+
+
+def words_from_tokens(text: str, offsets: Sequence, word_ids: Sequence, scores: Sequence[float]) -> ExplainedText:
+    """Add the scores of T tokens up to the words of `text`.
+
+    A word is what the tokenizer's pre-tokenizer calls one: BERT's splits at white space and makes every punctuation
+    mark and every Chinese character a word of its own, so "don't" is don, ' and t. Two refinements keep characters
+    whole: marks that the tokenizer dropped behind a word (accents, variation selectors) belong to it, and words made
+    from one and the same character (a ligature that stands for a phrase) are one word. A token without a word is
+    special; so is padding, to which MHEX gives exactly 0.
+
+    Args:
+        text: the text that was tokenized, one segment.
+        offsets: character range [start, end) of each token in `text`, T pairs.
+        word_ids: number of the word that each token belongs to, None for special and padding tokens, T of them.
+        scores: the map, T finite numbers.
+
+    Raises ValueError for lengths that differ, a score that is not finite, and offsets that do not run through `text`
+    in order (those of a second segment, of text split into words beforehand, or of another text).
+    """
+    if not len(offsets) == len(word_ids) == len(scores):
+        lengths = f"{len(offsets)}, {len(word_ids)} and {len(scores)}"
+        raise ValueError(f"offsets, word_ids and scores must have one entry for each token, got {lengths}.")
+    special: list[float] = []
+    spans: list[list[int]] = []  # start and end of each word
+    shares: list[list[float]] = []  # the scores of its tokens
+    last_id = None
+    for (start, end), word_id, score in zip(offsets, word_ids, map(float, scores)):
+        if not math.isfinite(score):
+            raise ValueError(f"scores must be finite, got {score} for characters {(start, end)}; check the inputs.")
+        same_word, last_id = word_id == last_id, word_id
+        if word_id is None:
+            special.append(score)
+            continue
+        floor = max(spans[-1][0], 0 if same_word else spans[-1][1] - 1) if spans else 0
+        if not floor <= start <= end <= len(text):
+            cure = "pass the one text that was tokenized, not a pair of texts and not a list of words"
+            raise ValueError(f"offsets must run through the text in order, got {(start, end)} after {floor}; {cure}.")
+        if spans and (same_word or start < spans[-1][1]):
+            spans[-1][1] = max(spans[-1][1], end)
+            shares[-1].append(score)
+        else:
+            spans.append([start, end])
+            shares.append([score])
+    limits = [start for start, _ in spans[1:]] + [len(text)]
+    spans = [(start, _end_with_marks(text, end, limit)) for (start, end), limit in zip(spans, limits)]
+    words = (Word(text[start:end], start, end, math.fsum(share)) for (start, end), share in zip(spans, shares))
+    return ExplainedText(text, tuple(words), math.fsum(special))
+
+
+def _end_with_marks(text: str, end: int, limit: int) -> int:
+    """Move the end of a word behind the combining marks that follow it, not beyond `limit`."""
+    while end < limit and unicodedata.category(text[end]).startswith("M"):
+        end += 1
+    return end

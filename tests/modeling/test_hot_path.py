@@ -1,0 +1,87 @@
+"""Is an explanation cheap by construction? What is never made, how often maps are upsampled, what is refused?"""
+
+import gc
+import weakref
+
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+
+from hf_mhex.modeling import mhex, mhex_maps
+from networks import image_batch, lively_bert, lively_resnet, text_batch
+
+FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
+
+
+class LargestTensor(TorchDispatchMode):
+    """Remembers the number of values of the largest tensor that an operation made."""
+
+    def __init__(self):
+        super().__init__()
+        self.values = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        for tensor in made if isinstance(made, (list, tuple)) else [made]:
+            if isinstance(tensor, torch.Tensor):
+                self.values = max(self.values, tensor.numel())
+        return made
+
+
+@pytest.mark.parametrize("options", [{}, {"target": "all"}, {"contrast": "softmax"}, {"sharpness": 0.2}])
+@pytest.mark.parametrize("family", FAMILIES)
+def test_no_tensor_has_classes_channels_and_positions(family, options):
+    make, batch = FAMILIES[family]
+    model, inputs = make(torch.float32), batch()
+    with torch.no_grad(), LargestTensor() as plain:
+        model(**inputs)
+    with LargestTensor() as explained:
+        answer = model.generate_saliency(**inputs, **options)
+    assert explained.values <= max(plain.values, answer.saliency.numel())
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize(
+    ("options", "kept"), [({"target": 2}, False), ({"target": "all", "contrast": "mean"}, False), ({}, True)]
+)
+def test_features_are_let_go_as_they_pass_where_the_target_is_known(family, options, kept, monkeypatch):
+    make, batch = FAMILIES[family]
+    model, alive, references = make(torch.float32), [], []
+    monkeypatch.setattr(mhex, "block_map", seen_by(references, alive))
+    model.generate_saliency(**batch(), **options, blocks=None, sharpness=0.1)  # sharpness: all classes cannot be mapped
+    assert (max(alive) > 2) == kept
+
+
+def seen_by(references, alive):
+    """block_map that counts how many blocks' features are alive whenever it is called."""
+
+    def block_map(rows, features, mode):
+        if not any(reference() is features.z for reference in references):
+            references.append(weakref.ref(features.z))
+        gc.collect()
+        alive.append(sum(reference() is not None for reference in references))
+        return mhex_maps.block_map(rows, features, mode)
+
+    return block_map
+
+
+def test_one_upsampling_a_resolution(monkeypatch):
+    sizes, upsample_map = [], mhex_maps.upsample_map
+
+    def counted(maps, size):
+        sizes.append(tuple(maps.shape[-2:]))
+        return upsample_map(maps, size)
+
+    monkeypatch.setattr(mhex_maps, "upsample_map", counted)
+    model = lively_resnet(torch.float32)
+    answer = model.generate_saliency(**image_batch())
+    assert len(answer.block_saliency) == 5 and len(sizes) == len(set(sizes)) == 4
+
+
+def test_all_classes_of_large_images_are_refused_with_the_figure():
+    model = lively_resnet(torch.float32, num_labels=600)
+    inputs = image_batch(batch=8, size=(256, 224))
+    with pytest.raises(ValueError, match=r"target='all' would make 8 x 600 maps of 256 x 224, 1\.0 GiB, .*upsample"):
+        model.generate_saliency(**inputs, target="all")
+    answer = model.generate_saliency(**inputs, target="all", upsample=False)
+    assert answer.saliency is None and answer.block_saliency[-1].shape == (8, 600, 8, 7)
