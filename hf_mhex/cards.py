@@ -1,0 +1,133 @@
+"""What does a model's card say? Facts read from the model's files and its results, put into the template."""
+
+from __future__ import annotations
+
+import json
+import struct
+from math import prod
+from os import PathLike
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+SHIPPED = Path(__file__).parent / "model_cards"
+if not SHIPPED.is_dir():  # in the checkout
+    SHIPPED = Path(__file__).parents[1] / "model_cards"
+TEMPLATE = "card.md.jinja"
+EXAMPLES = {"mhex_bert": '"The camera is great, but the battery is poor."', "mhex_resnet": '"picture.png"'}
+MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
+ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
+    "license": "apache-2.0",
+    "intended_use": "Whatever its training data resemble.",
+    "limits": "",
+    "training": "Not described.",
+    "dataset_name": "its dataset",
+    "dataset_type": "unnamed",
+}
+
+
+def card_facts(folder: str | PathLike) -> dict:
+    """What a saved model's files say: family, labels, settings, and numbers of parameters (of the weights' headers)."""
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    counts = {name: prod(shape) for name, shape in shapes.items() if not name.endswith(buffers)}
+    image = config["model_type"] == "mhex_resnet"
+    return {
+        "family": config["model_type"],
+        "architecture": f"timm's {config['architecture']}" if image else f"BERT of width {config['hidden_size']}",
+        "task": "image-classification" if image else "text-classification",
+        "saliency_task": "image-saliency" if image else "text-saliency",
+        "labels": [config["id2label"][str(index)] for index in range(len(config["id2label"]))],
+        "gate_scale": config["gate_scale"],
+        "head_decay": config["head_decay"],
+        "blocks": sum(name.startswith("heads.") for name in counts),
+        "parameters": sum(counts.values()),
+        "gate_parameters": sum(count for name, count in counts.items() if ".gate." in name),
+        "head_parameters": sum(count for name, count in counts.items() if name.startswith("heads.")),
+    }
+
+
+def render_card(
+    facts: dict, about: dict, record: dict | None, repo_id: str, revision: str, picture: str | None = None
+) -> str:
+    """The card's text. Every number in it comes from `facts` (`card_facts`) or `record`.
+
+    Args:
+        about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
+            language, intended_use, limits, training, picture_text.
+        record: one model's row of a results file (test_rows, accuracy, majority_class, completeness_error,
+            map_share_of_time, and where they are known explanation, seed and commit); None leaves the results out.
+        revision: what the snippet pins, a tag or a commit.
+        picture: path in the repository of a picture made from the model's own predictions.
+    """
+    name = repo_id.split("/")[-1]
+    about = {"title": name, "summary": "", **ABOUT, **about}
+    results = []
+    if record:
+        shared = {
+            "task_type": facts["task"],
+            "dataset_type": about["dataset_type"],
+            "dataset_name": about["dataset_name"],
+            "dataset_split": "test",
+        }
+        results = [
+            EvalResult(**shared, metric_type=metric, metric_name=title, metric_value=record[metric])
+            for metric, title in (("accuracy", "Accuracy"), ("completeness_error", "Completeness error of the maps"))
+        ]
+    data = ModelCardData(
+        license=about["license"],
+        language=about.get("language"),
+        base_model=about.get("base_model"),
+        datasets=about.get("datasets"),
+        library_name="transformers",
+        pipeline_tag=facts["task"],
+        tags=["mhex", "explainability", "saliency", "attribution", "custom_code", facts["saliency_task"]],
+        metrics=["accuracy"] if record else None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    text = about.get("picture_text", f"Predictions of {name} with their saliency.")
+    values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
+    values |= {"picture_text": text, "example": EXAMPLES[facts["family"]]}
+    return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def card_of_folder(folder: str | PathLike, repo_id: str, revision: str) -> str:
+    """The card of a saved folder, from what lies in it: card.json (the author's words), results.json, saliency.png.
+
+    A model of the demo takes the words that this package has for it, and the demo's results from the folder above.
+    """
+    folder = Path(folder)
+    picture = "saliency.png" if (folder / "saliency.png").is_file() else None
+    return render_card(card_facts(folder), about_of(folder), record_of_folder(folder), repo_id, revision, picture)
+
+
+def about_of(folder: Path) -> dict:
+    """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name."""
+    for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def record_of_folder(folder: Path) -> dict | None:
+    """The model's row of results.json in its folder or, under the folder's name, in the one above.
+
+    None where there is none, or one of another kind than `mhex demo` writes.
+    """
+    for path in (folder / "results.json", folder.parent / "results.json"):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not isinstance(found, dict):
+            continue
+        shared = {key: found[key] for key in ("seed", "commit") if key in found}
+        rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
+        record = {**shared, **rows[0]} if rows else found
+        if set(MEASURED) <= record.keys():
+            return record
+    return None

@@ -1,0 +1,30 @@
+"""`mhex app`: ask models why in the browser."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+DEMO = ("outputs/demo/mhex-resnet-fashion-mnist", "outputs/demo/mhex-bert-product-reviews")
+
+
+def app(
+    models: Annotated[list[str] | None, typer.Argument(help="Saved folders or Hub ids (id@revision).")] = None,
+    port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.", min=0, max=65535)] = 7860,
+) -> None:
+    """Serve a page on this machine that explains images and texts; without MODELS, with those of `mhex demo`.
+
+    Example: mhex app outputs/demo/mhex-resnet-fashion-mnist --port 7860
+    """
+    models = models or [path for path in DEMO if Path(path).is_dir()]
+    if not models:
+        raise ValueError("MODELS: none given, and no models of the demo in outputs/demo; run `mhex demo` first.")
+    try:
+        from hf_mhex.app import build_app
+    except ModuleNotFoundError as error:
+        if error.name != "gradio":
+            raise
+        raise RuntimeError("the app needs gradio; pip install 'hf-mhex[app]'.") from error
+    build_app(models).launch(server_name="127.0.0.1", server_port=port or None, share=False)

@@ -1,0 +1,47 @@
+"""`mhex card`: the model card of a saved model, with a picture of its own predictions."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def card(
+    folder: Annotated[Path, typer.Argument(help="A saved MHEX model with its tokenizer or image processor.")],
+    repo_id: Annotated[str, typer.Argument(help="user/name of the repository that the card is for.")],
+    revision: Annotated[str, typer.Option(help="Tag that the card's snippet pins; give the same to mhex push --tag.")],
+    items: Annotated[list[str] | None, typer.Option("--item", help="Image file or text to show; repeatable.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder to write to; FOLDER itself if left out.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print the written paths as JSON.")] = False,
+) -> None:
+    """Write README.md and saliency.png from the model's files, results.json and card.json (the author's words).
+
+    Example: mhex card my-model user/my-model --revision v1.0 --item coat.png --item bag.png
+    """
+    from hf_mhex.card_pictures import saliency_picture
+    from hf_mhex.cards import about_of, card_facts, record_of_folder, render_card
+    from hf_mhex.samples import load_sample
+
+    facts, about = card_facts(folder), about_of(folder)
+    image = facts["family"] == "mhex_resnet"
+    shown: list = list(items or [])
+    if not shown and about.get("sample"):
+        data = load_sample(about["sample"])["test"]
+        shown = [data[row]["image" if image else "text"] for row in range(3)]
+    output = output or folder
+    output.mkdir(parents=True, exist_ok=True)
+    written = [output / "README.md"]
+    if shown:
+        saliency_picture(folder, shown, contrast="softmax").save(output / "saliency.png")
+        written.append(output / "saliency.png")
+    record, picture = record_of_folder(folder), "saliency.png" if shown else None
+    written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
+    if output.resolve() != folder.resolve():
+        sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}
+        for name, values in sources.items():
+            written.append(output / name)
+            written[-1].write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    typer.echo(json.dumps([str(path) for path in written]) if json_ else "\n".join(map(str, written)))

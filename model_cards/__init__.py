@@ -1,0 +1,1 @@
+"""The card template and the rendered cards of the reference models."""

@@ -1,0 +1,98 @@
+"""Does every number of a card come from the results, and do the cards parse? The rendered ones are what is rendered."""
+
+import json
+import re
+
+import pytest
+from huggingface_hub import ModelCard
+
+from hf_mhex.cards import SHIPPED, about_of, card_facts, card_of_folder, record_of_folder, render_card
+from hub_models import save_image_model
+
+CARDS = sorted(path.parent for path in SHIPPED.glob("*/README.md"))
+RECORD = {
+    "test_rows": 600,
+    "accuracy": 0.8483333333333334,
+    "majority_class": 0.1,
+    "completeness_error": 3.0864817466388224e-07,
+    "map_share_of_time": 0.16185539380612124,
+    "seed": 7,
+}
+
+
+def read(folder):
+    """What a card is rendered from, as keyword arguments, and the rendered card."""
+    given = {name: json.loads((folder / f"{name}.json").read_text()) for name in ("facts", "about", "results")}
+    facts = given["facts"]
+    where = {name: facts.pop(name) for name in ("repo_id", "revision")}
+    picture = "saliency.png" if (folder / "saliency.png").exists() else None
+    shared = {"facts": facts, "about": given["about"], "record": given["results"], "picture": picture}
+    return shared | where, (folder / "README.md").read_text()
+
+
+def test_both_reference_models_have_a_card():
+    assert [folder.name for folder in CARDS] == ["mhex-bert-product-reviews", "mhex-resnet-fashion-mnist"]
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+def test_rendered_cards_are_what_the_template_renders(folder):
+    given, card = read(folder)
+    assert render_card(**given) == card
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+@pytest.mark.parametrize("name", ["accuracy", "majority_class", "completeness_error", "map_share_of_time", "test_rows"])
+def test_a_number_that_differs_from_the_results_shows(folder, name):
+    given, card = read(folder)
+    value = given["record"][name]
+    given["record"] = given["record"] | {name: value + 1 if isinstance(value, int) else value * 1.2 + 0.002}
+    assert render_card(**given) != card
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+def test_metadata_parse_and_carry_a_result(folder):
+    given, text = read(folder)
+    data = ModelCard(text).data
+    found = {result.metric_type: result.metric_value for result in data.eval_results}
+    assert found == {name: given["record"][name] for name in ("accuracy", "completeness_error")}
+    assert data.library_name == "transformers" and data.license == "apache-2.0"
+    assert data.pipeline_tag == given["facts"]["task"] and data.model_name == folder.name
+    assert data.to_dict()["model-index"][0]["results"][0]["dataset"]["split"] == "test"
+
+
+@pytest.mark.parametrize("folder", CARDS, ids=lambda folder: folder.name)
+def test_cards_pin_the_revision_and_say_what_matters(folder):
+    given, text = read(folder)
+    snippet = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    compile(snippet, "card", "exec")
+    assert f'revision="{given["revision"]}"' in snippet and "trust_remote_code=True" in snippet
+    for words in ("never a\ndiagnosis", "attention gate", "completeness means", "@article{sun2025multihead", "limits"):
+        assert words in text
+    assert (folder / "saliency.png").stat().st_size > 2000
+    assert not re.search(r"/(tmp|root|home|work)/", text)
+
+
+def test_a_folder_s_card_reads_the_folder(tmp_path):
+    folder = tmp_path / "clothes"
+    save_image_model(folder, tmp_path / "pictures")
+    (tmp_path / "results.json").write_text(json.dumps({"seed": 7, "models": [{"model": "clothes", **RECORD}]}))
+    text = card_of_folder(folder, "me/clothes", "v1")
+    facts = card_facts(folder)
+    assert facts["blocks"] == 5 and facts["labels"] == ["a", "b", "c"]
+    assert facts["gate_parameters"] == 8**2 + 2 * 12**2 + 16**2 + 24**2
+    assert facts["head_parameters"] == 3 * (8 + 2 * 12 + 16 + 24)
+    assert "0.8483" in text and "3.1e-07" in text and "16.2 %" in text and "Seed 7" in text
+    (folder / "card.json").write_text(json.dumps({"license": "mit", "training": "Overnight.", "title": "Clothes"}))
+    assert about_of(folder)["title"] == "Clothes"
+    text = card_of_folder(folder, "me/clothes", "v1")
+    assert ModelCard(text).data.license == "mit" and "# Clothes" in text and "Overnight." in text
+
+
+@pytest.mark.parametrize("results", [None, {"accuracy": 0.9}, [1, 2], {"models": []}])
+def test_a_card_without_results_says_nothing_of_them(tmp_path, results):
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    if results is not None:
+        (tmp_path / "model" / "results.json").write_text(json.dumps(results))
+    assert record_of_folder(tmp_path / "model") is None
+    text = card_of_folder(tmp_path / "model", "me/model", "v1")
+    assert "## Results" not in text and ModelCard(text).data.eval_results is None

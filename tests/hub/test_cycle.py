@@ -1,0 +1,201 @@
+"""Does a model that we push come back to a stranger? Published to a stub Hub, pulled in fresh processes."""
+
+import json
+import subprocess
+import sys
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
+
+import pytest
+from safetensors.torch import load_file
+
+from hub_models import SENTENCES, Publisher, environment, pull, save_image_model, save_text_model
+from stub_hub import LFS_THRESHOLD, TOKEN, Repository, stub_hub
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def server():
+    with stub_hub() as server:
+        yield server
+
+
+@pytest.fixture(scope="module")
+def published(server, tmp_path_factory):
+    """By task: the repository, its commit, the items, and what the model says of them where it was made."""
+    home = tmp_path_factory.mktemp("publisher")
+    publish = Publisher(home, server, TOKEN)
+    texts, images = home / "texts", home / "images"
+    expected = save_text_model(texts)
+    paths, seen = save_image_model(images, home / "pictures")
+    made = {}
+    for task, folder, items, answer in (
+        ("text-classification", texts, SENTENCES, expected),
+        ("image-classification", images, paths, seen),
+    ):
+        found = publish(folder, f"me/{folder.name}", message="First release", private=folder is images)
+        assert "found" in found, found
+        made[task] = {"folder": folder, "found": found["found"], "items": items, "answer": answer}
+    public = publish(texts, "me/texts", private=True)
+    assert public["text"].startswith("private=True, but 'me/texts' exists and is public")
+    errors = publish.close()
+    assert TOKEN not in errors
+    return made
+
+
+def job_of(task, published, **besides):
+    found = published[task]["found"]
+    shared = {"task": task, "repo_id": found["repo_id"], "revision": found["commit"], "items": published[task]["items"]}
+    return {**shared, **besides}
+
+
+def check(record, answer):
+    """A record of stranger_pulls.py against the answers of the model where it was made."""
+    assert answer.logits.abs().max() > 0.5
+    for found, expected in zip(record["logits"], answer.logits.tolist(), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    best = answer.logits.argmax(-1).tolist()
+    for one, stock, label, logits in zip(record["answers"], record["stock"], best, record["logits"], strict=True):
+        assert one[0]["target"] == label and len(one) == 2
+        assert one[0]["label"] == stock["label"]
+        assert one[0]["score"] == pytest.approx(stock["score"], abs=1e-5)
+        assert one[0]["explained"] == pytest.approx(logits[label], abs=1e-4)
+    assert all(name.startswith("transformers_modules") for name in record["classes"])
+    assert "trust_remote_code=True" in record["refusal"]
+
+
+@pytest.mark.parametrize("task", ["text-classification", "image-classification"])
+def test_a_stranger_pulls_what_we_pushed(task, server, published, tmp_path):
+    """from_pretrained and all pipelines at the commit; then a fine-tune is pushed by the stranger and pulled again."""
+    fine_tuned = f"you/{task}"
+    record = pull(job_of(task, published, fine_tuned=fine_tuned), tmp_path / "one", server, TOKEN)
+    check(record, published[task]["answer"])
+    if task == "text-classification":
+        assert "timm" not in record["modules"]
+    assert record["logits_after"] != record["logits"]
+    job = job_of(task, published) | {"repo_id": fine_tuned, "revision": server.repositories[fine_tuned].main}
+    again = pull(job, tmp_path / "two", server, TOKEN)
+    for found, expected in zip(again["logits"], record["logits_after"], strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    assert len(again["answers"]) == len(job["items"])
+
+
+def test_the_weights_went_through_lfs(server, published):
+    text = published["text-classification"]
+    sizes = text["found"]["sent"]
+    assert sizes["model.safetensors"] > LFS_THRESHOLD
+    assert "model.safetensors" in server.repositories["me/texts"].lfs_paths
+    files = server.files("me/texts")
+    assert files["model.safetensors"] == (text["folder"] / "model.safetensors").read_bytes()
+    assert set(files) == {*sizes, ".gitattributes"}
+    assert server.repositories["me/texts"].messages == ["initial commit", "First release"]  # one commit
+
+
+def test_text_needs_neither_timm_nor_torchvision(server, published, tmp_path):
+    """In a virtual environment that has everything of ours but these (and what needs them)."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", tmp_path / "venv"], check=True)
+    [site] = (tmp_path / "venv" / "lib").glob("python*/site-packages")
+    [own] = {path for path in map(type(site), sys.path) if path.name == "site-packages"}
+    for path in own.iterdir():
+        if not path.name.lower().startswith(
+            ("timm", "torchvision", "hf_mhex", "__editable__", "sentence_transformers")
+        ):
+            (site / path.name).symlink_to(path)
+    python = tmp_path / "venv" / "bin" / "python"
+    record = pull(job_of("text-classification", published), tmp_path / "home", server, python=python)
+    check(record, published["text-classification"]["answer"])
+    assert not {"timm", "torchvision"} & set(record["modules"])
+
+
+def test_from_the_cache_without_a_network(server, published, tmp_path):
+    job = job_of("text-classification", published)
+    online = pull(job, tmp_path / "home", server)
+    asked = len(server.requests)
+    offline = pull(job, tmp_path / "home", server, HF_HUB_OFFLINE="1")
+    assert offline["logits"] == online["logits"] and len(server.requests) == asked
+
+
+LOAD = """
+import json, sys, hf_mhex
+for source, revision in json.loads(sys.argv[1]):
+    model, processor = hf_mhex.load(source, revision=revision)
+    assert not model.training
+    print(type(model).__name__, type(processor).__name__, type(model).__module__.split(".")[0], model.config.num_labels)
+"""
+
+
+def test_load_returns_model_and_processor_ready_for_use(server, published, tmp_path):
+    """By Hub id at a commit, a tag and the branch, from a folder, and again from the cache alone."""
+    text, image = (published[task]["found"] for task in ("text-classification", "image-classification"))
+    sources = [
+        ["me/texts", text["commit"]],
+        ["me/texts", text["tag"]],
+        ["me/texts", None],
+        ["me/images", image["commit"]],
+    ]
+    sources.append([str(published["image-classification"]["folder"]), None])
+    command = [sys.executable, "-c", LOAD, json.dumps(sources)]
+    lines = []
+    for offline in ("0", "1"):
+        variables = environment(tmp_path, server, TOKEN) | {"HF_HUB_OFFLINE": offline}
+        done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
+        lines.append(done.stdout.splitlines())
+    assert lines[0] == lines[1]
+    assert [line.split()[0] for line in lines[0]] == ["MHEXBertForSequenceClassification"] * 3 + [
+        "MHEXResNetForImageClassification"
+    ] * 2
+    assert all(line.split()[2] == "hf_mhex" for line in lines[0])
+
+
+def test_a_private_repository_needs_the_token(server, published):
+    """The image model's is private: all that is pulled of it here is pulled with the token."""
+    address = f"{server.url}/me/images/resolve/main/config.json"
+    assert server.repositories["me/images"].private and not server.repositories["me/texts"].private
+    with pytest.raises(HTTPError, match="404"):
+        urlopen(address)
+    with urlopen(Request(address, headers={"Authorization": f"Bearer {TOKEN}"})) as answer:
+        assert json.load(answer)["model_type"] == "mhex_resnet"
+
+
+def test_what_was_pushed_is_what_was_saved(server, published):
+    """Bit for bit, but for the JSON from which this machine's traces are taken."""
+    for task, name in (("text-classification", "me/texts"), ("image-classification", "me/images")):
+        folder, files = published[task]["folder"], server.files(name)
+        for path in folder.iterdir():
+            if path.name != "tokenizer_config.json":
+                assert files[path.name] == path.read_bytes(), path.name
+        assert load_file(folder / "model.safetensors")
+    sent = json.loads(server.files("me/texts")["tokenizer_config.json"])
+    assert not {"is_local", "local_files_only"} & set(sent)
+
+
+HOSTILE = """
+import sys, hf_mhex
+for source in sys.argv[1:]:
+    try:
+        hf_mhex.load(source)
+        print("loaded")
+    except Exception as error:
+        print("refused", type(error).__name__, *str(error).splitlines()[:1])
+"""
+
+
+def test_a_hostile_repository_gets_nowhere(server, published, tmp_path):
+    """Weights that are said to lie outside the folder, and weights that are a pickle."""
+    files = dict(server.files("me/texts", published["text-classification"]["found"]["commit"]))
+    weights, outside = files.pop("model.safetensors"), "../../../../../../outside.safetensors"
+    index = json.dumps({"weight_map": {"w": outside}}).encode()
+    hostile = {
+        "me/path": {**files, outside: weights, "model.safetensors.index.json": index},
+        "me/pickle": {**files, "pytorch_model.bin": b"not even looked at"},
+    }
+    for name, held in hostile.items():
+        server.repositories[name] = repository = Repository("model", False)
+        repository.main = repository.commit(repository.main, held, "hostile")
+    home = tmp_path / "a" / "b" / "home"
+    home.mkdir(parents=True)
+    command = [sys.executable, "-c", HOSTILE, *hostile]
+    done = subprocess.run(command, env=environment(home, server), cwd=home, capture_output=True, text=True, check=True)
+    assert [line.split()[0] for line in done.stdout.splitlines()] == ["refused", "refused"], done.stdout
+    assert not list(tmp_path.rglob("*outside*")) and not list(home.rglob("pytorch_model.bin"))

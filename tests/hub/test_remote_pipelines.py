@@ -1,0 +1,84 @@
+"""What does the code that travels with a model touch? No file, socket or process: read in its text, seen in a run."""
+
+import ast
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from transformers import AutoTokenizer
+from transformers.dynamic_module_utils import get_imports, get_relative_import_files
+
+from hf_mhex import ImageSaliencyPipeline, MHEXBertConfig, MHEXResNetConfig, TextSaliencyPipeline, image_processor_for
+from hub_models import MINILM, SENTENCES, save_image_model, save_text_model
+
+MODELING = Path(__file__).parents[2] / "modeling"
+FILES = sorted(path for path in MODELING.glob("*.py") if path.name != "__init__.py")
+CALLS = {
+    "open", "exec", "eval", "compile", "__import__", "input", "breakpoint",
+    "load", "save", "save_pretrained", "from_pretrained", "push_to_hub", "hf_hub_download", "load_state_dict_from_url",
+    "urlopen", "urlretrieve", "system", "popen", "read_text", "write_text",
+    "read_bytes", "write_bytes", "unlink", "mkdir",
+}  # fmt: skip
+WATCHED = ("open", "socket.", "subprocess.", "os.", "shutil.", "urllib.", "tempfile.", "pickle.", "ctypes.")
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
+def test_imports_are_declared_and_calls_are_harmless(path):
+    allowed = {"torch", "transformers", *sys.stdlib_module_names} | ({"timm"} if "resnet" in path.name else set())
+    assert set(get_imports(path)) <= allowed
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Call):
+            name = getattr(node.func, "id", getattr(node.func, "attr", ""))
+            assert name not in CALLS, f"{path.name}:{node.lineno} calls {name}"
+
+
+@pytest.mark.parametrize("config", [MHEXBertConfig, MHEXResNetConfig])
+def test_the_pipeline_is_among_what_a_model_carries(config):
+    carried = {Path(file).name for file in get_relative_import_files(sys.modules[config.__module__].__file__)}
+    assert {"pipeline_mhex.py", "mhex_maps.py", "mhex_words.py", "mhex_saving.py"} <= carried
+    classifier = config(architectures=["MHEXForClassification"]).to_dict()["custom_pipelines"]
+    assert list(classifier) == [config.saliency_task]
+    assert "custom_pipelines" not in config(architectures=["MHEXModel"]).to_dict()
+    assert not hasattr(config(custom_pipelines=classifier), "custom_pipelines")  # installed: its own are registered
+
+
+def watched(call):
+    """The events of the watched kinds that Python reports while `call` runs."""
+    events = []
+    watching = [True]
+
+    def hook(event, arguments):
+        if watching[0] and event.startswith(WATCHED):
+            events.append((event, arguments))
+
+    sys.addaudithook(hook)
+    try:
+        call()
+    finally:
+        watching[0] = False
+    return events
+
+
+def test_a_text_is_explained_without_touching_anything(tmp_path):
+    save_text_model(tmp_path)
+    from hf_mhex import load
+
+    pipe = TextSaliencyPipeline(load(tmp_path)[0], tokenizer=AutoTokenizer.from_pretrained(MINILM), device="cpu")
+    ways = {"batch_size": 2, "top_k": 2, "long_text": "windows", "overlap": 2, "max_length": 8}
+    pipe(SENTENCES, **ways)
+    assert watched(lambda: pipe(SENTENCES, **ways)) == []
+
+
+def test_an_image_is_explained_without_touching_anything(tmp_path):
+    from PIL import Image
+
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    from hf_mhex import load
+
+    model = load(tmp_path / "model")[0]
+    pipe = ImageSaliencyPipeline(model, image_processor=image_processor_for(model.config, 40), device="cpu")
+    pictures = [Image.fromarray(np.full((44, 50, 3), shade, dtype=np.uint8)) for shade in (10, 90, 200)]
+    pipe(pictures, batch_size=2, top_k=2)
+    assert watched(lambda: pipe(pictures, batch_size=2, top_k=2)) == []
+    assert [event for event, _ in watched(lambda: pipe(str(tmp_path / "pictures" / "0.png")))]  # the watch sees a path
