@@ -1,0 +1,56 @@
+"""Which methods would a user otherwise pick? Each as `method(model, inputs, target) -> maps`, through its own library.
+
+`inputs` are pixel_values [B, C, H, W] for images; for texts a dict of input_ids and attention_mask [B, T] and of the
+tokenizer's numbers mask_id, pad_id and special_ids. `target` is a LongTensor of B classes; maps are float32 [B, H, W],
+or [B, T] with 0 on padding. Models answer with `.logits` (MHEX and plain ones alike) or with logits themselves, and are
+left as they were. The libraries come with the extra "bench".
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from importlib import import_module
+
+LIBRARIES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime"}
+
+
+@dataclass(frozen=True)
+class Method:
+    """A way to make maps.
+
+    Args:
+        name: as tables show it. call: `call(model, inputs, target, **settings) -> maps`.
+        source: the library that computes it, "ours" where none does.
+        settings: values to choose from on the validation part, by the name of an argument of `call`.
+        slow: takes many passes through the network a row, so that tables may give it fewer rows.
+    """
+
+    name: str
+    call: Callable
+    source: str = "ours"
+    settings: dict[str, tuple] = field(default_factory=dict)
+    slow: bool = False
+
+
+def library(name: str):
+    """A module of one of the optional libraries; RuntimeError naming the extra where it is not installed."""
+    package = name.split(".")[0]
+    try:
+        return import_module(name)
+    except ImportError as error:
+        raise RuntimeError(f"{name} is missing; pip install 'hf-mhex[bench]' brings {LIBRARIES[package]}.") from error
+
+
+def image_methods() -> list[Method]:
+    """Every baseline for images, cheap ones first."""
+    from hf_mhex.baselines import cams, gradients, perturbations
+
+    return [*cams.METHODS, *gradients.IMAGE_METHODS, *perturbations.METHODS]
+
+
+def text_methods() -> list[Method]:
+    """Every baseline for texts, cheap ones first."""
+    from hf_mhex.baselines import attention, gradients, perturbations
+
+    return [*attention.METHODS, *gradients.TEXT_METHODS, *perturbations.METHODS]

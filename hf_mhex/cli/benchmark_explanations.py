@@ -1,0 +1,59 @@
+"""`mhex benchmark explanations`: every method through every measure on one network, from a recipe's own data."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def explanations(
+    recipe: Annotated[str, typer.Argument(help="The recipe that the model was trained by; its splits are used.")],
+    model: Annotated[Path, typer.Argument(help="The trained MHEX model's folder.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
+    plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin (model.kind=plain).")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for rows, tables and pictures.")] = None,
+    only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
+    rows: Annotated[int, typer.Option(help="Test rows for the measures by removal.")] = 96,
+    questions: Annotated[int, typer.Option(help="Questions of each Grid Pointing Game.")] = 108,
+    slow: Annotated[int, typer.Option(help="Rows for methods that take many passes.")] = 24,
+    seed: Annotated[int, typer.Option(help="Which rows, mosaics and subsets are drawn.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, progress to stderr.")] = False,
+) -> None:
+    """Compare MHEX's maps with the other methods' on the same network, with intervals and controls.
+
+    Settings are chosen on the recipe's validation rows, tables made once from its test rows. A run that was stopped
+    goes on where it was.
+
+    Example: mhex benchmark explanations sample_fashion_mnist outputs/train/sample_fashion_mnist/model
+    """
+    from hf_mhex.quality import Sizes, explain_quality, write_report
+    from hf_mhex.quality.pictures import plot_measures
+    from mhex_cli.benchmark_data import load_networks, load_parts, picture_page
+
+    output = output or Path("outputs/benchmark") / Path(recipe).stem
+    networks, processor = load_networks(model, plain)
+    parts = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
+    sizes = Sizes(rows=rows, questions=questions, slow=slow)
+    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *(overrides or [])])
+    command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --questions {questions} --slow {slow}"
+    found = explain_quality(
+        networks,
+        *parts,
+        output,
+        sizes,
+        [name.strip() for name in only.split(",")] if only else None,
+        seed,
+        f"{command} --seed {seed}",
+        lambda line: typer.echo(line, err=True),
+    )
+    summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
+    plot_measures(summary, output)
+    pages = picture_page(networks, found, parts[1], processor, output)
+    if json_:
+        typer.echo(json.dumps(summary))
+        return
+    for path in [output / "tables.md", *sorted(output.glob("measures-*.png")), *pages]:
+        typer.echo(str(path))

@@ -1,0 +1,84 @@
+"""How good is an explanation? The measures, their controls and intervals, as functions.
+
+Most take a *game* (what a network says when features of one row are removed), some a batch of maps, some a method
+`method(model, inputs, target) -> maps`. docs/evaluation.md says which direction is better and where libraries differ.
+"""
+
+from hf_mhex.evaluation.controls import (
+    blurred_copy,
+    centred_gaussian,
+    constant_map,
+    edge_map,
+    random_map,
+)
+from hf_mhex.evaluation.drop import average_drop, effective_average_drop, soft_average_drop, text_drop
+from hf_mhex.evaluation.faithfulness import (
+    comprehensiveness,
+    deletion_auc,
+    infidelity,
+    insertion_auc,
+    remove_and_debias,
+    sensitivity_n,
+    sufficiency,
+)
+from hf_mhex.evaluation.form import entropy, gini, marked_area
+from hf_mhex.evaluation.imputation import impute
+from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
+from hf_mhex.evaluation.localisation import (
+    Mosaics,
+    build_mosaics,
+    confident_rows,
+    pointing_game,
+    points_nowhere,
+    positive_share,
+)
+from hf_mhex.evaluation.ordering import correlation, unit_range
+from hf_mhex.evaluation.removal import ImageGame, TextGame
+from hf_mhex.evaluation.sanity import (
+    completeness_error,
+    parameter_randomisation,
+    random_logit,
+    shuffle_parameters,
+    similarity,
+)
+
+__all__ = [
+    "ImageGame",
+    "Interval",
+    "Mosaics",
+    "TextGame",
+    "average_drop",
+    "blurred_copy",
+    "bootstrap",
+    "build_mosaics",
+    "centred_gaussian",
+    "completeness_error",
+    "comprehensiveness",
+    "confident_rows",
+    "constant_map",
+    "correlation",
+    "deletion_auc",
+    "edge_map",
+    "effective_average_drop",
+    "entropy",
+    "gini",
+    "impute",
+    "infidelity",
+    "insertion_auc",
+    "marked_area",
+    "paired_difference",
+    "parameter_randomisation",
+    "pointing_game",
+    "points_nowhere",
+    "positive_share",
+    "random_logit",
+    "random_map",
+    "remove_and_debias",
+    "sensitivity_n",
+    "shuffle_parameters",
+    "similarity",
+    "soft_average_drop",
+    "sufficiency",
+    "text_drop",
+    "unit_range",
+]

@@ -1,0 +1,71 @@
+"""How sure is a mean over few rows? Bootstrap intervals, and paired ones for differences between methods."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Interval:
+    """An estimate with its percentile interval and the number of independent rows (or groups) it rests on."""
+
+    estimate: float
+    low: float
+    high: float
+    rows: int
+
+    def __str__(self) -> str:
+        return f"{self.estimate:.3f} [{self.low:.3f}, {self.high:.3f}]"
+
+
+def bootstrap(
+    values, groups=None, statistic: str = "mean", level: float = 0.95, samples: int = 2000, seed: int = 0
+) -> Interval:
+    """Percentile bootstrap (Efron 1979) of the mean or median of N values.
+
+    Args:
+        values: N finite numbers, one a row. groups: N ids; rows of one group (questions about one mosaic) are drawn
+            together, since they are not independent.
+        statistic: "mean" or "median". level: coverage. samples: number of resamples.
+
+    One row or group alone gives an interval without width; its `rows` says so. Raises ValueError for no values,
+    values that are not finite, another statistic, or groups of another length.
+    """
+    values = np.asarray(values, dtype=np.float64)
+    if values.ndim != 1 or len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values must be finite numbers, at least one, in one list; got shape {values.shape}.")
+    if statistic not in ("mean", "median"):
+        raise ValueError(f"statistic must be 'mean' or 'median', got {statistic!r}.")
+    compute = np.mean if statistic == "mean" else np.median
+    members = group_members(len(values), groups)
+    generator = np.random.default_rng(seed)
+    draws = generator.integers(0, len(members), (samples, len(members)))
+    if groups is None:
+        found = compute(values[draws], axis=1)
+    else:
+        found = np.array([compute(values[np.concatenate([members[i] for i in draw])]) for draw in draws])
+    low, high = np.quantile(found, [(1 - level) / 2, (1 + level) / 2])
+    return Interval(float(compute(values)), float(low), float(high), len(members))
+
+
+def group_members(rows: int, groups) -> list[np.ndarray]:
+    """The rows of each group; each row alone where there are no groups."""
+    if groups is None:
+        return [np.array([row]) for row in range(rows)]
+    groups = np.asarray(groups)
+    if groups.shape != (rows,):
+        raise ValueError(f"groups must be {rows} ids, one a value; got shape {groups.shape}.")
+    return [np.flatnonzero(groups == group) for group in np.unique(groups)]
+
+
+def paired_difference(left, right, groups=None, level: float = 0.95, samples: int = 2000, seed: int = 0) -> Interval:
+    """Interval of mean(left - right) over the same rows: rows are resampled together, so what they share cancels.
+
+    Two methods whose own intervals overlap may still differ surely here. Raises ValueError for lengths that differ.
+    """
+    left, right = np.asarray(left, dtype=np.float64), np.asarray(right, dtype=np.float64)
+    if left.shape != right.shape:
+        raise ValueError(f"left and right must be the same rows, got {left.shape} and {right.shape}.")
+    return bootstrap(left - right, groups, "mean", level, samples, seed)

@@ -1,0 +1,11 @@
+"""Whose explanations are best on the same network? Every method through every measure, with intervals and controls.
+
+`explain_quality` chooses settings on a validation part and measures once on a test part; every result is one JSON line,
+so that a run can stop and go on. `write_report` turns the lines into tables, plots and a page of maps.
+"""
+
+from hf_mhex.quality.parts import Images, Sizes, Texts
+from hf_mhex.quality.report import write_report
+from hf_mhex.quality.run import explain_quality
+
+__all__ = ["Images", "Sizes", "Texts", "explain_quality", "write_report"]

@@ -1,0 +1,165 @@
+"""How does a whole table come about? Choose settings on validation rows, measure on test rows, one JSON line each."""
+
+from __future__ import annotations
+
+import itertools
+import json
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+
+import torch
+
+from hf_mhex.baselines import Method
+from hf_mhex.environment import environment
+from hf_mhex.quality import images, texts
+from hf_mhex.quality.methods import CONTROLS, MHEX, blurred_mhex, methods_for
+from hf_mhex.quality.parts import Images, Sizes, Texts
+
+
+class Journal:
+    """JSON lines in a file, found again by what they are about. A line cut short by a kill is left out and redone."""
+
+    ABOUT = ("part", "network", "method", "group", "settings")
+
+    def __init__(self, path: Path):
+        self.path = path
+        self.rows = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    self.rows.append(json.loads(line))
+                except json.JSONDecodeError:
+                    continue
+            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+
+    def find(self, **about) -> dict | None:
+        """The row about this, or None."""
+        return next((row for row in self.rows if all(row.get(name) == value for name, value in about.items())), None)
+
+    def add(self, row: dict) -> None:
+        """Append a row, at once."""
+        self.rows.append(row)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+def explain_quality(
+    networks: dict[str, object],
+    validation: Images | Texts,
+    test: Images | Texts,
+    output: Path,
+    sizes: Sizes | None = None,
+    only: list[str] | None = None,
+    seed: int = 0,
+    command: str = "",
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Put every method through every measure and return the rows, which `output`/rows.jsonl holds.
+
+    Args:
+        networks: "mhex", and "plain" where there is one; in eval mode. Each scores the other's paper measures.
+        validation, test: rows of one family. Settings are chosen on the first, tables made from the second alone.
+        only: names of methods, for a smaller table; controls and MHEX are always there.
+        command: what the rows say they were made by.
+
+    Rows that are there already are not made again; delete the file to start over. Raises ValueError for rows that were
+    made with other sizes or another seed.
+    """
+    sizes = sizes or Sizes()
+    journal = Journal(output / "rows.jsonl")
+    made_with = {"sizes": vars(sizes), "seed": seed}
+    for row in journal.rows:
+        if {name: row.get(name) for name in made_with} != made_with:
+            raise ValueError(f"output={str(output)!r} holds rows of other sizes or another seed; name another folder.")
+    common = made_with | {"command": command, "environment": environment()}
+    family = "images" if isinstance(test, Images) else "texts"
+    torch.manual_seed(seed)
+    for kind, model in networks.items():
+        others = {name: other for name, other in networks.items() if name != kind}
+        make = partial(images.ImageMeasures if family == "images" else texts.TextMeasures, model)
+        small = Sizes(
+            **{**vars(sizes), "rows": sizes.chosen, "questions": sizes.chosen, "slow": max(1, sizes.slow // 4)}
+        )
+        groups = images.GROUPS if family == "images" else texts.GROUPS
+        on_validation, on_test = (
+            make(validation, small, seed=seed),
+            make(
+                test, sizes, {f"{name} network": other for name, other in others.items()}, list(others.values()), seed
+            ),
+        )
+        for method in listed(family, kind, only, journal):
+            settings = choose(journal, on_validation, method, kind, common, say)
+            for group in groups:
+                about = {"part": "test", "network": kind, "method": method.name, "group": group}
+                if journal.find(**about) is None:
+                    say(f"{kind}: {method.name}, {group}")
+                    start = time.perf_counter()
+                    found = on_test.measure(group, partial(method.call, **settings), method.slow)
+                    took = round(time.perf_counter() - start, 2)
+                    extra = {"source": method.source, "slow": method.slow, "settings": settings, "took": took}
+                    journal.add(about | extra | {"values": rounded(found)} | common)
+    return journal.rows
+
+
+def listed(family: str, kind: str, only: list[str] | None, journal: Journal):
+    """The methods in order; the blurred copy of MHEX last, with the settings that MHEX got by then.
+
+    Raises ValueError for a name in `only` that no method has.
+    """
+    known = {method.name for other in ("mhex", "plain") for method in methods_for(family, other)}
+    unknown = sorted(set(only or []) - known)
+    if unknown:
+        raise ValueError(f"only must name methods among {', '.join(sorted(known))}; got {', '.join(unknown)}.")
+    for method in methods_for(family, kind):
+        always = method.name in CONTROLS or method.name.startswith(MHEX)
+        if only is None or always or method.name in only:
+            yield method
+    if kind == "mhex":
+        chosen = journal.find(part="validation", network=kind, method=MHEX, group="choice")
+        yield blurred_mhex(chosen["chosen"])
+
+
+def choose(journal: Journal, measures, method: Method, kind: str, common: dict, say) -> dict:
+    """The settings of a method that do best on the validation part: {} where there is nothing to choose.
+
+    Images: mean positive share in the 2 x 2 grid plus insertion - deletion. Texts: comprehensiveness - sufficiency by
+    [MASK]. The first of equals, which is the default.
+    """
+    if not method.settings:
+        return {}
+    about = {"part": "validation", "network": kind, "method": method.name, "group": "choice"}
+    row = journal.find(**about)
+    if row is None:
+        say(f"{kind}: settings of {method.name}")
+        tried = []
+        for values in itertools.product(*method.settings.values()):
+            settings = dict(zip(method.settings, values))
+            tried.append({"settings": settings, "score": criterion(measures, partial(method.call, **settings), method)})
+        best = max(tried, key=lambda found: found["score"])
+        row = about | {"chosen": best["settings"], "tried": tried} | common
+        journal.add(row)
+    return row["chosen"]
+
+
+def criterion(measures, call: Callable, method: Method) -> float:
+    """What settings are chosen by; see `choose`."""
+
+    def mean(values: list[float]) -> float:
+        return sum(values) / len(values)
+
+    found = measures.measure("choice", call, method.slow)
+    score = mean(found["choice"])
+    if isinstance(measures, images.ImageMeasures):
+        score += mean(measures.measure("grid 2x2", call, method.slow)["grid pointing 2x2"])
+    return round(score, 5)
+
+
+def rounded(found: dict) -> dict:
+    """Values with five decimals, which is far below what the rows' number resolves."""
+    return {
+        name: [round(value, 5) for value in values] if isinstance(values, list) else round(values, 5)
+        for name, values in found.items()
+    }
