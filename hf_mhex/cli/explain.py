@@ -1,4 +1,4 @@
-"""`mhex explain`: why does a model say what it says of one image or one text?"""
+"""`mhex explain`: why does a model say what it says of one image, of one text, or of every row of a data set?"""
 
 from __future__ import annotations
 
@@ -9,26 +9,56 @@ from typing import Annotated
 
 import typer
 
+DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
+
 
 def explain(
     model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
-    item: Annotated[str, typer.Argument(metavar="INPUT", help="An image file, or a text; - reads a text from stdin.")],
+    item: Annotated[
+        str,
+        typer.Argument(
+            metavar="INPUT",
+            help="An image file or a text (- reads it from stdin); or data: a folder, a file of rows "
+            f"({', '.join(DATA_FILES)}), or with --split the Hub id of a data set.",
+        ),
+    ],
     target: Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")] = None,
     contrast: Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")] = None,
-    blocks: Annotated[str | None, typer.Option(help="Numbers of blocks, separated by commas; all.")] = None,
+    blocks: Annotated[
+        str | None,
+        typer.Option(help="Numbers of blocks, separated by commas, or all; of data their own maps are kept too."),
+    ] = None,
     decay: Annotated[float | None, typer.Option(help="Weight of a block against the next deeper one.")] = None,
     mode: Annotated[str, typer.Option(help="contribution or cam.")] = "contribution",
-    output: Annotated[Path | None, typer.Option(help="Picture (.png) or, of a text, page (.html) to write.")] = None,
+    output: Annotated[
+        Path | None, typer.Option(help="Picture (.png), page (.html) of a text, or folder for the answers to data.")
+    ] = None,
     revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    split: Annotated[str | None, typer.Option(help="Data: the split to explain.")] = None,
+    streaming: Annotated[bool, typer.Option("--streaming", help="Data: read rows as they are needed.")] = False,
+    column: Annotated[str | None, typer.Option(help="Data: the column of images or texts.")] = None,
+    id_column: Annotated[str | None, typer.Option(help="Data: the column of ids.")] = None,
+    target_column: Annotated[str | None, typer.Option(help="Data: the column of classes to explain.")] = None,
+    words: Annotated[bool, typer.Option("--words", help="Data: add tokens up to words.")] = False,
+    overlays: Annotated[bool, typer.Option("--overlays", help="Data: paint every image.")] = False,
+    map_dtype: Annotated[str, typer.Option(help="Data: float16 or int8.")] = "float16",
+    batch_size: Annotated[int, typer.Option(help="Data: rows at once.", min=1)] = 32,
+    rows_per_shard: Annotated[int, typer.Option(help="Data: rows in a Parquet file.", min=1)] = 512,
 ) -> None:
-    """Give label, score and saliency of one image or one text, and the map's sum beside the logit.
+    """Give label, score and saliency of one image or one text, and the map's sum beside the logit; or explain data.
 
     Example: mhex explain outputs/demo/mhex-resnet-fashion-mnist coat.png --contrast runner_up
 
     Example: mhex explain outputs/demo/mhex-bert-product-reviews "great phone, poor battery" --output why.html
+
+    Example: mhex explain outputs/demo/mhex-bert-product-reviews reviews.csv --words --output explained
+
+    Example: torchrun --nproc-per-node 2 -m mhex_cli explain MODEL photos/ --overlays --output explained
+
+    A run over data that was ended goes on with the same command.
     """
-    from hf_mhex.explain import explain_image, explain_text, label_index
+    from hf_mhex.explain import label_index
     from hf_mhex.loading import load
 
     network, processor = load(model, revision)
@@ -39,9 +69,55 @@ def explain(
         options["contrast"] = label_index(network.config, contrast, "--contrast")
     if blocks is not None:
         try:
-            options["blocks"] = [int(block) for block in blocks.split(",")]
+            options["blocks"] = None if blocks == "all" else [int(block) for block in blocks.split(",")]
         except ValueError:
-            raise ValueError(f"--blocks must be numbers separated by commas, got {blocks!r}.") from None
+            raise ValueError(f"--blocks must be numbers separated by commas, or all, got {blocks!r}.") from None
+    rows = {"column": column, "id_column": id_column, "target_column": target_column, "words": words}
+    rows |= {"overlays": overlays, "map_dtype": map_dtype, "batch_size": batch_size, "rows_per_shard": rows_per_shard}
+    if split is not None or names_data(item):
+        data = {"source": item, "split": split, "streaming": streaming}
+        explain_rows(network, processor, data, output, options | rows | {"block_maps": blocks is not None}, json_)
+        return
+    given = [name for name in ("column", "id_column", "target_column", "words", "overlays") if rows[name]]
+    if given or streaming:
+        cure = "name a folder or a file of rows, or with --split a data set on the Hub"
+        raise ValueError(f"--{(given or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
+    explain_one(network, processor, item, output, options, json_)
+
+
+def names_data(item: str) -> bool:
+    """Whether an input is a folder or the name of a file of rows; what is longer, or has spaces, is a text."""
+    if len(item) > 255:
+        return False
+    is_name = not any(map(str.isspace, item)) or Path(item).is_file()
+    return Path(item).is_dir() or (is_name and item.lower().endswith(DATA_FILES))
+
+
+def explain_rows(network, processor, data: dict, output: Path | None, options: dict, as_json: bool) -> None:
+    """Explain data, and say how much of it."""
+    from hf_mhex.dataset_explaining import explain_dataset, processes
+    from hf_mhex.dataset_source import open_data
+
+    if output is None:
+        raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
+    state = processes()
+    found = explain_dataset(network.to(state.device), processor, open_data(**data), output, **options)
+    if found.rows == found.bad:
+        raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
+    if not state.is_main_process:
+        return
+    if as_json:
+        numbers = {"shards": found.shards, "rows": found.rows, "bad": found.bad}
+        typer.echo(json.dumps({"output": str(output), **numbers}))
+        return
+    bad = f", {found.bad} of them bad (column error)" if found.bad else ""
+    typer.echo(f"{output}: {found.rows} rows in {found.shards} Parquet files{bad}")
+
+
+def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:
+    """Explain one image or one text, and print what was found."""
+    from hf_mhex.explain import explain_image, explain_text
+
     if network.main_input_name == "pixel_values":
         found = explain_image(network, processor, item, **options)
         output = output or Path(f"{Path(item).stem}-saliency.png")
@@ -50,7 +126,7 @@ def explain(
         found = explain_text(network, processor, sys.stdin.read() if item == "-" else item, **options)
         if output:
             output.write_text(found.page, encoding="utf-8")
-    if json_:
+    if as_json:
         typer.echo(json.dumps(found.record | {"output": output and str(output)}))
         return
     record = found.record
@@ -59,7 +135,13 @@ def explain(
         from rich.console import Console
 
         Console().print(found.coloured)
-    against = f" against {contrast}" if contrast else ""
+    against = _against(network.config, options["contrast"])
     typer.echo(f"map's sum {record['sum']:+.5f}, explained logit{against} {record['explained']:+.5f}")
     if output:
         typer.echo(str(output))
+
+
+def _against(config, contrast: str | int | None) -> str:
+    if contrast is None:
+        return ""
+    return f" against {config.id2label[contrast] if isinstance(contrast, int) else contrast}"

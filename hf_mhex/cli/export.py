@@ -1,0 +1,71 @@
+"""`mhex export`: a model with its saliency as ONNX or torch.export, checked against PyTorch."""
+
+from __future__ import annotations
+
+import json
+import logging
+import warnings
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def export(
+    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
+    output: Annotated[Path, typer.Argument(help="The file to write: .onnx, or .pt2 for torch.export.")],
+    target: Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")] = None,
+    contrast: Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")] = None,
+    int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx and say what 8 bits change.")] = False,
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Write one graph with the outputs logits, saliency and block_logits; batch, image size and length stay free.
+
+    Example: mhex export outputs/demo/mhex-resnet-fashion-mnist fashion.onnx --int8
+
+    Example: mhex export outputs/demo/mhex-bert-product-reviews reviews.pt2 --contrast softmax
+
+    The graph is run beside PyTorch on three sizes or lengths, batch 1 and 7, and must agree to 1e-4.
+    """
+    if output.suffix not in (".onnx", ".pt2"):
+        raise ValueError(f"OUTPUT must end in .onnx or .pt2, got {str(output)!r}.")
+    if int8 and output.suffix != ".onnx":
+        raise ValueError(f"--int8 quantises ONNX; name an OUTPUT that ends in .onnx, not {str(output)!r}.")
+    import torch
+
+    from hf_mhex import export as room
+    from hf_mhex.explain import label_index
+    from hf_mhex.loading import load
+
+    network, processor = load(model, revision, dtype=torch.float32)
+    options: dict = {"contrast": contrast}
+    if target is not None:
+        options["target"] = label_index(network.config, target, "--target")
+    if contrast not in (None, "mean", "runner_up", "softmax"):
+        options["contrast"] = label_index(network.config, contrast, "--contrast")
+    found: dict = {"output": str(output)}
+    with warnings.catch_warnings():  # the exporters' own, about names of axes and versions
+        warnings.simplefilter("ignore")
+        logging.disable(logging.WARNING)
+        if output.suffix == ".onnx":
+            room.export_onnx(network, output, **options)
+        else:
+            torch.export.save(room.export_program(network, **options), output)
+        found["largest_error"] = room.largest_error(network, output, **options)
+        if found["largest_error"] > room.LARGEST_ERROR:
+            raise RuntimeError(f"{output} differs from PyTorch by {found['largest_error']:.1e}; it is not to be used.")
+        if int8:
+            small = room.quantize_onnx(output, output.with_name(f"{output.stem}-int8.onnx"))
+            changed = room.compare_quantised(output, small, room.sample_batches(network, processor))
+            found |= {"int8": {"output": str(small), **room.as_record(changed)}}
+        logging.disable(logging.NOTSET)
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    typer.echo(f"{output}: agrees with PyTorch to {found['largest_error']:.1e} (1e-4 is allowed)")
+    if int8:
+        eight = found["int8"]
+        typer.echo(f"{eight['output']}: {eight['megabytes_before']} MB become {eight['megabytes_after']} MB")
+        typer.echo(f"logits change by up to {eight['logits']:.1%}, {eight['labels']:.1%} of the labels stay")
+        typer.echo(f"maps change by {eight['map']:.1%} and correlate by {eight['correlation']:.3f}")
