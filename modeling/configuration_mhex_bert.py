@@ -15,6 +15,7 @@ class MHEXBertConfig(CarriesPipelineMixin, MHEXConfigMixin, BertConfig):
     model_type = "mhex_bert"
     saliency_task = "text-saliency"
     saliency_pipeline = "TextSaliencyPipeline"
+    saliency_body = "MHEXBertModel"
     saliency_model = "AutoModelForSequenceClassification"
 
     def check_fields(self):

@@ -30,6 +30,7 @@ class MHEXResNetConfig(CarriesPipelineMixin, MHEXConfigMixin, PreTrainedConfig):
     model_type = "mhex_resnet"
     saliency_task = "image-saliency"
     saliency_pipeline = "ImageSaliencyPipeline"
+    saliency_body = "MHEXResNetModel"
     saliency_model = "AutoModelForImageClassification"
 
     architecture: str = "resnet18"

@@ -11,7 +11,8 @@ if TYPE_CHECKING:  # never run: transformers copies into a saved folder what the
 class CarriesPipelineMixin:
     """A configuration that writes `custom_pipelines` into config.json, so that `pipeline(saliency_task, ...)` finds it.
 
-    `saliency_task`, `saliency_pipeline` and `saliency_model` (task, class of pipeline_mhex.py, Auto class) are the
+    `saliency_task`, `saliency_pipeline` and `saliency_model` (task, class of pipeline_mhex.py, Auto class) and
+    `saliency_body` (what `AutoModel` makes of a classifier's folder, as everywhere in transformers) are the
     configuration's class attributes. Loaded as the repository's own code, the configuration shows the entry, which
     makes `pipeline` load the repository's class; loaded by an installed package, which registers its own, it does not.
     """
@@ -28,4 +29,7 @@ class CarriesPipelineMixin:
         if any("For" in name for name in self.architectures or ()):
             entry = {"impl": f"pipeline_mhex.{self.saliency_pipeline}", "pt": [self.saliency_model]}
             found["custom_pipelines"] = {self.saliency_task: entry}
+            if found.get("auto_map"):
+                body = f"modeling_{self.model_type}.{self.saliency_body}"
+                found["auto_map"] = {**found["auto_map"], "AutoModel": body}
         return found

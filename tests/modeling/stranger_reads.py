@@ -39,6 +39,7 @@ def main(task, folder, inputs, answers, resaved):
         items = [Image.open(inputs / name) for name in items]
     record = {
         "refusal": refusal,
+        "body": type(transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__,
         "module": type(model).__module__,
         "one_by_one": [pipe(item, top_k=1) for item in items],
         "batched": pipe(items, batch_size=16, top_k=1),

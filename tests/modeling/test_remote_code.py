@@ -83,6 +83,7 @@ def test_a_saved_folder_in_a_fresh_process(task, tmp_path):
 
     def check(record, tensors):
         assert "transformers_modules" in record["module"]
+        assert record["body"] == type(model.base_model).__name__
         assert (tensors["logits"] - answer.logits).abs().max() <= 1e-6
         assert (tensors["saliency"] - answer.saliency).abs().max() <= 1e-6
         assert (tensors["every"] - every.saliency).abs().max() <= 1e-6
