@@ -3,7 +3,11 @@ PYTHON ?= python3
 BIN := .venv/bin
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
-.PHONY: demo test test-slow test-common lint format
+RECIPE ?= sample_fashion_mnist
+SET ?=
+TRAINED = outputs/benchmark/$(RECIPE)
+
+.PHONY: benchmark demo test test-slow test-hub test-app test-common architectures lint format
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -16,10 +20,18 @@ demo: .venv/.installed
 	$(OFFLINE) $(BIN)/mhex demo
 
 test: .venv/.installed lint
-	$(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-slow: .venv/.installed
 	$(OFFLINE) $(BIN)/python -m pytest -m slow
+
+test-hub: .venv/.installed
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py
+
+test-app: .venv/.installed
+	command -v chromium || (apt-get update && apt-get install --yes chromium)
+	$(BIN)/python -m pip install --quiet --editable '.[app,browser]'
+	$(OFFLINE) $(BIN)/python -m pytest -m slow tests/hub/test_app.py
 
 test-common: .venv/.installed
 	rm -f outputs/common_tests.xml
@@ -27,6 +39,18 @@ test-common: .venv/.installed
 	$(OFFLINE) RUN_SLOW=1 TRANSFORMERS_TESTS=$$folder $(BIN)/python -m pytest -m slow tests/common \
 		--quiet --junit-xml=outputs/common_tests.xml; \
 	$(BIN)/python tests/common/summary.py outputs/common_tests.xml docs/common_tests.md; }
+
+architectures: .venv/.installed
+	$(OFFLINE) $(BIN)/python -m hf_mhex.architectures docs/architectures
+
+# make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"
+benchmark: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	test -d $(TRAINED)/mhex/model || $(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) --output $(TRAINED)/mhex
+	test -d $(TRAINED)/plain/model || \
+		$(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) model.kind=plain --output $(TRAINED)/plain
+	$(OFFLINE) $(BIN)/mhex benchmark explanations $(RECIPE) $(TRAINED)/mhex/model $(SET) \
+		--plain $(TRAINED)/plain/model --output docs/explanations/$(notdir $(RECIPE))
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

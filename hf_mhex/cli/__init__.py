@@ -7,10 +7,18 @@ import sys
 
 import typer
 
+from mhex_cli.app import app as serve
+from mhex_cli.benchmark import benchmark
+from mhex_cli.card import card
+from mhex_cli.channels import channels, collaboration
 from mhex_cli.convert import convert
 from mhex_cli.demo import demo
+from mhex_cli.evaluate import evaluate
 from mhex_cli.explain import explain
+from mhex_cli.export import export
 from mhex_cli.info import info
+from mhex_cli.push import push
+from mhex_cli.train import train
 
 app = typer.Typer(
     name="mhex",
@@ -20,8 +28,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain):
+for verb in (demo, convert, info, explain, export, train, evaluate, card, push, channels, collaboration):
     app.command()(verb)
+app.command("app")(serve)
+app.add_typer(benchmark, name="benchmark")
 
 
 def main() -> None:

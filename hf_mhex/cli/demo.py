@@ -32,7 +32,10 @@ def demo(
     from rich.console import Console
     from rich.table import Table
 
-    table = Table("model", "accuracy", "majority class", "completeness error", "map's share of the time")
+    table = Table()
+    table.add_column("model", no_wrap=True)
+    for name in ("accuracy", "majority class", "completeness error", "map's share of time"):
+        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for row in result["models"]:
         table.add_row(
             row["model"],

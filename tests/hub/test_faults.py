@@ -225,7 +225,7 @@ def test_local_paths_are_taken_out_or_stop_everything(publish, server, folder, r
     assert "found" in publish(folder, repo_id)
     sent = json.loads(server.files(repo_id)["preprocessor_config.json"])
     assert sent == config and state(folder) == before
-    for name, text in (("README.md", f"# Made in {folder}\n"), ("results.json", '{"path": "/home/me/data"}')):
+    for name, text in (("README.md", f"# Made in {folder}\n"), ("results.json", '{"path": "/Users/me/data"}')):
         (folder / name).write_text(text)
         answer = publish(folder, repo_id)
         assert answer["error"] == "ValueError" and answer["text"].startswith(f"{name} holds the local path")

@@ -1,0 +1,91 @@
+"""`mhex evaluate`: how good a saved model is on data, as a whole and head by head."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def evaluate(
+    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
+    data: Annotated[
+        str, typer.Argument(help="A .npz, .csv, .parquet, .json, folder, Hub id, sample:NAME, or a recipe.")
+    ],
+    overrides: Annotated[
+        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of a recipe's data section.")
+    ] = None,
+    split: Annotated[str | None, typer.Option(help="Split to judge on; test, or the only one.")] = None,
+    heads: Annotated[bool, typer.Option("--heads", help="Every head alone, and all of them at each decay.")] = False,
+    batch_size: Annotated[int, typer.Option(help="Rows at once.", min=1)] = 32,
+    on_bad_row: Annotated[str, typer.Option(help="error, or skip: leave bad rows out and count them.")] = "error",
+    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
+    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+) -> None:
+    """Measure a model on labelled rows: metrics, confusion, calibration and, with --heads, how its depth answers.
+
+    Example: mhex evaluate outputs/pneumonia/model pneumoniamnist.npz --heads
+
+    Example: mhex evaluate outputs/news/model outputs/news/recipe.yaml --split validation
+
+    Example: mhex evaluate my-model news.csv input_columns='[title, text]' label_columns=topic --on-bad-row skip
+    """
+    from hf_mhex.loading import load
+    from hf_mhex.reports import collect, head_report, report
+    from hf_mhex.training.evaluation import rows_for
+
+    network, processor = load(model, revision)
+    settings = [*(overrides or []), f"data.on_bad_row={on_bad_row}"]
+    batches, skipped = rows_for(network, processor, data, split, settings, batch_size)
+    logits, labels, block_logits = collect(network, batches, heads)
+    found = {"model": model, "data": data, "skipped": skipped} | report(logits, labels, network.config)
+    if heads:
+        found |= head_report(block_logits, labels, network.config)
+    if output:
+        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    show(found)
+
+
+def show(found: dict) -> None:
+    """The report as tables."""
+    from rich.console import Console
+    from rich.table import Table
+
+    typer.echo(f"{found['rows']} rows" + "".join(f", {n} left out: {why}" for why, n in found["skipped"].items()))
+    for name, value in found["metrics"].items():
+        typer.echo(f"{name.replace('_', ' ')}: {value:.4f}")
+    for name, reason in found["undefined"].items():
+        typer.echo(f"{name}: not defined here; {reason}")
+    console = Console()
+    if "calibration_error" in found:
+        typer.echo(f"calibration error: {found['calibration_error']:.4f}")
+    if isinstance(found.get("confusion"), list) and len(found["labels"]) <= 20:
+        table = Table("truth \\ predicted", *found["labels"], "recall")
+        for name, row in zip(found["labels"], found["confusion"]):
+            recall = found["recall"][name]
+            table.add_row(name, *map(str, row), "-" if recall is None else f"{recall:.3f}")
+        console.print(table)
+    if "heads" in found:
+        console.print(head_table(found))
+
+
+def head_table(found: dict):
+    """Heads alone, then combined, with the recall of each label where they are few."""
+    from rich.table import Table
+
+    first = found["heads"][0]
+    numbers = [name for name, value in first.items() if isinstance(value, float)]
+    labels = list(first.get("recall", {})) if len(first.get("recall", {})) <= 12 else []
+    table = Table("heads", *(name.replace("_", " ") for name in numbers), *(f"recall {name}" for name in labels))
+    rows = [(f"block {row['block']}", row) for row in found["heads"]]
+    rows += [(f"all, decay {row['decay']:g}{' (own)' if row['own'] else ''}", row) for row in found["combined"]]
+    for title, row in rows:
+        recalls = ["-" if row["recall"][name] is None else f"{row['recall'][name]:.3f}" for name in labels]
+        table.add_row(title, *(f"{row[name]:.4f}" for name in numbers), *recalls)
+    return table

@@ -1,0 +1,204 @@
+"""Are data read from every source, split reproducibly, and are bad rows refused or counted, never passed over?"""
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from hf_mhex.training.inputs import ImageCollator
+from hf_mhex.training.job import check_batch
+from hf_mhex.training.rows import read_data
+from hf_mhex.training.settings import DataSettings, ProcessingSettings
+from schemas import TOPICS, texts, write_csv, write_image_folder, write_medmnist
+
+SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
+
+
+def table(rows=40, **columns):
+    found, labels = texts(rows)
+    return {"text": found, "label": labels} | columns
+
+
+def read(source, family="bert", problem=SINGLE, **settings):
+    return read_data(DataSettings(source=str(source), **settings), family, problem)
+
+
+@pytest.mark.parametrize("kind", ["csv", "parquet", "json", "tsv"])
+def test_tables(tmp_path, kind):
+    path = tmp_path / f"rows.{kind}"
+    frame = pd.DataFrame(table())
+    {
+        "csv": lambda: frame.to_csv(path, index=False),
+        "tsv": lambda: frame.to_csv(path, index=False, sep="\t"),
+        "parquet": lambda: frame.to_parquet(path),
+        "json": lambda: frame.to_json(path, orient="records", lines=True),
+    }[kind]()
+    data = read(path)
+    assert [len(data.train), len(data.validation), len(data.test)] == [32, 4, 4]
+    assert data.names == ["0", "1", "2", "3"]
+    assert data.train[0]["text"] in frame["text"].tolist()
+
+
+def test_columns_without_a_header_and_named_labels(tmp_path):
+    path = tmp_path / "news.csv"
+    found, labels = texts(40)
+    pd.DataFrame({"a": np.array(labels) + 1, "b": found, "c": "after"}).to_csv(path, index=False, header=False)
+    data = read(
+        path,
+        column_names=["label", "title", "description"],
+        input_columns=["title", "description"],
+        label_names=list(TOPICS),
+        label_values=["1", "2", "3", "4"],
+    )
+    row = int(data.train.indices[0])
+    assert data.train[0]["text"] == f"{found[row]} after"
+    assert data.train[0]["labels"] == labels[row]
+    assert data.names == list(TOPICS)
+
+
+def test_names_as_labels(tmp_path):
+    columns = table()
+    columns["label"] = [list(TOPICS)[label] for label in columns["label"]]
+    path = write_csv(tmp_path / "rows.csv", columns)
+    assert read(path).names == sorted(TOPICS)
+    ordered = read(path, label_names=list(TOPICS))
+    assert ordered.train[0]["labels"] == list(TOPICS).index(columns["label"][ordered.train.indices[0]])
+
+
+def test_files_by_split(tmp_path):
+    paths = {name: str(write_csv(tmp_path / f"{name}.csv", table(rows))) for name, rows in (("train", 20), ("test", 8))}
+    data = read_data(DataSettings(files=paths, validation_fraction=0.2), "bert", SINGLE)
+    assert [len(data.train), len(data.validation), len(data.test)] == [16, 4, 8]
+
+
+def test_embedded_sample_brings_its_names():
+    data = read("sample:fashion_mnist", "resnet")
+    assert data.names[0] == "T-shirt/top"
+    assert [len(data.train), len(data.validation), len(data.test)] == [1980, 220, 600]
+    assert data.train[3]["image"].size == (28, 28)
+
+
+@pytest.mark.parametrize("several", [False, True])
+def test_medmnist_files(tmp_path, several):
+    path = write_medmnist(tmp_path / "set.npz", 4, colour=several, several=several)
+    data = read(path, "resnet", MULTI if several else SINGLE)
+    assert [len(data.train), len(data.validation), len(data.test)] == [96, 32, 32]
+    assert data.train[0]["image"].mode == ("RGB" if several else "L")
+    assert data.train.labels.shape == ((96, 4) if several else (96,))
+
+
+def test_image_folder_names_its_classes(tmp_path):
+    data = read(write_image_folder(tmp_path / "images", rows=30), "resnet", test_fraction=0.2)
+    assert data.names == ["class_0", "class_1", "class_2"]
+    assert [len(data.train), len(data.validation), len(data.test)] == [24, 30, 6]
+
+
+def test_several_label_columns(tmp_path):
+    columns = {"text": texts(40)[0], "x": [int(row % 3 == 0) for row in range(40)], "y": [row % 2 for row in range(40)]}
+    data = read(write_csv(tmp_path / "rows.csv", columns), problem=MULTI, label_columns=["x", "y"])
+    assert data.names == ["x", "y"]
+    row = int(data.train.indices[0])
+    assert data.train[0]["labels"].tolist() == [columns["x"][row], columns["y"][row]]
+
+
+def test_splits_are_the_same_for_a_seed_and_keep_the_share_of_labels(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", {"text": texts(200)[0], "label": [0] * 150 + [1] * 50})
+    first, again, other = (read(path, split_seed=seed, test_fraction=0.2) for seed in (0, 0, 1))
+    assert first.test.indices.tolist() == again.test.indices.tolist() != other.test.indices.tolist()
+    together = np.concatenate([part.indices for part in (first.train, first.validation, first.test)])
+    assert sorted(together) == list(range(200))
+    assert np.bincount(first.test.labels).tolist() == [30, 10]
+
+
+BAD = [
+    ({"text": {3: "  "}}, "1 with empty text; the first is row 3, empty text", {"empty text": 1}),
+    ({"text": {3: None, 5: ""}}, "2 with empty text", {"empty text": 2}),
+    ({"label": {7: None}}, "1 with missing label; the first is row 7", {"missing label": 1}),
+    ({"label": {2: 9}}, "1 with unknown label; the first is row 2, unknown label: '?9", {"unknown label": 1}),
+]
+
+
+@pytest.mark.parametrize("changes, words, counts", BAD)
+def test_bad_rows_of_text_are_refused_or_counted(tmp_path, changes, words, counts):
+    columns = table()
+    for name, values in changes.items():
+        for row, value in values.items():
+            columns[name][row] = value
+    path = write_csv(tmp_path / "rows.csv", columns)
+    with pytest.raises(ValueError, match=words):
+        read(path, label_names=list(TOPICS))
+    with pytest.warns(UserWarning, match="split 'train': . of 40 rows are left out"):
+        data = read(path, label_names=list(TOPICS), on_bad_row="skip")
+    assert data.skipped == {"train": counts}
+    assert len(data.train) + len(data.validation) + len(data.test) == 40 - sum(counts.values())
+
+
+def test_labels_that_only_another_split_has_are_unknown(tmp_path):
+    paths = {name: str(write_csv(tmp_path / f"{name}.csv", table(40))) for name in ("train", "test")}
+    columns = table(40)
+    columns["label"][1] = 77
+    write_csv(tmp_path / "test.csv", columns)
+    with pytest.raises(ValueError, match="split 'test' has 1 bad rows of 40 .*unknown label"):
+        read_data(DataSettings(files=paths), "bert", SINGLE)
+
+
+def test_corrupt_images_are_refused_or_counted(tmp_path):
+    folder = write_image_folder(tmp_path / "images", rows=30)
+    whole = (folder / "train" / "class_0" / "0.png").read_bytes()
+    (folder / "train" / "class_0" / "0.png").write_bytes(whole[: len(whole) // 2])
+    (folder / "train" / "class_1" / "1.png").write_bytes(b"no image at all")
+    with pytest.raises(ValueError, match="split 'train' has 2 bad rows of 30 .2 with corrupt image"):
+        read(folder, "resnet")
+    assert read(folder, "resnet", on_bad_row="skip").skipped == {"train": {"corrupt image": 2}}
+    unseen = read(folder, "resnet", check_images=False)
+    with pytest.raises(ValueError, match="row .* has a corrupt image; see data.on_bad_row and data.check_images"):
+        [unseen.train[row] for row in range(len(unseen.train))]
+
+
+def test_one_class_only(tmp_path):
+    path = write_csv(tmp_path / "rows.csv", {"text": texts(20)[0], "label": ["yes"] * 20})
+    with pytest.raises(ValueError, match="training rows are of label 'yes': nothing can be learnt from one class only"):
+        read(path)
+
+
+def test_fewer_rows_than_a_batch():
+    with pytest.raises(ValueError, match="5 rows, fewer than one batch of 8"):
+        check_batch(range(5), 8)
+
+
+@pytest.mark.parametrize(
+    "settings, words",
+    [
+        ({"source": "nowhere.csv"}, "'nowhere.csv' is no file or folder"),
+        ({"source": "nowhere.npz"}, "'nowhere.npz' is not there"),
+        ({"files": {"train": "nowhere.csv"}}, "'nowhere.csv' is not there"),
+        ({}, "one of data.source and data.files"),
+        ({"source": "sample:mnist"}, "name must be one of 'fashion_mnist'"),
+        ({"source": "sample:product_reviews", "test_split": "exam"}, "test_split='exam' is not there"),
+        ({"source": "sample:product_reviews", "input_columns": ["words"]}, "no column 'words'; there are text"),
+        (
+            {"source": "sample:product_reviews", "validation_fraction": 0},
+            "no validation split and data.validation_fraction is 0",
+        ),
+        ({"source": "sample:product_reviews", "label_columns": ["score"]}, "labels look like numbers"),
+    ],
+)
+def test_sources_that_cannot_be(settings, words):
+    with pytest.raises(ValueError, match=words):
+        read_data(DataSettings(**settings), "bert", SINGLE)
+
+
+def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path):
+    from hf_mhex import MHEXResNetConfig, image_processor_for
+
+    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "resnet")
+    config = MHEXResNetConfig()
+    settings = ProcessingSettings(flip=0.5, shift=0.1, min_area=0.5)
+    collate = ImageCollator(image_processor_for(config, 28, 1.0), settings, config.num_channels)
+    plain = collate([data.train[row] for row in range(8)])["pixel_values"]
+    data.train.seed = 3
+    first = collate([data.train[row] for row in range(8)])["pixel_values"]
+    assert not first.equal(plain)
+    assert collate([data.train[row] for row in reversed(range(8))])["pixel_values"].flip(0).equal(first)
+    data.train.set_epoch(1)
+    assert not collate([data.train[row] for row in range(8)])["pixel_values"].equal(first)
+    assert collate([data.test[0]])["pixel_values"].shape == (1, 3, 28, 28)

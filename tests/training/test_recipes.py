@@ -1,0 +1,106 @@
+"""Do recipes parse, merge, take overrides, and say in clear words what they cannot take?"""
+
+import json
+
+import pytest
+
+from hf_mhex.training.recipe import FOLDER, load_recipe, recipe_names, set_value
+
+RESULTS = sorted((FOLDER.parent / "results").glob("*.jsonl"))
+MEDMNIST = [
+    "path",
+    "chest",
+    "derma",
+    "oct",
+    "pneumonia",
+    "retina",
+    "breast",
+    "blood",
+    "tissue",
+    "organa",
+    "organc",
+    "organs",
+]
+
+
+def test_the_recipes_that_ship():
+    names = recipe_names()
+    assert {f"medmnist/{name}mnist" for name in MEDMNIST} <= set(names)
+    assert {"ag_news_bert_base", "ag_news_minilm", "imagenet_resnet50"} <= set(names)
+    assert {"sample_fashion_mnist", "sample_product_reviews"} <= set(names)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_every_recipe_makes_training_arguments(name, tmp_path):
+    recipe = load_recipe(name, ["bf16=false"])
+    arguments = recipe.training_arguments(tmp_path)
+    assert arguments.output_dir == str(tmp_path)
+    assert not arguments.remove_unused_columns
+    assert arguments.seed == 0
+    assert (FOLDER / f"{name}.yaml").read_text().startswith("# ")
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.stem)
+def test_result_rows_say_what_made_them(path):
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    assert rows
+    for row in rows:
+        if "recipe" in row:
+            assert load_recipe(row["recipe"]).name == row["recipe"]
+            assert row["seed"] == 0 and row["note"]
+            assert row.get("split") or (row["minutes"] > 0 and {"torch", "transformers"} <= row["versions"].keys())
+    kinds = {row["kind"] for row in rows if "minutes" in row}
+    assert kinds in (set(), {"mhex", "plain"})
+
+
+def test_base_and_overrides_in_order(tmp_path):
+    (tmp_path / "under.yaml").write_text(
+        "model: {config: {head_decay: 0.8}}\ntraining: {learning_rate: 1e-3, seed: 4}\n"
+    )
+    path = tmp_path / "over.yaml"
+    path.write_text("base: under\ndata: {source: 'sample:fashion_mnist'}\ntraining: {learning_rate: 2e-3}\n")
+    recipe = load_recipe(str(path), ["model.config.gate_scale=1", "flip=0.25", "eval_strategy=no", "bf16=true"])
+    assert recipe.name == "over"
+    assert recipe.model.config == {"head_decay": 0.8, "gate_scale": 1}
+    assert recipe.training == {"learning_rate": 2e-3, "seed": 4, "eval_strategy": "no", "bf16": True}
+    assert recipe.processing.flip == 0.25
+    assert recipe.sections()["data"] == {"source": "sample:fashion_mnist"}
+
+
+@pytest.mark.parametrize(
+    "override, words",
+    [
+        ("learning_rat=1", "'learning_rat' is no key of a recipe"),
+        ("learning_rate", "overrides are key=value, got 'learning_rate'"),
+        ("training=1", "names a whole section"),
+        ("model.nothing=1", "model has no key 'nothing'"),
+        ("training.output_dir=x", "training.output_dir is set by the run itself"),
+        ("model.kind=other", r"model.kind must be one of 'mhex', 'plain'; got 'other'"),
+        ("family=vit", "model.family must be one of"),
+        ("family=bert", "model.weights must name the BERT"),
+        ("flip=2", r"processing.flip must lie in \[0, 1\], got 2"),
+        ("on_bad_row=ignore", "data.on_bad_row must be one of 'error', 'skip'"),
+        ("label_smoothing_factor=0.1", "write model.config.label_smoothing=0.1, which smooths the loss of every head"),
+    ],
+)
+def test_what_a_recipe_cannot_take(override, words):
+    with pytest.raises(ValueError, match=words):
+        load_recipe("sample_fashion_mnist", [override])
+
+
+def test_unknown_recipe_names_those_there_are():
+    with pytest.raises(ValueError, match="'nothing' is no YAML file and none of the package's: ag_news_bert_base"):
+        load_recipe("nothing")
+
+
+def test_skewed_data_are_weighed_once():
+    with pytest.raises(ValueError, match="skew would count twice"):
+        load_recipe("sample_fashion_mnist", ["class_weights=balanced", "sampling=balanced"])
+
+
+def test_an_ambiguous_key_names_its_homes(monkeypatch):
+    from hf_mhex.training import recipe
+
+    monkeypatch.setitem(recipe.SECTIONS, "other", recipe.SECTIONS["data"])
+    with pytest.raises(ValueError, match="'source' is in data and other: write data.source"):
+        set_value({}, "source=x")

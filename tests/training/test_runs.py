@@ -1,0 +1,165 @@
+"""Does every recipe that ships train: the loss falls, and the saved folder loads and explains?
+
+Data that cannot be had offline are generated in the same form; networks are small ones of the recipe's family.
+"""
+
+import json
+
+import numpy as np
+import pytest
+import timm
+import torch
+from PIL import Image
+from safetensors.torch import save_file
+
+from hf_mhex import load
+from hf_mhex.explain import explain_image, explain_text
+from hf_mhex.training import loop, run
+from hf_mhex.training.recipe import load_recipe
+from schemas import TOPICS, patches, read_log, small_bert, texts, write_csv, write_image_folder, write_medmnist
+
+SMALL = "{layers: [1, 1, 1, 1], channels: [8, 12, 16, 16]}"
+FEW = ["max_steps=24", "learning_rate=1e-2", "logging_steps=1", "use_cpu=true", "head_learning_rate=1e-2"]
+FEW += ["per_device_train_batch_size=16", "eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
+FEW += ["warmup_steps=0", "lr_scheduler_type=constant", "bf16=false", "gradient_accumulation_steps=1"]
+SETS = {  # recipe: classes, colour
+    "pathmnist": (9, True), "chestmnist": (14, False), "dermamnist": (7, True), "octmnist": (4, False),
+    "pneumoniamnist": (2, False), "retinamnist": (5, True), "retinamnist_regression": (5, True),
+    "breastmnist": (2, False), "bloodmnist": (8, True), "tissuemnist": (8, False), "organamnist": (11, False),
+    "organcmnist": (11, False), "organsmnist": (11, False),
+}  # fmt: skip
+FAST = ("pneumoniamnist", "chestmnist", "retinamnist_regression")
+NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SETS]
+
+
+def fell(entries, name="loss"):
+    """Whether the mean of the last logged losses is well below that of the first."""
+    losses = [entry[name] for entry in entries if name in entry]
+    return np.mean(losses[-4:]) < 0.9 * np.mean(losses[:4])
+
+
+def explained(model, **inputs):
+    """The largest error of a label's map against its logit, over every label."""
+    answer = model.generate_saliency(**inputs, target="all")
+    sums = answer.saliency.double().flatten(2).sum(-1)
+    return ((sums - answer.logits).abs() / answer.logits.abs().clamp(min=1)).max().item()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_medmnist(name, tmp_path):
+    classes, colour = SETS[name]
+    several = name == "chestmnist"
+    source = write_medmnist(tmp_path / "set.npz", classes, colour, several=several, counts=(176, 44, 44))
+    changes = [*FEW, f"source={source}", f"model.architecture_kwargs={SMALL}", "image_size=28"]
+    recipe = load_recipe(f"medmnist/{name}", changes)
+    row = run.train(recipe, tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row == json.loads((tmp_path / "run" / "result.json").read_text())
+    assert row["rows"] == {"train": 176, "validation": 44, "test": 44}
+    metrics = {"mae", "rmse"} if recipe.model.problem_type == "regression" else {"medmnist_auc", "medmnist_acc"}
+    assert metrics <= row["test"].keys()
+
+    model, processor = load(tmp_path / "run" / "model")
+    assert [model.config.id2label[k] for k in range(model.config.num_labels)] == recipe.data.label_names
+    assert model.config.problem_type == recipe.model.problem_type
+    label = np.eye(classes, dtype=int)[1] if several else 1
+    image = Image.fromarray(patches([label], 28, classes, colour, several=several)[0])
+    assert explained(model, **processor(image.convert("RGB"), return_tensors="pt")) < 1e-5
+    record = explain_image(model, processor, image).record
+    assert record["sum"] == pytest.approx(record["explained"], abs=1e-4)
+
+
+def test_imagenet_from_a_converted_resnet50(tmp_path):
+    """The recipe's data are gated and its weights published: a folder of images and a checkpoint of timm's stand in."""
+    torch.manual_seed(0)
+    plain = timm.create_model("resnet50", layers=[1, 1, 1, 1], channels=[8, 8, 12, 12], num_classes=1000)
+    weights = tmp_path / "resnet50.safetensors"
+    save_file(plain.state_dict(), weights)
+    source = write_image_folder(tmp_path / "images", classes=4, rows=64)
+    changes = [*FEW, f"source={source}", f"model.weights={weights}", "pretrained=false", "image_size=48", "crop_pct=1"]
+    changes += ["dataloader_num_workers=1", "validation_fraction=0.2", "min_area=0.8", "flip=0", "layer_decay=1"]
+    changes.append("model.architecture_kwargs={layers: [1, 1, 1, 1], channels: [8, 8, 12, 12]}")
+    recipe = load_recipe("imagenet_resnet50", changes)
+    row = run.train(recipe, tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row["rows"] == {"train": 52, "validation": 12, "test": 64}
+    model, processor = load(tmp_path / "run" / "model")
+    assert model.config.id2label[2] == "class_2"
+    assert explained(model, **processor(Image.open(next(source.rglob("*.png"))), return_tensors="pt")) < 1e-5
+
+
+@pytest.mark.parametrize("engine", [run, loop])
+@pytest.mark.parametrize("name", ["ag_news_bert_base", pytest.param("ag_news_minilm", marks=pytest.mark.slow)])
+def test_ag_news(name, engine, tmp_path):
+    torch.manual_seed(0)
+    found, labels = texts(160)
+    source = write_csv(tmp_path / "news.csv", {"text": found, "label": labels})
+    changes = [*FEW, f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "max_length=24"]
+    recipe = load_recipe(name, [*changes, f"label_names={list(TOPICS)}"])
+    row = engine.train(recipe, tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row["test"]["accuracy"] > 0.5
+    model, tokenizer = load(tmp_path / "run" / "model")
+    assert tokenizer.model_max_length == 24
+    assert explained(model, **tokenizer(found[:3], padding=True, return_tensors="pt")) < 1e-5
+    record = explain_text(model, tokenizer, "match goal after season").record
+    assert record["label"] in TOPICS
+
+
+@pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
+def test_texts_of_several_labels_and_numbers(problem, tmp_path):
+    """Trained to a falling loss and explained label by label, not only passed through."""
+    torch.manual_seed(0)
+    found, labels = texts(160)
+    columns = {"text": found, "a": [int(label < 2) for label in labels], "b": [label % 2 for label in labels]}
+    source = write_csv(tmp_path / "rows.csv", columns)
+    changes = [*FEW, f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "label_columns=[a, b]"]
+    changes += [f"problem_type={problem}", "label_names=[early, odd]", "metrics=null"]
+    row = run.train(load_recipe("ag_news_minilm", changes), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    model, tokenizer = load(tmp_path / "run" / "model")
+    inputs = tokenizer(found[:8], padding=True, return_tensors="pt")
+    assert explained(model, **inputs) < 1e-5
+    record = explain_text(model, tokenizer, found[0], target=1).record
+    assert record["label"] == "odd"
+    logit = model(**tokenizer(found[0], return_tensors="pt")).logits[0, 1]
+    if problem == "regression":
+        assert row["test"]["r2"] > 0
+        assert record["score"] == pytest.approx(logit.item(), abs=1e-5)
+    else:
+        assert row["test"]["accuracy"] > 0.7
+        assert record["score"] == pytest.approx(logit.sigmoid().item(), abs=1e-5)
+
+
+@pytest.mark.parametrize("name", [pytest.param("sample_fashion_mnist", marks=pytest.mark.slow)])
+def test_embedded_images(name, tmp_path):
+    changes = [*FEW, "learning_rate=3e-3", "max_train_rows=400", f"model.architecture_kwargs={SMALL}"]
+    run.train(load_recipe(name, changes), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+
+
+def test_embedded_texts(tmp_path):
+    torch.manual_seed(0)
+    changes = [*FEW, "learning_rate=1e-3", f"model.weights={small_bert(tmp_path / 'bert')}", "max_length=24"]
+    row = run.train(load_recipe("sample_product_reviews", [*changes, "max_train_rows=400"]), tmp_path / "run")
+    assert row["labels"] == ["negative", "positive"]
+    assert row["rows"]["test"] == 591
+
+
+@pytest.mark.parametrize("family", ["resnet", "bert"])
+def test_the_plain_twin_trains_by_the_same_recipe(family, tmp_path):
+    torch.manual_seed(0)
+    if family == "resnet":
+        source = write_medmnist(tmp_path / "set.npz", 2, colour=False)
+        changes = [f"source={source}", f"model.architecture_kwargs={SMALL}", "image_size=28"]
+        recipe = load_recipe("medmnist/pneumoniamnist", [*FEW, *changes, "kind=plain", "model.config.head_decay=0"])
+    else:
+        found, labels = texts(120)
+        source = write_csv(tmp_path / "news.csv", {"text": found, "label": labels})
+        changes = [f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "kind=plain"]
+        recipe = load_recipe("ag_news_bert_base", [*FEW, *changes, "model.config.label_smoothing=0.1"])
+    row = run.train(recipe, tmp_path / "run")
+    assert row["kind"] == "plain"
+    entries = read_log(tmp_path / "run")
+    assert fell(entries)
+    assert not any("block" in key for entry in entries for key in entry)

@@ -1,0 +1,97 @@
+"""How do rows become a batch? Texts are tokenized and padded; images are augmented, processed and stacked."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch.utils.data import Dataset
+
+from hf_mhex.training.rows import Rows
+from hf_mhex.training.settings import ProcessingSettings
+
+
+class TokenizedRows(Dataset):
+    """Rows of texts, tokenized once, so that their lengths are known; cut at the tokenizer's `model_max_length`."""
+
+    def __init__(self, rows: Rows, tokenizer):
+        self.labels, self.epoch = rows.labels, 0
+        texts = [rows[number]["text"] for number in range(len(rows))]
+        self.encodings = tokenizer(texts, truncation=True)
+        self.lengths = np.array([len(ids) for ids in self.encodings["input_ids"]])
+
+    def __len__(self) -> int:
+        return len(self.labels)
+
+    def __getitem__(self, row: int) -> dict:
+        return {name: values[row] for name, values in self.encodings.items()} | {"labels": self.labels[row]}
+
+    def set_epoch(self, epoch: int) -> None:
+        """Called by accelerate's data loaders before each epoch."""
+        self.epoch = epoch
+
+
+class TextCollator:
+    """Pads tokenized rows to the longest of the batch."""
+
+    def __init__(self, tokenizer):
+        self.tokenizer = tokenizer
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        encodings = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
+        batch = dict(self.tokenizer.pad(encodings, return_tensors="pt"))
+        return batch | {"labels": torch.as_tensor(np.stack([row["labels"] for row in rows]))}
+
+
+class ImageCollator:
+    """Crops, processes, mirrors and shifts; what is drawn depends on (seed, epoch, row) and on nothing else."""
+
+    def __init__(self, processor, settings: ProcessingSettings, num_channels: int):
+        self.processor, self.settings = processor, settings
+        self.mode = "RGB" if num_channels == 3 else "L"
+        self.gray = num_channels == 1
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        draws = [None if row["draw"] is None else generator_for(*row["draw"]) for row in rows]
+        images = [row["image"].convert(self.mode) for row in rows]
+        images = [image if draw is None else self.crop(image, draw) for image, draw in zip(images, draws)]
+        if self.gray:
+            images = [np.asarray(image)[:, :, None] for image in images]
+        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        for row, draw in enumerate(draws):
+            if draw is not None:
+                pixels[row] = self.move(pixels[row], draw)
+        return {"pixel_values": pixels, "labels": torch.as_tensor(np.stack([row["labels"] for row in rows]))}
+
+    def crop(self, image, draw: torch.Generator):
+        """A random rectangle of an area in [min_area, 1], of an aspect in [3/4, 4/3] of the image's own."""
+        if self.settings.min_area >= 1:
+            return image
+        area, aspect, left, top = torch.rand(4, generator=draw).tolist()
+        area = self.settings.min_area + area * (1 - self.settings.min_area)
+        stretch = math.exp((2 * aspect - 1) * math.log(4 / 3) / 2)
+        width = max(1, round(image.width * min(1.0, math.sqrt(area) * stretch)))
+        height = max(1, round(image.height * min(1.0, math.sqrt(area) / stretch)))
+        x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
+        return image.crop((x, y, x + width, y + height))
+
+    def move(self, pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
+        """Mirror with probability `flip`, then shift by whole pixels, edges continued; pixels [C, H, W]."""
+        flip, down, right = torch.rand(3, generator=draw).tolist()
+        if flip < self.settings.flip:
+            pixels = pixels.flip(-1)
+        height, width = pixels.shape[-2:]
+        reach = round(self.settings.shift * min(height, width))
+        if reach == 0:
+            return pixels
+        top, left = int(down * (2 * reach + 1)), int(right * (2 * reach + 1))
+        padded = F.pad(pixels[None], (reach,) * 4, mode="replicate")[0]
+        return padded[:, top : top + height, left : left + width]
+
+
+def generator_for(seed: int, epoch: int, row: int) -> torch.Generator:
+    """Random numbers of one row in one epoch of one run."""
+    mixed = np.random.SeedSequence((seed, epoch, row)).generate_state(1, np.uint64)[0]
+    return torch.Generator().manual_seed(int(mixed >> np.uint64(1)))

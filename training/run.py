@@ -1,0 +1,138 @@
+"""What does `mhex train` do? It runs a recipe over transformers' Trainer and leaves a model, a log and a result row.
+
+OUTPUT/recipe.yaml   the recipe with every override
+OUTPUT/checkpoints   Trainer's, to resume from
+OUTPUT/model         the (best) model with its processor: a folder ready for the Hub
+OUTPUT/log.json      every logged step
+OUTPUT/result.json   seed, versions, minutes, sizes and metrics of the validation and test rows
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import platform
+from importlib.metadata import version
+from pathlib import Path
+
+import torch
+import yaml
+
+from hf_mhex.training.job import Job, check_batch, prepare
+from hf_mhex.training.recipe import Recipe
+from hf_mhex.training.trainer import MHEXTrainer
+
+PACKAGES = ("hf-mhex", "torch", "transformers", "timm", "accelerate", "datasets")
+
+
+def train(recipe: Recipe, output: Path, resume: bool = False) -> dict:
+    """Train by `recipe` into the folder `output` and return the result row.
+
+    Args:
+        resume: go on from the last checkpoint in `output`, or start where there is none.
+
+    Raises ValueError for an output that holds another run, and for whatever in recipe or data does not fit.
+    """
+    checkpoints = output / "checkpoints"
+    claim(output, recipe, resume)  # before the processes meet, so that none sees what another has begun
+    arguments = recipe.training_arguments(checkpoints)
+    job = prepare(recipe, arguments.seed)
+    check_batch(job.train, arguments.per_device_train_batch_size * arguments.world_size)
+    keep_recipe(recipe, output, arguments.process_index == 0)
+    trainer = make_trainer(recipe, arguments, job)
+    last = last_whole_checkpoint(checkpoints) if resume else None
+    finished = trainer.train(resume_from_checkpoint=last)
+    row = describe(recipe, job, arguments.seed, arguments.world_size, arguments.device) | {
+        "minutes": round(finished.metrics["train_runtime"] / 60, 2),
+        "resumed": last is not None,
+        "steps": trainer.state.global_step,
+        "best_step": best_step(trainer),
+        "validation": scores(trainer, job.validation, "validation"),
+        "test": scores(trainer, job.test, "test"),
+    }
+    save(trainer, job, output, row)
+    return row
+
+
+def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
+    """The Trainer of a job."""
+    return MHEXTrainer(
+        optimisation=recipe.optimisation,
+        class_weights=job.class_weights,
+        metrics=recipe.evaluation.metrics,
+        model=job.model,
+        args=arguments,
+        train_dataset=job.train,
+        eval_dataset=job.validation,
+        data_collator=job.collate,
+    )
+
+
+def claim(output: Path, recipe: Recipe, resume: bool) -> None:
+    """ValueError unless `output` is free, or is to be resumed and was started by the same recipe."""
+    known = output / "recipe.yaml"
+    if not resume:
+        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+            raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder, or --resume its run.")
+    elif known.is_file() and yaml.safe_load(known.read_text(encoding="utf-8")) != json.loads(
+        json.dumps(recipe.sections())
+    ):
+        raise ValueError(f"OUTPUT {str(output)!r} was started by another recipe (see recipe.yaml in it).")
+
+
+def last_whole_checkpoint(folder: Path) -> str | None:
+    """The latest checkpoint that a kill has not cut short: Trainer writes trainer_state.json last."""
+    found = {}
+    for state in folder.glob("checkpoint-*/trainer_state.json"):
+        with contextlib.suppress(ValueError):
+            found[json.loads(state.read_text(encoding="utf-8"))["global_step"]] = str(state.parent)
+    return found[max(found)] if found else None
+
+
+def keep_recipe(recipe: Recipe, output: Path, main: bool) -> None:
+    """Write recipe.yaml, on the main process."""
+    if main:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "recipe.yaml").write_text(yaml.safe_dump(recipe.sections(), sort_keys=False), encoding="utf-8")
+
+
+def best_step(trainer: MHEXTrainer) -> int:
+    """The step whose weights were kept."""
+    best = trainer.state.best_model_checkpoint if trainer.args.load_best_model_at_end else None
+    return int(best.rsplit("-", 1)[1]) if best else trainer.state.global_step
+
+
+def scores(trainer: MHEXTrainer, rows, split: str) -> dict[str, float]:
+    """Metrics of a split, without Trainer's measures of speed."""
+    found = trainer.evaluate(rows, metric_key_prefix=split)
+    found = {name.removeprefix(f"{split}_"): value for name, value in found.items() if name.startswith(split)}
+    speed = ("runtime", "per_second", "preparation_time")
+    return {name: round(value, 6) for name, value in found.items() if not name.endswith(speed)}
+
+
+def describe(recipe: Recipe, job: Job, seed: int, processes: int, device) -> dict:
+    """What a result row says of a run besides its result."""
+    return {
+        "recipe": recipe.name,
+        "note": recipe.evaluation.note,
+        "kind": recipe.model.kind,
+        "seed": seed,
+        "rows": {"train": len(job.train), "validation": len(job.validation), "test": len(job.test)},
+        "skipped": job.skipped,
+        "labels": job.names if len(job.names) <= 100 else len(job.names),
+        "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
+        "processes": processes,
+        "threads": torch.get_num_threads(),
+        "device": str(device),
+        "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
+    }
+
+
+def save(trainer: MHEXTrainer, job: Job, output: Path, row: dict) -> None:
+    """Model, processor, log and row. Trainer's pickle of its arguments is no part of a model."""
+    trainer.save_model(str(output / "model"))
+    if trainer.is_world_process_zero():
+        (output / "model" / "training_args.bin").unlink(missing_ok=True)
+        job.processor.save_pretrained(output / "model")
+        (output / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
+        (output / "result.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")

@@ -1,0 +1,142 @@
+"""Which settings has a recipe besides transformers' TrainingArguments? One dataclass a section, checked when made."""
+
+from dataclasses import dataclass, field
+
+FAMILIES = ("resnet", "bert")
+KINDS = ("mhex", "plain")
+PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
+
+
+def choose(name: str, value, choices: tuple) -> None:
+    """ValueError unless `value` is one of `choices`."""
+    if value not in choices:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, choices))}; got {value!r}.")
+
+
+def bounded(name: str, value, low: float, high: float = float("inf")) -> None:
+    """TypeError unless `value` is a number, ValueError unless it lies in [low, high]."""
+    if isinstance(value, bool) or not isinstance(value, (int, float)):
+        raise TypeError(f"{name} must be a number, got {value!r}.")
+    if not low <= value <= high:
+        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
+
+
+@dataclass
+class ModelSettings:
+    """Which network. `kind: plain` trains the network that MHEX starts from by the same recipe, for comparison."""
+
+    family: str = field(default="resnet", metadata={"help": "resnet or bert"})
+    kind: str = field(default="mhex", metadata={"help": "mhex, or plain: the network without gates and block heads"})
+    weights: str | None = field(
+        default=None,
+        metadata={
+            "help": "text: a BERT's folder or Hub id, or 'minilm', the one of the demo extra; image: weights file"
+        },
+    )
+    architecture: str = field(default="resnet18", metadata={"help": "timm's name of the ResNet"})
+    architecture_kwargs: dict | None = field(default=None, metadata={"help": "changes to timm's architecture"})
+    pretrained: bool = field(default=False, metadata={"help": "take the weights that timm publishes"})
+    num_channels: int = field(default=3, metadata={"help": "channels of the image"})
+    problem_type: str = field(default="single_label_classification", metadata={"help": " | ".join(PROBLEMS)})
+    config: dict | None = field(default=None, metadata={"help": "fields of the model's config (head_decay, ...)"})
+
+    def __post_init__(self):
+        choose("model.family", self.family, FAMILIES)
+        choose("model.kind", self.kind, KINDS)
+        choose("model.problem_type", self.problem_type, PROBLEMS)
+        if self.family == "bert" and self.weights is None:
+            raise ValueError("model.weights must name the BERT to start from: a folder, a Hub id or 'minilm'.")
+
+
+@dataclass
+class DataSettings:
+    """Where the rows are, which columns count and how the rows are split."""
+
+    source: str | None = field(
+        default=None,
+        metadata={
+            "help": "sample:NAME, a .npz of MedMNIST, a .csv/.parquet/.json file, a folder of images or a Hub id"
+        },
+    )
+    files: dict | None = field(default=None, metadata={"help": "one file a split, instead of source"})
+    config_name: str | None = field(default=None, metadata={"help": "configuration of a Hub data set"})
+    revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
+    column_names: list[str] | None = field(default=None, metadata={"help": "columns of a .csv without a header"})
+    input_columns: list[str] | None = field(
+        default=None, metadata={"help": "the image's column, or the texts' to join"}
+    )
+    label_columns: list[str] | None = field(
+        default=None, metadata={"help": "one column, or one a label (0/1 or number)"}
+    )
+    label_names: list[str] | None = field(default=None, metadata={"help": "names of the labels in order"})
+    label_values: list[str] | None = field(default=None, metadata={"help": "what stands for them in the label column"})
+    train_split: str = field(default="train", metadata={"help": "split to train on"})
+    validation_split: str | None = field(default=None, metadata={"help": "split to choose by; found or split off"})
+    test_split: str | None = field(default=None, metadata={"help": "split to report on; found or split off"})
+    validation_fraction: float = field(default=0.1, metadata={"help": "share split off where the source has none"})
+    test_fraction: float = field(default=0.1, metadata={"help": "share split off where the source has none"})
+    split_seed: int = field(default=0, metadata={"help": "seed of the split"})
+    max_train_rows: int | None = field(default=None, metadata={"help": "train on this many rows only"})
+    on_bad_row: str = field(default="error", metadata={"help": "error, or skip: leave bad rows out and count them"})
+    check_images: bool = field(default=True, metadata={"help": "decode every image once before training"})
+
+    def __post_init__(self):
+        choose("data.on_bad_row", self.on_bad_row, ("error", "skip"))
+        bounded("data.validation_fraction", self.validation_fraction, 0, 0.9)
+        bounded("data.test_fraction", self.test_fraction, 0, 0.9)
+        for name in ("input_columns", "label_columns"):
+            if isinstance(getattr(self, name), str):
+                setattr(self, name, [getattr(self, name)])
+        if not self.check_images and self.on_bad_row == "skip":
+            raise ValueError("data.on_bad_row='skip' needs data.check_images=true: unseen images cannot be counted.")
+
+
+@dataclass
+class ProcessingSettings:
+    """How a row becomes the model's input; the augmentation is for training rows alone."""
+
+    image_size: int | None = field(default=None, metadata={"help": "pixels; timm's own if left out"})
+    crop_pct: float | None = field(default=None, metadata={"help": "share of the shorter edge that is kept"})
+    mean: list[float] | None = field(default=None, metadata={"help": "one a channel, for pixels in [0, 1]"})
+    std: list[float] | None = field(default=None, metadata={"help": "one a channel, for pixels in [0, 1]"})
+    flip: float = field(default=0.0, metadata={"help": "probability of mirroring left and right"})
+    shift: float = field(default=0.0, metadata={"help": "largest shift, as a share of the size; edges are continued"})
+    min_area: float = field(default=1.0, metadata={"help": "smallest share of the image in a random crop"})
+    max_length: int = field(default=128, metadata={"help": "tokens"})
+
+    def __post_init__(self):
+        bounded("processing.flip", self.flip, 0, 1)
+        bounded("processing.shift", self.shift, 0, 0.5)
+        bounded("processing.min_area", self.min_area, 0.01, 1)
+        bounded("processing.max_length", self.max_length, 1)
+
+
+@dataclass
+class OptimisationSettings:
+    """What the optimiser does beyond TrainingArguments: skewed data, frozen blocks, learning rates by depth."""
+
+    class_weights: str = field(default="none", metadata={"help": "none, or balanced: inverse to the label's rows"})
+    sampling: str = field(
+        default="shuffle", metadata={"help": "shuffle, balanced (labels alike, with replacement) or by_length (text)"}
+    )
+    freeze_blocks: int = field(default=0, metadata={"help": "freeze stem or embeddings and so many blocks; -1: all"})
+    freeze_batch_norm: bool = field(default=False, metadata={"help": "keep the running statistics of every norm"})
+    layer_decay: float = field(default=1.0, metadata={"help": "learning rate of a block over that of the next one"})
+    head_learning_rate: float | None = field(default=None, metadata={"help": "that of gates and heads"})
+    early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations without a better one"})
+
+    def __post_init__(self):
+        choose("optimisation.class_weights", self.class_weights, ("none", "balanced"))
+        choose("optimisation.sampling", self.sampling, ("shuffle", "balanced", "by_length"))
+        bounded("optimisation.freeze_blocks", self.freeze_blocks, -1)
+        bounded("optimisation.layer_decay", self.layer_decay, 1e-3, 1)
+        if self.class_weights == "balanced" and self.sampling == "balanced":
+            raise ValueError("optimisation.class_weights and .sampling are both 'balanced': skew would count twice.")
+
+
+@dataclass
+class EvaluationSettings:
+    """What is reported. Metrics are those of `hf_mhex.metrics`; none given means those of the problem type."""
+
+    metrics: list[str] | None = field(default=None, metadata={"help": "names of hf_mhex.metrics"})
+    note: str | None = field(default=None, metadata={"help": "what a reader of the result row must know"})
