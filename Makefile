@@ -7,7 +7,7 @@ RECIPE ?= sample_fashion_mnist
 SET ?=
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: benchmark demo test test-slow test-hub test-app test-common architectures lint format
+.PHONY: benchmark demo test test-slow test-extras test-hub test-app test-common architectures lint format
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -24,6 +24,10 @@ test: .venv/.installed lint
 
 test-slow: .venv/.installed
 	$(OFFLINE) $(BIN)/python -m pytest -m slow
+
+test-extras: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench,export]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile tests/evaluation tests/export
 
 test-hub: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py

@@ -5,7 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Sequence
 from importlib import import_module
-from importlib.metadata import requires, version
+from importlib.metadata import requires
 from pathlib import Path
 
 from hf_mhex.contents import Contents
@@ -43,7 +43,7 @@ def _card(models: Sequence[str], repo_id: str) -> str:
     shown = "".join(f"- {model.partition('@')[0]}\n" for model in models)
     return (
         f"---\ntitle: {repo_id.split('/')[-1]}\nemoji: 🔎\ncolorFrom: red\ncolorTo: blue\nsdk: gradio\n"
-        f"sdk_version: {version('gradio')}\napp_file: app.py\nlicense: apache-2.0\nmodels:\n{shown}---\n\n"
+        f"sdk_version: {_gradio_version()}\napp_file: app.py\nlicense: apache-2.0\nmodels:\n{shown}---\n\n"
         "Ask an image or a text classifier why: its saliency adds up to the logit that it explains "
         "(Multi-Head Explainer, arXiv 2501.01311).\n"
     )
@@ -55,6 +55,12 @@ def _starter(models: Sequence[str]) -> str:
         "from hf_mhex.app import build_app\n\n"
         f"build_app({list(models)!r}).launch()\n"
     )
+
+
+def _gradio_version() -> str:
+    """The version that the extra `app` asks for at least: the app was tried with it."""
+    declared = next(line for line in requires("hf-mhex") or [] if line.startswith("gradio"))
+    return re.search(r">=([\d.]+)", declared).group(1)
 
 
 def _requirements() -> list[str]:

@@ -54,6 +54,7 @@ def tokens(batch: int, length: int) -> dict:
 CASES: dict[str, tuple[Callable, Callable]] = {
     "resnet18, 224 px, batch 8": (lambda: image_pair("resnet18"), lambda: pixels(8, 224)),
     "resnet50, 224 px, batch 8": (lambda: image_pair("resnet50"), lambda: pixels(8, 224)),
+    "resnet50, 224 px, batch 32": (lambda: image_pair("resnet50"), lambda: pixels(32, 224)),
     "resnet18, 56 px, batch 64": (lambda: image_pair("resnet18"), lambda: pixels(64, 56)),
     "MiniLM-L6, 64 tokens, batch 32": (lambda: text_pair(MINILM), lambda: tokens(32, 64)),
 }

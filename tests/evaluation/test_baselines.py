@@ -12,7 +12,7 @@ from hf_mhex.baselines.taylor import taylor_terms
 from hf_mhex.evaluation import impute
 from networks import lively_bert, lively_resnet, text_batch
 
-pytest.importorskip("captum", reason="the extra bench is not installed")
+pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
 IMAGE = {method.name: method for method in image_methods()}
 TEXT = {method.name: method for method in text_methods()}
 FAST = {"LIME": {"samples": 60}, "SHAP partition": {"evaluations": 60}, "occlusion": {"cells": 4}}
@@ -181,7 +181,7 @@ def test_a_missing_library_is_named_with_its_cure(monkeypatch):
 
 def test_our_imputation_is_that_of_grad_cams_road():
     """Without noise, to the accuracy of the solvers."""
-    road = pytest.importorskip("pytorch_grad_cam.metrics.road", reason="the extra bench is not installed")
+    road = pytest.importorskip("pytorch_grad_cam.metrics.road", reason="grad-cam is in the extra bench")
     image = images(3, 12, 1)[0]
     keep = torch.rand(12, 12, generator=torch.Generator().manual_seed(2)) > 0.6
     theirs = road.NoisyLinearImputer(noise=0.0)(image, keep.float())

@@ -15,6 +15,8 @@ from hf_mhex.quality.pictures import chosen_methods, page_of_maps, page_of_words
 from hf_mhex.quality.report import TABLES
 from networks import lively_bert, lively_resnet
 
+pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
+
 SIZES = Sizes(rows=5, questions=4, sanity=2, slow=2, chosen=3, samples=5, steps=4)
 
 

@@ -3,7 +3,6 @@
 import json
 
 import numpy as np
-import onnx
 import pytest
 import torch
 from transformers import AutoTokenizer
@@ -22,6 +21,8 @@ from hf_mhex.export import (
 )
 from minilm import MINILM
 from networks import image_batch, lively_bert, lively_resnet, text_batch
+
+onnx = pytest.importorskip("onnx", reason="ONNX and its runtime are in the extra export: make test-extras")
 
 MODELS = {"bert": lively_bert, "resnet": lively_resnet}
 
