@@ -31,13 +31,8 @@ data: {source: %s}
 }
 
 
-OUTSIDE = (
-    "MHEX-BERT's forward adds 0 * (the last LayerNorm's weights) outside the shard that holds them as whole tensors"
-)
-
-
 @pytest.mark.slow
-@pytest.mark.parametrize("family", ["resnet", pytest.param("bert", marks=pytest.mark.xfail(reason=OUTSIDE))])
+@pytest.mark.parametrize("family", ["resnet", "bert"])
 def test_fsdp2_on_two_processes_learns_as_one(family, tmp_path):
     """torch's fully_shard over gloo; Accelerate itself takes FSDP on accelerators only."""
     torch.manual_seed(0)
