@@ -34,7 +34,7 @@ def demo(
 
     table = Table()
     table.add_column("model", no_wrap=True)
-    for name in ("accuracy", "majority class", "completeness error", "map's share of time"):
+    for name in ("accuracy", "majority class", "completeness error", "map's time"):
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
     for row in result["models"]:
         table.add_row(
@@ -46,7 +46,8 @@ def demo(
         )
     Console().print(table)
     typer.echo(f"Done in {result['seconds']:.0f} s. Accuracy is that of the stock pipeline on {output}'s test rows;")
-    typer.echo("the completeness error is the largest |sum of map - logit| / max(1, |logit|) among them.")
+    typer.echo("the completeness error is the largest |sum of map - logit| / max(1, |logit|) among them, and the map's")
+    typer.echo("time its share of a prediction with map.")
     typer.echo("Look at:")
     for name in ("overlays.png", "blocks.png", "words.html"):
         typer.echo(f"  {output / name}")
