@@ -1,4 +1,4 @@
-"""Where do rows come from? Any source of `datasets.load_dataset`, MedMNIST's .npz files and the embedded samples.
+"""Where do rows come from? Any source of `datasets.load_dataset`, arrays of MedMNIST and MNIST, embedded samples.
 
 All of them answer as splits of raw columns: inputs that are read when asked for, and labels as they stand.
 """
@@ -13,6 +13,7 @@ import numpy as np
 from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset
 from datasets.exceptions import DatasetNotFoundError
 
+from hf_mhex.idx import is_idx_folder, read_idx_folder
 from hf_mhex.samples import load_sample
 from hf_mhex.training.settings import DataSettings
 
@@ -65,8 +66,11 @@ def read_splits(settings: DataSettings, family: str) -> dict[str, RawSplit]:
     source = settings.source
     if (source is None) == (settings.files is None):
         raise ValueError("one of data.source and data.files must say where the rows are.")
-    if source and source.endswith(".npz"):
-        return read_medmnist(Path(source).expanduser())
+    path = Path(source or "").expanduser()
+    if source and (path.suffix == ".npz" or is_idx_folder(path)):
+        if family != "resnet":
+            raise ValueError(f"data.source={source!r} holds images, but model.family={family!r} reads texts.")
+        return read_medmnist(path) if path.suffix == ".npz" else read_idx(path)
     return {name: split_of(rows, settings, family) for name, rows in load(settings).items()}
 
 
@@ -147,6 +151,11 @@ def find(rows: Dataset, usual: tuple[str, ...], what: str) -> str:
             f"the {what} column cannot be told among {', '.join(rows.column_names)}; set data.{what}_columns."
         )
     return found[0]
+
+
+def read_idx(folder: Path) -> dict[str, RawSplit]:
+    """A folder of IDX files, which name no classes: what MNIST and Fashion-MNIST are published as."""
+    return {split: RawSplit(images, labels) for split, (images, labels) in read_idx_folder(folder).items()}
 
 
 def read_medmnist(path: Path) -> dict[str, RawSplit]:

@@ -12,7 +12,8 @@ import typer
 def evaluate(
     model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
     data: Annotated[
-        str, typer.Argument(help="A .npz, .csv, .parquet, .json, folder, Hub id, sample:NAME, or a recipe.")
+        str,
+        typer.Argument(help="A .npz, .csv, .parquet, .json, folder (images or IDX), Hub id, sample:NAME, or a recipe."),
     ],
     overrides: Annotated[
         list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of a recipe's data section.")

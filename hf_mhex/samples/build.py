@@ -5,7 +5,6 @@ pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
 python -m hf_mhex.samples.build fashion/usr/share/datasets/fashion-mnist vaderSentiment-3.3.2.tar.gz
 """
 
-import gzip
 import io
 import tarfile
 from pathlib import Path
@@ -15,6 +14,7 @@ import typer
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
+from hf_mhex.idx import read_idx_folder
 from hf_mhex.samples import FOLDER
 
 GARMENTS = [
@@ -44,12 +44,10 @@ def png(pixels: np.ndarray) -> dict:
 
 def fashion_mnist(folder: Path, split: str) -> Dataset:
     """The first images of each class of the official file for `split`, in the file's order."""
-    stem = {"train": "train", "test": "t10k"}[split]
-    labels = np.frombuffer(gzip.decompress((folder / f"{stem}-labels-idx1-ubyte.gz").read_bytes())[8:], np.uint8)
-    images = np.frombuffer(gzip.decompress((folder / f"{stem}-images-idx3-ubyte.gz").read_bytes())[16:], np.uint8)
+    images, labels = read_idx_folder(folder)[split]
     first = [np.flatnonzero(labels == label)[: IMAGES_PER_CLASS[split]] for label in range(len(GARMENTS))]
     chosen = np.sort(np.concatenate(first))
-    rows = {"image": [png(image) for image in images.reshape(-1, 28, 28)[chosen]], "label": labels[chosen].tolist()}
+    rows = {"image": [png(image) for image in images[chosen]], "label": labels[chosen].tolist()}
     return Dataset.from_dict(rows, Features({"image": Image(), "label": ClassLabel(names=GARMENTS)}))
 
 

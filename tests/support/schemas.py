@@ -1,6 +1,7 @@
 """Which data do the training tests learn from? Generated ones, in the very form of the sets that the recipes name."""
 
 import csv
+import gzip
 import json
 
 import numpy as np
@@ -88,6 +89,22 @@ def write_medmnist(path, classes, colour, size=28, counts=(96, 32, 32), several=
         arrays[f"{split}_labels"] = labels if several else labels[:, None]
     np.savez(path, **arrays)
     return path
+
+
+def write_idx(folder, classes=10, size=28, counts=(120, 40), packed=True, seed=0):
+    """The four files of MNIST's form: images [N, size, size] and labels [N] of bytes behind their headers."""
+    folder.mkdir(parents=True, exist_ok=True)
+    for number, (stem, rows) in enumerate(zip(("train", "t10k"), counts)):
+        labels = (np.arange(rows) % classes).astype(np.uint8)
+        images = patches(labels, size, classes, colour=False, seed=seed + number)
+        for kind, values in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, values.ndim]) + np.array(values.shape, dtype=">u4").tobytes()
+            path = folder / f"{stem}-{kind}-ubyte"
+            if packed:
+                path.with_name(path.name + ".gz").write_bytes(gzip.compress(header + values.tobytes()))
+            else:
+                path.write_bytes(header + values.tobytes())
+    return folder
 
 
 def write_image_folder(folder, classes=3, rows=12, size=40, splits=("train", "validation"), seed=0):

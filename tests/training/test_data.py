@@ -1,5 +1,7 @@
 """Are data read from every source, split reproducibly, and are bad rows refused or counted, never passed over?"""
 
+import gzip
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -8,7 +10,7 @@ from hf_mhex.training.inputs import ImageCollator
 from hf_mhex.training.job import check_batch
 from hf_mhex.training.rows import read_data
 from hf_mhex.training.settings import DataSettings, ProcessingSettings
-from schemas import TOPICS, texts, write_csv, write_image_folder, write_medmnist
+from schemas import TOPICS, texts, write_csv, write_idx, write_image_folder, write_medmnist
 
 SINGLE, MULTI, REGRESSION = "single_label_classification", "multi_label_classification", "regression"
 
@@ -84,6 +86,59 @@ def test_medmnist_files(tmp_path, several):
     assert [len(data.train), len(data.validation), len(data.test)] == [96, 32, 32]
     assert data.train[0]["image"].mode == ("RGB" if several else "L")
     assert data.train.labels.shape == ((96, 4) if several else (96,))
+
+
+@pytest.mark.parametrize("packed", [True, False])
+def test_idx_folders(tmp_path, packed):
+    folder = write_idx(tmp_path / "mnist", packed=packed)
+    data = read(folder, "resnet", max_train_rows=50)
+    assert [len(data.train), len(data.validation), len(data.test)] == [50, 10, 40]
+    assert data.names == [str(digit) for digit in range(10)]
+    row = data.test[13]
+    assert (row["labels"], row["image"].size, row["image"].mode) == (3, (28, 28), "L")
+    assert np.asarray(row["image"])[21:, :7].min() >= 150  # the patch of class 3
+    for path in folder.glob("t10k*"):
+        path.unlink()
+    assert [len(part) for part in vars(read(folder, "resnet", test_fraction=0.2)).values()][:3] == [90, 10, 20]
+
+
+IMAGES, LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
+IDX = [  # file, the bytes that it gets for its own (and for what it packs), words of the error
+    (IMAGES, lambda whole, _: whole[:-20], "images-idx3-ubyte.gz cannot be unpacked .*cut short or corrupt: fetch it"),
+    (LABELS, lambda *_: b"<html>not found</html>", "cannot be unpacked .*Not a gzipped file"),
+    (IMAGES, lambda _, held: gzip.compress(held[:-1]), "holds 94079 bytes, but its header says 120 x 28 x 28"),
+    (LABELS, lambda _, held: gzip.compress(held + b"1"), "holds 41 bytes, but its header says 40"),
+    (IMAGES, lambda _, held: gzip.compress(held[:9]), "must be an IDX file of bytes with 3 dimensions; it starts with"),
+    (IMAGES, lambda _, held: gzip.compress(held[:2] + b"\r" + held[3:]), "must be an IDX file of bytes"),
+    (
+        LABELS,
+        lambda _, held: gzip.compress(held[:7] + b"\x02" + held[8:10]),
+        "as many rows as each other, got 40 and 2",
+    ),
+]
+
+
+@pytest.mark.parametrize("name, change, words", IDX)
+def test_idx_files_that_cannot_be(tmp_path, name, change, words):
+    path = write_idx(tmp_path / "mnist") / name
+    whole = path.read_bytes()
+    path.write_bytes(change(whole, gzip.decompress(whole)))
+    with pytest.raises(ValueError, match=words):
+        read(path.parent, "resnet")
+
+
+def test_idx_folders_that_lack_a_file_or_hold_no_texts(tmp_path):
+    folder = write_idx(tmp_path / "mnist")
+    with pytest.raises(ValueError, match="holds images, but model.family='bert' reads texts"):
+        read(folder)
+    (folder / LABELS).unlink()
+    with pytest.raises(ValueError, match="must hold t10k-labels-idx1-ubyte.gz .*beside the other t10k file"):
+        read(folder, "resnet")
+
+
+def test_a_medmnist_file_that_is_not_there():
+    with pytest.raises(ValueError, match="'nowhere.npz' is not there; MedMNIST's files are on"):
+        read("nowhere.npz", "resnet")
 
 
 def test_image_folder_names_its_classes(tmp_path):
@@ -169,7 +224,6 @@ def test_fewer_rows_than_a_batch():
     "settings, words",
     [
         ({"source": "nowhere.csv"}, "'nowhere.csv' is no file or folder"),
-        ({"source": "nowhere.npz"}, "'nowhere.npz' is not there"),
         ({"files": {"train": "nowhere.csv"}}, "'nowhere.csv' is not there"),
         ({}, "one of data.source and data.files"),
         ({"source": "sample:mnist"}, "name must be one of 'fashion_mnist'"),

@@ -16,7 +16,17 @@ from hf_mhex import load
 from hf_mhex.explain import explain_image, explain_text
 from hf_mhex.training import loop, run
 from hf_mhex.training.recipe import load_recipe
-from schemas import TOPICS, patches, read_log, small_bert, texts, write_csv, write_image_folder, write_medmnist
+from schemas import (
+    TOPICS,
+    patches,
+    read_log,
+    small_bert,
+    texts,
+    write_csv,
+    write_idx,
+    write_image_folder,
+    write_medmnist,
+)
 
 SMALL = "{layers: [1, 1, 1, 1], channels: [8, 12, 16, 16]}"
 FEW = ["max_steps=24", "learning_rate=1e-2", "logging_steps=1", "use_cpu=true", "head_learning_rate=1e-2"]
@@ -136,6 +146,19 @@ def test_embedded_images(name, tmp_path):
     changes = [*FEW, "learning_rate=3e-3", "max_train_rows=400", f"model.architecture_kwargs={SMALL}"]
     run.train(load_recipe(name, changes), tmp_path / "run")
     assert fell(read_log(tmp_path / "run"))
+
+
+def test_fashion_mnist_in_full(tmp_path):
+    """The set's own four files, here small ones of its form."""
+    source = write_idx(tmp_path / "fashion", counts=(220, 40))
+    changes = [*FEW, f"source={source}", "max_train_rows=160", f"model.architecture_kwargs={SMALL}", "image_size=28"]
+    row = run.train(load_recipe("fashion_mnist", changes), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row["rows"] == {"train": 160, "validation": 20, "test": 40}
+    assert row["labels"][-1] == "Ankle boot"
+    model, processor = load(tmp_path / "run" / "model")
+    image = Image.fromarray(patches([3], 28, 10, colour=False)[0])
+    assert explained(model, **processor(image, return_tensors="pt")) < 1e-5
 
 
 def test_embedded_texts(tmp_path):
