@@ -60,9 +60,11 @@ def test_each_module_says_what_it_answers():
 
 def test_a_wheel_holds_everything(tmp_path):
     """Built from the checkout and unpacked elsewhere, it imports, finds its samples and runs the command."""
-    build = [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--no-build-isolation", "--wheel-dir"]
+    build = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation", "--wheel-dir"]
     shutil.copytree(ROOT, tmp_path / "source", ignore=shutil.ignore_patterns(".*", "outputs", "build", "*.egg-info"))
-    subprocess.run([*build, str(tmp_path), str(tmp_path / "source")], check=True, capture_output=True)
+    command = [*build, str(tmp_path), str(tmp_path / "source")]
+    built = subprocess.run(command, check=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True)
+    assert "absent from" not in built.stdout  # what setuptools says of a folder of data that it was not told of
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
         wheel.extractall(tmp_path / "site")
@@ -73,10 +75,15 @@ def test_a_wheel_holds_everything(tmp_path):
             assert homes.get(home, "") + name.removeprefix(home) in held, name
     code = (
         f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hf_mhex, hf_mhex.training.demo, mhex_cli;"
-        "assert all('site' in module.__file__ for module in (hf_mhex, hf_mhex.training.demo, mhex_cli));"
-        "print(len(hf_mhex.load_sample('product_reviews')['test']))"
+        "modules = (hf_mhex, hf_mhex.training.demo, mhex_cli);"
+        f"assert all(module.__file__.startswith({str(tmp_path / 'site')!r}) for module in modules);"
+        "from hf_mhex.training.recipe import load_recipe, recipe_names; list(map(load_recipe, recipe_names()));"
+        "print(len(hf_mhex.load_sample('product_reviews')['test']), len(recipe_names()));"
+        "sys.argv = ['mhex', 'train', '--help']; mhex_cli.main()"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", code]
     found = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=True)
-    assert found.stdout.split()[-1] == "591"
+    recipes = [name for name in TRACKED if name.startswith("training/recipes/") and "/_" not in name]
+    assert found.stdout.startswith(f"591 {len(recipes)}\n")
+    assert "--on-bad-row" in found.stdout
