@@ -55,7 +55,7 @@ class DataSettings:
     source: str | None = field(
         default=None,
         metadata={
-            "help": "sample:NAME, a MedMNIST .npz, a .csv/.parquet/.json file, a folder (images, IDX files) or a Hub id"
+            "help": "sample:NAME, a .npz of MedMNIST, a .csv/.parquet/.json file, a folder (also of IDX files), Hub id"
         },
     )
     files: dict | None = field(default=None, metadata={"help": "one file a split, instead of source"})

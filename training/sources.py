@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset, load_from_disk
 from datasets.exceptions import DatasetNotFoundError
 
 from hf_mhex.idx import is_idx_folder, read_idx_folder
@@ -86,13 +86,24 @@ def load(settings: DataSettings) -> DatasetDict:
     if path.is_file():
         return load_files({"train": str(path)}, settings)
     if path.is_dir():
-        return load_dataset("imagefolder", data_dir=str(path))
+        return load_folder(path, settings.config_name)
     if path.suffix.lower() in READERS or source.startswith((".", "/", "~")):
         raise ValueError(f"data.source={source!r} is no file or folder.")
     try:
         return load_dataset(source, settings.config_name, revision=settings.revision)
     except (DatasetNotFoundError, ConnectionError) as error:
         raise ValueError(f"data.source={source!r} is no file, and no data set that can be reached: {error}") from error
+
+
+def load_folder(path: Path, config_name: str | None) -> DatasetDict:
+    """A folder of images or of data files, or one that `save_to_disk` wrote."""
+    if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        found = load_from_disk(str(path))
+        return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
+    try:
+        return load_dataset(str(path), config_name)
+    except (FileNotFoundError, DatasetNotFoundError) as error:
+        raise ValueError(f"data.source={str(path)!r} holds no data that can be read: {error}") from error
 
 
 def load_files(paths: dict[str, str], settings: DataSettings) -> DatasetDict:

@@ -1,13 +1,13 @@
-"""Are data read from every source, split reproducibly, and are bad rows refused or counted, never passed over?"""
+"""Are data read from every source, with their labels, and split reproducibly?"""
 
 import gzip
 
 import numpy as np
 import pandas as pd
 import pytest
+from datasets import Dataset, DatasetDict
 
 from hf_mhex.training.inputs import ImageCollator
-from hf_mhex.training.job import check_batch
 from hf_mhex.training.rows import read_data
 from hf_mhex.training.settings import DataSettings, ProcessingSettings
 from schemas import TOPICS, texts, write_csv, write_idx, write_image_folder, write_medmnist
@@ -147,6 +147,24 @@ def test_image_folder_names_its_classes(tmp_path):
     assert [len(data.train), len(data.validation), len(data.test)] == [24, 30, 6]
 
 
+def test_folders_of_data_files_and_saved_data_sets(tmp_path):
+    for name, rows in (("train", 40), ("test", 12)):
+        (tmp_path / "files").mkdir(exist_ok=True)
+        pd.DataFrame(table(rows)).to_parquet(tmp_path / "files" / f"{name}.parquet")
+    saved = DatasetDict({"train": Dataset.from_dict(table(40)), "test": Dataset.from_dict(table(12))})
+    saved.save_to_disk(tmp_path / "saved")
+    saved["train"].save_to_disk(tmp_path / "one")
+    assert [len(read(tmp_path / name).test) for name in ("files", "saved", "one")] == [12, 12, 4]
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(ValueError, match="holds no data that can be read"):
+        read(tmp_path / "empty")
+
+
+def test_a_hub_id_that_cannot_be_reached():
+    with pytest.raises(ValueError, match="'nobody/nothing' is no file, and no data set that can be reached"):
+        read("nobody/nothing")
+
+
 def test_several_label_columns(tmp_path):
     columns = {"text": texts(40)[0], "x": [int(row % 3 == 0) for row in range(40)], "y": [row % 2 for row in range(40)]}
     data = read(write_csv(tmp_path / "rows.csv", columns), problem=MULTI, label_columns=["x", "y"])
@@ -162,62 +180,6 @@ def test_splits_are_the_same_for_a_seed_and_keep_the_share_of_labels(tmp_path):
     together = np.concatenate([part.indices for part in (first.train, first.validation, first.test)])
     assert sorted(together) == list(range(200))
     assert np.bincount(first.test.labels).tolist() == [30, 10]
-
-
-BAD = [
-    ({"text": {3: "  "}}, "1 with empty text; the first is row 3, empty text", {"empty text": 1}),
-    ({"text": {3: None, 5: ""}}, "2 with empty text", {"empty text": 2}),
-    ({"label": {7: None}}, "1 with missing label; the first is row 7", {"missing label": 1}),
-    ({"label": {2: 9}}, "1 with unknown label; the first is row 2, unknown label: '?9", {"unknown label": 1}),
-]
-
-
-@pytest.mark.parametrize("changes, words, counts", BAD)
-def test_bad_rows_of_text_are_refused_or_counted(tmp_path, changes, words, counts):
-    columns = table()
-    for name, values in changes.items():
-        for row, value in values.items():
-            columns[name][row] = value
-    path = write_csv(tmp_path / "rows.csv", columns)
-    with pytest.raises(ValueError, match=words):
-        read(path, label_names=list(TOPICS))
-    with pytest.warns(UserWarning, match="split 'train': . of 40 rows are left out"):
-        data = read(path, label_names=list(TOPICS), on_bad_row="skip")
-    assert data.skipped == {"train": counts}
-    assert len(data.train) + len(data.validation) + len(data.test) == 40 - sum(counts.values())
-
-
-def test_labels_that_only_another_split_has_are_unknown(tmp_path):
-    paths = {name: str(write_csv(tmp_path / f"{name}.csv", table(40))) for name in ("train", "test")}
-    columns = table(40)
-    columns["label"][1] = 77
-    write_csv(tmp_path / "test.csv", columns)
-    with pytest.raises(ValueError, match="split 'test' has 1 bad rows of 40 .*unknown label"):
-        read_data(DataSettings(files=paths), "bert", SINGLE)
-
-
-def test_corrupt_images_are_refused_or_counted(tmp_path):
-    folder = write_image_folder(tmp_path / "images", rows=30)
-    whole = (folder / "train" / "class_0" / "0.png").read_bytes()
-    (folder / "train" / "class_0" / "0.png").write_bytes(whole[: len(whole) // 2])
-    (folder / "train" / "class_1" / "1.png").write_bytes(b"no image at all")
-    with pytest.raises(ValueError, match="split 'train' has 2 bad rows of 30 .2 with corrupt image"):
-        read(folder, "resnet")
-    assert read(folder, "resnet", on_bad_row="skip").skipped == {"train": {"corrupt image": 2}}
-    unseen = read(folder, "resnet", check_images=False)
-    with pytest.raises(ValueError, match="row .* has a corrupt image; see data.on_bad_row and data.check_images"):
-        [unseen.train[row] for row in range(len(unseen.train))]
-
-
-def test_one_class_only(tmp_path):
-    path = write_csv(tmp_path / "rows.csv", {"text": texts(20)[0], "label": ["yes"] * 20})
-    with pytest.raises(ValueError, match="training rows are of label 'yes': nothing can be learnt from one class only"):
-        read(path)
-
-
-def test_fewer_rows_than_a_batch():
-    with pytest.raises(ValueError, match="5 rows, fewer than one batch of 8"):
-        check_batch(range(5), 8)
 
 
 @pytest.mark.parametrize(
