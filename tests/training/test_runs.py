@@ -12,10 +12,10 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 
-from hf_mhex import load
+from hf_mhex import load, load_sample
 from hf_mhex.explain import explain_image, explain_text
 from hf_mhex.training import loop, run
-from hf_mhex.training.recipe import load_recipe
+from hf_mhex.training.recipe import load_recipe, recipe_names
 from schemas import (
     TOPICS,
     patches,
@@ -77,6 +77,9 @@ def test_medmnist(name, tmp_path):
     assert explained(model, **processor(image.convert("RGB"), return_tensors="pt")) < 1e-5
     record = explain_image(model, processor, image).record
     assert record["sum"] == pytest.approx(record["explained"], abs=1e-4)
+    if several:
+        logit = model(**processor(image.convert("RGB"), return_tensors="pt")).logits[0, 1]
+        assert explain_image(model, processor, image, target=1).record["score"] == pytest.approx(logit.sigmoid().item())
 
 
 def test_imagenet_from_a_converted_resnet50(tmp_path):
@@ -116,6 +119,23 @@ def test_ag_news(name, engine, tmp_path):
     assert record["label"] in TOPICS
 
 
+def test_ag_news_as_its_test_file_is(tmp_path):
+    """A CSV without a header: a number from 1, a title and a description."""
+    torch.manual_seed(0)
+    found, labels = texts(160)
+    columns = {1: [label + 1 for label in labels], "title": found, "description": [f"{text} says" for text in found]}
+    source = write_csv(tmp_path / "news.csv", columns)
+    source.write_text(source.read_text().split("\n", 1)[1])
+    changes = [*FEW, f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "max_length=32"]
+    row = run.train(load_recipe("ag_news_minilm_7600", changes), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row["rows"] == {"train": 112, "validation": 16, "test": 32}
+    assert row["note"].endswith("not comparable with published figures")
+    model, tokenizer = load(tmp_path / "run" / "model")
+    assert list(model.config.id2label.values()) == list(TOPICS)
+    assert explained(model, **tokenizer(found[:3], padding=True, return_tensors="pt")) < 1e-5
+
+
 @pytest.mark.parametrize("problem", ["multi_label_classification", "regression"])
 def test_texts_of_several_labels_and_numbers(problem, tmp_path):
     """Trained to a falling loss and explained label by label, not only passed through."""
@@ -141,11 +161,14 @@ def test_texts_of_several_labels_and_numbers(problem, tmp_path):
         assert record["score"] == pytest.approx(logit.sigmoid().item(), abs=1e-5)
 
 
-@pytest.mark.parametrize("name", [pytest.param("sample_fashion_mnist", marks=pytest.mark.slow)])
-def test_embedded_images(name, tmp_path):
+@pytest.mark.slow
+def test_embedded_images(tmp_path):
     changes = [*FEW, "learning_rate=3e-3", "max_train_rows=400", f"model.architecture_kwargs={SMALL}"]
-    run.train(load_recipe(name, changes), tmp_path / "run")
+    run.train(load_recipe("sample_fashion_mnist", changes), tmp_path / "run")
     assert fell(read_log(tmp_path / "run"))
+    model, processor = load(tmp_path / "run" / "model")
+    image = load_sample("fashion_mnist")["test"][0]["image"]
+    assert explained(model, **processor(image, return_tensors="pt")) < 1e-5
 
 
 def test_fashion_mnist_in_full(tmp_path):
@@ -167,6 +190,22 @@ def test_embedded_texts(tmp_path):
     row = run.train(load_recipe("sample_product_reviews", [*changes, "max_train_rows=400"]), tmp_path / "run")
     assert row["labels"] == ["negative", "positive"]
     assert row["rows"]["test"] == 591
+
+
+@pytest.mark.slow
+def test_embedded_texts_by_the_recipes_own_weights(tmp_path):
+    changes = [*FEW, "max_steps=40", "learning_rate=1e-4", "max_train_rows=640"]
+    run.train(load_recipe("sample_product_reviews", changes), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    model, tokenizer = load(tmp_path / "run" / "model")
+    sentences = load_sample("product_reviews")["test"]["text"][:3]
+    assert explained(model, **tokenizer(sentences, padding=True, return_tensors="pt")) < 1e-5
+
+
+def test_every_recipe_is_run_here():
+    names = {f"medmnist/{name}" for name in SETS} | {"imagenet_resnet50", "fashion_mnist"}
+    names |= {"ag_news_bert_base", "ag_news_minilm", "ag_news_minilm_7600"}
+    assert names | {"sample_fashion_mnist", "sample_product_reviews"} == set(recipe_names())
 
 
 @pytest.mark.parametrize("family", ["resnet", "bert"])
