@@ -17,8 +17,11 @@ def explanations(
     output: Annotated[Path | None, typer.Option(help="Folder for rows, tables and pictures.")] = None,
     only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
     rows: Annotated[int, typer.Option(help="Test rows for the measures by removal.")] = 96,
-    questions: Annotated[int, typer.Option(help="Questions of each Grid Pointing Game.")] = 108,
+    questions: Annotated[int, typer.Option(help="Questions of the 2 x 2 Grid Pointing Game; 3 x 3 has half.")] = 72,
     slow: Annotated[int, typer.Option(help="Rows for methods that take many passes.")] = 24,
+    on: Annotated[
+        str | None, typer.Option(help="mhex or plain: measure on it alone and write no tables; two may run at once.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which rows, mosaics and subsets are drawn.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, progress to stderr.")] = False,
 ) -> None:
@@ -48,7 +51,11 @@ def explanations(
         seed,
         f"{command} --seed {seed}",
         lambda line: typer.echo(line, err=True),
+        on,
     )
+    if on is not None:
+        typer.echo(str(output / f"rows-{on}.jsonl"))
+        return
     summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
     plot_measures(summary, output)
     pages = picture_page(networks, found, parts[1], processor, output)

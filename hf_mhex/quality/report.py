@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
 from hf_mhex.quality.methods import CONTROLS, MHEX
+from hf_mhex.quality.orders import compare_orders, orders_section
 
 UP, DOWN, NEITHER = "higher", "lower", "neither"
 TABLES = {
@@ -55,8 +56,9 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     The summary holds, by network, method and measure, the mean (of the Grid Pointing Game also median and quartiles)
     with its interval, and the difference of MHEX from the method with its own.
     """
-    summary = summarise([row for row in rows if row["part"] == "test"])
     choices = [row for row in rows if row["part"] == "validation"]
+    tested = [row for row in rows if row["part"] == "test"]
+    summary = summarise(tested)
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     parts = [f"# {title}", about(rows)]
@@ -65,6 +67,9 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
         parts += [table(name, columns, methods) for name, columns in TABLES.items() if present(columns, methods)]
         if MHEX in methods:
             parts.append(losses(methods))
+        compared = compare_orders(tested, network, lambda name: DIRECTIONS[name] == DOWN)
+        if compared:
+            parts.append(orders_section(compared))
         parts.append(costs(methods))
     if choices:
         parts.append(chosen(choices))
