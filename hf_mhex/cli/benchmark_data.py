@@ -64,23 +64,3 @@ def picture_page(networks: dict, rows: list[dict], test, processor, output: Path
             texts = [processor.decode(ids, skip_special_tokens=True) for ids in few.ids]
             paths.append(page_of_words(network, processor, texts, methods, few, output / f"maps-{name}.html"))
     return paths
-
-
-def drop_of(network, processor):
-    """`drop(batch) -> [B]`: the paper's hard drop (text drop for texts) by the model's own default map."""
-    from hf_mhex.evaluation import average_drop, text_drop, unit_range
-    from hf_mhex.quality.parts import image_scores, probabilities, text_scores
-
-    def of_images(batch: dict):
-        answer = network.generate_saliency(pixel_values=batch["pixel_values"])
-        scores = probabilities(image_scores(network))
-        return average_drop(scores, batch["pixel_values"], unit_range(answer.saliency), answer.target)
-
-    def of_texts(batch: dict):
-        given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        answer = network.generate_saliency(**given)
-        special = (processor.cls_token_id, processor.sep_token_id)
-        scores = probabilities(text_scores(network))
-        return text_drop(scores, *given.values(), answer.saliency, answer.target, processor.mask_token_id, special)
-
-    return of_images if network.main_input_name == "pixel_values" else of_texts

@@ -33,6 +33,7 @@ def explanations(
     Example: mhex benchmark explanations sample_fashion_mnist outputs/train/sample_fashion_mnist/model
     """
     from hf_mhex.quality import Sizes, explain_quality, write_report
+    from hf_mhex.quality.analyses import write_analyses
     from hf_mhex.quality.pictures import plot_measures
     from mhex_cli.benchmark_data import load_networks, load_parts, picture_page
 
@@ -59,6 +60,7 @@ def explanations(
     summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
     plot_measures(summary, output)
     pages = picture_page(networks, found, parts[1], processor, output)
+    pages += write_analyses(networks["mhex"], parts[1], processor, output)
     if json_:
         typer.echo(json.dumps(summary))
         return
