@@ -16,9 +16,9 @@ def explanations(
     plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin (model.kind=plain).")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for rows, tables and pictures.")] = None,
     only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
-    rows: Annotated[int, typer.Option(help="Test rows for the measures by removal.")] = 96,
+    rows: Annotated[int | None, typer.Option(help="Test rows, of images 96 and of texts 64.")] = None,
     questions: Annotated[int, typer.Option(help="Questions of the 2 x 2 Grid Pointing Game; 3 x 3 has half.")] = 72,
-    slow: Annotated[int, typer.Option(help="Rows for methods that take many passes.")] = 24,
+    slow: Annotated[int | None, typer.Option(help="Rows for slow methods; 24 images, 12 texts.")] = None,
     on: Annotated[
         str | None, typer.Option(help="mhex or plain: measure on it alone and write no tables; two may run at once.")
     ] = None,
@@ -40,9 +40,11 @@ def explanations(
     output = output or Path("outputs/benchmark") / Path(recipe).stem
     networks, processor = load_networks(model, plain)
     parts = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
-    sizes = Sizes(rows=rows, questions=questions, slow=slow)
-    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *(overrides or [])])
-    command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --questions {questions} --slow {slow}"
+    images = networks["mhex"].main_input_name == "pixel_values"
+    sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
+    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *map(without_folders, overrides or [])])
+    command += " --plain PLAIN" * (plain is not None)
+    command += f" --rows {sizes.rows} --questions {questions} --slow {sizes.slow}"
     found = explain_quality(
         networks,
         *parts,
@@ -66,3 +68,9 @@ def explanations(
         return
     for path in [output / "tables.md", *sorted(output.glob("measures-*.png")), *pages]:
         typer.echo(str(path))
+
+
+def without_folders(override: str) -> str:
+    """A key=value without the folders of this machine, as published rows tell it."""
+    key, mark, value = override.partition("=")
+    return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"

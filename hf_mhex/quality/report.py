@@ -220,19 +220,25 @@ def costs(methods: dict) -> str:
 
 
 def chosen(choices: list[dict]) -> str:
-    """The settings that were tried on the validation part."""
+    """The settings that were tried on the validation part, a line each, with both halves of what they are chosen by."""
+    halves = [name for name in ("pointing", "removal") if name in choices[0]["tried"][0]]
     lines = [
         "## Settings, chosen on the validation part",
         "",
-        "| network | method | chosen | tried |",
-        "|---|---|---|---|",
+        f"By {' + '.join(halves)} (docs/evaluation.md says what they are); the chosen ones in bold.",
+        "",
+        f"| network | method | settings | {' | '.join(halves)} | sum |",
+        "|---" * (4 + len(halves)) + "|",
     ]
     for row in choices:
-        tried = "; ".join(f"{written(found['settings'])}: {found['score']:.3f}" for found in row["tried"])
-        lines.append(f"| {row['network']} | {row['method']} | {written(row['chosen'])} | {tried} |")
+        for found in row["tried"]:
+            mark = "**" if found["settings"] == row["chosen"] else ""
+            cells = [f"{found[name]:.3f}" for name in halves] + [f"{mark}{found['score']:.3f}{mark}"]
+            settings = f"{mark}{written(found['settings'])}{mark}"
+            lines.append(f"| {row['network']} | {row['method']} | {settings} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def written(settings: dict) -> str:
     """Settings in words."""
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "none"
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults"

@@ -10,6 +10,7 @@ from PIL import Image
 from hf_mhex.baselines import Method
 from hf_mhex.quality import Images, Sizes, Texts, explain_quality, write_report
 from hf_mhex.quality.images import ImageMeasures
+from hf_mhex.quality.index import write_index
 from hf_mhex.quality.loading import image_part, shuffled, text_part
 from hf_mhex.quality.methods import CONTROLS, mhex_map
 from hf_mhex.quality.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
@@ -164,6 +165,21 @@ def test_tables_plots_and_maps_are_written(found, network, tmp_path):
 
     page = page_of_maps(network, parts[1], methods[:3], picture, tmp_path / "maps.png", rows=2)
     assert Image.open(page).width > 300
+
+
+def test_an_index_tells_how_mhex_stands_in_each_set(found, tmp_path):
+    rows, _, _ = found
+    for name in ("one", "two"):
+        write_report(rows, tmp_path / name, name)
+    text = write_index(tmp_path).read_text()
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())["mhex"]
+    best = summary["input x gradient"]["measures"]["grid pointing 2x2"]["mean"]  # the only other method
+    assert "## one" in text and "[tables](two/tables.md)" in text and "measures-mhex" not in text
+    line = next(line for line in text.splitlines() if "grid pointing 2x2" in line)
+    assert f"| input x gradient: {best:.3f}" in line
+    assert line.rstrip("| ").endswith("0.25")
+    with pytest.raises(ValueError, match="summary.json"):
+        write_index(tmp_path / "one")
 
 
 def test_the_report_names_a_method_that_is_surely_better(tmp_path):
