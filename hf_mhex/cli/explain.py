@@ -71,6 +71,12 @@ def explain(
     if channels:
         from mhex_cli.channels import report_channels
 
+        given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "column": column}
+        foreign = [name for name, value in given.items() if value is not None]
+        if foreign:
+            raise ValueError(
+                f"--{foreign[0]} does not apply with --channels, which takes --split, --rows and --output."
+            )
         report_channels(network, processor, item, split, rows, output or Path("outputs/channels"), json_)
         return
     options: dict = {"mode": mode, "decay": decay, "contrast": contrast}
