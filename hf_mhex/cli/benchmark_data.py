@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from hf_mhex.loading import load
 from hf_mhex.processors import restore_image
 from hf_mhex.quality.loading import image_part, shuffled, text_part
@@ -27,6 +29,9 @@ def load_networks(model: Path, plain: Path | None):
         networks["plain"] = kind.from_pretrained(plain).eval()
         if networks["plain"].config.num_labels != mhex.config.num_labels:
             raise ValueError(f"--plain {str(plain)!r} has other labels than {str(model)!r}; train both by one recipe.")
+    if mhex.main_input_name == "pixel_values":
+        for network in networks.values():  # a third faster on a processor
+            network.to(memory_format=torch.channels_last)
     return networks, processor
 
 
