@@ -47,14 +47,18 @@ test-common: .venv/.installed
 architectures: .venv/.installed
 	$(OFFLINE) $(BIN)/python -m hf_mhex.architectures docs/architectures
 
-# make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"
+# make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"; the two networks are measured side by
+# side, one thread each, and what is there already (models, rows) is not made again.
 benchmark: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	test -d $(TRAINED)/mhex/model || $(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) --output $(TRAINED)/mhex
 	test -d $(TRAINED)/plain/model || \
 		$(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) model.kind=plain --output $(TRAINED)/plain
-	$(OFFLINE) $(BIN)/mhex benchmark explanations $(RECIPE) $(TRAINED)/mhex/model $(SET) \
-		--plain $(TRAINED)/plain/model --output docs/explanations/$(notdir $(RECIPE))
+	compare="$(BIN)/mhex benchmark explanations $(RECIPE) $(TRAINED)/mhex/model $(SET) \
+		--plain $(TRAINED)/plain/model --output docs/explanations/$(notdir $(RECIPE))"; \
+	export OMP_NUM_THREADS=1 $(OFFLINE); \
+	$$compare --on plain & plain=$$!; $$compare --on mhex && wait $$plain && $$compare
+	$(BIN)/python -m hf_mhex.quality.index docs/explanations
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

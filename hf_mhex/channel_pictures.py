@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from pathlib import Path
 
@@ -11,7 +12,34 @@ from PIL import Image
 
 from hf_mhex.channels import Channel, ClassReport
 from hf_mhex.modeling.mhex_words import ExplainedText, words_from_tokens
+from hf_mhex.processors import restore_image
 from hf_mhex.visualize import overlay, words_html
+
+
+def write_channels(
+    reports: list[ClassReport], model, processor, batches: list[dict], folder: Path
+) -> tuple[list[dict], list[Path]]:
+    """Write channels.json and the pictures of the examples into `folder`; return the record and the paths.
+
+    Args:
+        reports: of `channel_report` over `batches`. processor: the model's image processor or tokenizer.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    names, size = model.config.id2label, len(batches[0]["labels"])
+    record, path = record_of(reports, names), folder / "channels.json"
+    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+
+    def picture(row: int) -> np.ndarray:
+        return restore_image(batches[row // size]["pixel_values"][row % size], processor)
+
+    def tokens(row: int) -> list[str]:
+        batch = batches[row // size]
+        length = int(batch["attention_mask"][row % size].sum())
+        return processor.convert_ids_to_tokens(batch["input_ids"][row % size][:length].tolist())
+
+    draw, look = (channel_sheets, picture) if model.main_input_name == "pixel_values" else (channel_page, tokens)
+    shown = any(channel.examples for report in reports for channel in report.channels)
+    return record, [path, *(draw(reports, names, look, folder) if shown else [])]
 
 
 def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: Callable, folder: Path) -> list[Path]:
@@ -20,7 +48,6 @@ def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: C
     Args:
         picture: `picture(row)` is the image of a row, uint8 [H, W, 3].
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for report in reports:
         lines = []
@@ -45,7 +72,6 @@ def channel_page(reports: list[ClassReport], names: dict[int, str], tokens: Call
     Args:
         tokens: `tokens(row)` are the tokens of a row, as the tokenizer writes them ("##" before a word's later pieces).
     """
-    folder.mkdir(parents=True, exist_ok=True)
     entries = []
     for report in reports:
         for channel in report.channels:

@@ -25,9 +25,10 @@ class PlainBert(BertForSequenceClassification):
     accepts_loss_kwargs = True
 
     def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **kwargs):
-        logits = super().forward(input_ids, **kwargs).logits
-        loss = plain_loss(logits, labels, self.config, num_items_in_batch)
-        return SequenceClassifierOutput(loss=loss, logits=logits)
+        answer = super().forward(input_ids, **kwargs)
+        loss = plain_loss(answer.logits, labels, self.config, num_items_in_batch)
+        rest = {"hidden_states": answer.hidden_states, "attentions": answer.attentions}
+        return SequenceClassifierOutput(loss=loss, logits=answer.logits, **rest)
 
 
 class PlainResNet(PreTrainedModel):

@@ -9,7 +9,7 @@ left as they were. The libraries come with the extra "bench".
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from importlib import import_module
 
 LIBRARIES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime"}
@@ -22,14 +22,14 @@ class Method:
     Args:
         name: as tables show it. call: `call(model, inputs, target, **settings) -> maps`.
         source: the library that computes it, "ours" where none does.
-        settings: values to choose from on the validation part, by the name of an argument of `call`.
+        settings: arguments of `call` to choose among on the validation part, each a dict; the first is the default.
         slow: takes many passes through the network a row, so that tables may give it fewer rows.
     """
 
     name: str
     call: Callable
     source: str = "ours"
-    settings: dict[str, tuple] = field(default_factory=dict)
+    settings: tuple[dict, ...] = ()
     slow: bool = False
 
 

@@ -56,13 +56,13 @@ def last_block_cam(model, inputs, target) -> torch.Tensor:
     return model.generate_saliency(pixel_values=inputs, target=target, blocks=[-1], mode="cam").saliency
 
 
-STAGES = {"stage": (2, 3, 4)}
+STAGES = ({"stage": 4}, {"stage": 3}, {"stage": 2})
 METHODS = [
     Method("Grad-CAM", grad_cam_family("GradCAM"), "grad-cam", STAGES),
     Method("Grad-CAM++", grad_cam_family("GradCAMPlusPlus"), "grad-cam", STAGES),
     Method("LayerCAM", grad_cam_family("LayerCAM"), "grad-cam", STAGES),
     Method("Eigen-CAM", grad_cam_family("EigenCAM"), "grad-cam", STAGES),
-    Method("Score-CAM", grad_cam_family("ScoreCAM"), "grad-cam", {"stage": (4,)}, slow=True),
+    Method("Score-CAM", grad_cam_family("ScoreCAM"), "grad-cam", slow=True),
 ]
 PLAIN_CAM = Method("CAM", plain_cam)
 LAST_BLOCK_CAM = Method("CAM of the last block", last_block_cam)

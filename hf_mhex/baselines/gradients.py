@@ -61,7 +61,7 @@ def on_embeddings(name: str, fixed: dict | None = None, baselines: bool = False)
 
     def method(model, inputs, target, baseline: str = "mask", **settings) -> torch.Tensor:
         attr = library("captum.attr")
-        network = EmbeddingsToLogits(private_copy(model))
+        network = EmbeddingsToLogits(model)  # no hooks, and nothing of BERT works in place
         mask = inputs["attention_mask"]
         embedded = network.embed(inputs["input_ids"]).detach()
         given = {**(fixed or {}), **settings}
@@ -94,25 +94,27 @@ def baseline_embeddings(network, inputs, embedded: torch.Tensor, baseline: str) 
     return torch.where(special[..., None], embedded.detach(), empty)
 
 
+STEPS = {"n_steps": 20, "internal_batch_size": 64}  # by Gauss-Legendre quadrature, captum's default
 IMAGE_METHODS = [
     Method("saliency", on_pixels("Saliency"), "captum"),
     Method("input x gradient", on_pixels("InputXGradient"), "captum"),
     Method("DeepLift", on_pixels("DeepLift", baselines=True), "captum"),
+    Method("integrated gradients", on_pixels("IntegratedGradients", STEPS, baselines=True), "captum"),
     Method(
-        "integrated gradients",
-        on_pixels("IntegratedGradients", {"n_steps": 50, "internal_batch_size": 64}, baselines=True),
+        "GradientSHAP",
+        on_pixels("GradientShap", {"n_samples": 20, "stdevs": 0.1}, baselines=True),
         "captum",
+        slow=True,
     ),
-    Method("GradientSHAP", on_pixels("GradientShap", {"n_samples": 20, "stdevs": 0.1}, baselines=True), "captum"),
-    Method("occlusion", occlusion, "captum", {"cells": (7, 14)}, slow=True),
+    Method("occlusion", occlusion, "captum", ({"cells": 7}, {"cells": 14}), slow=True),
 ]
-BASELINES = {"baseline": ("mask", "pad", "zero")}
+BASELINES = ({"baseline": "mask"}, {"baseline": "pad"}, {"baseline": "zero"})
 TEXT_METHODS = [
     Method("saliency", on_embeddings("Saliency"), "captum"),
     Method("input x gradient", on_embeddings("InputXGradient"), "captum"),
     Method(
         "integrated gradients",
-        on_embeddings("IntegratedGradients", {"n_steps": 50, "internal_batch_size": 64}, baselines=True),
+        on_embeddings("IntegratedGradients", STEPS, baselines=True),
         "captum",
         BASELINES,
     ),
@@ -121,5 +123,6 @@ TEXT_METHODS = [
         on_embeddings("GradientShap", {"n_samples": 20}, baselines=True),
         "captum",
         BASELINES,
+        slow=True,
     ),
 ]

@@ -15,7 +15,7 @@ from hf_mhex.baselines.features import Cells, Tokens, features_of, rows_of
 from hf_mhex.baselines.taylor import t_explainer
 
 
-def partition_shap(model, inputs, target, cells: int = 7, evaluations: int = 200) -> torch.Tensor:
+def partition_shap(model, inputs, target, cells: int = 7, evaluations: int = 128) -> torch.Tensor:
     """shap's PartitionExplainer: Owen values over a tree of neighbouring cells or tokens."""
     shap = library("shap")
     maps = []
@@ -31,7 +31,7 @@ def partition_shap(model, inputs, target, cells: int = 7, evaluations: int = 200
     return torch.stack(maps)
 
 
-def lime(model, inputs, target, cells: int = 7, samples: int = 200, width: float = 0.25) -> torch.Tensor:
+def lime(model, inputs, target, cells: int = 7, samples: int = 128, width: float = 0.25) -> torch.Tensor:
     """LIME: a ridge regression of answers on random keep-or-remove vectors, near ones weighing more (lime's LimeBase).
 
     Distances are cosine, the kernel exponential of `width`, as lime's image explainer has them.

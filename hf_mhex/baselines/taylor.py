@@ -16,7 +16,7 @@ import torch
 
 from hf_mhex.baselines.features import features_of, rows_of
 
-STEPS = (0.01, 0.05, 0.2, 0.5)
+STEPS = (0.01, 0.1, 0.5)
 
 
 def t_explainer(model, inputs, target, cells: int = 7) -> torch.Tensor:

@@ -10,7 +10,7 @@ import typer
 from mhex_cli.app import app as serve
 from mhex_cli.benchmark import benchmark
 from mhex_cli.card import card
-from mhex_cli.channels import channels, collaboration
+from mhex_cli.channels import collaboration
 from mhex_cli.convert import convert
 from mhex_cli.demo import demo
 from mhex_cli.evaluate import evaluate
@@ -28,7 +28,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, export, train, evaluate, card, push, channels, collaboration):
+for verb in (demo, convert, info, explain, export, train, evaluate, card, push, collaboration):
     app.command()(verb)
 app.command("app")(serve)
 app.add_typer(benchmark, name="benchmark")

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import torch
+
 from hf_mhex.loading import load
 from hf_mhex.processors import restore_image
 from hf_mhex.quality.loading import image_part, shuffled, text_part
@@ -27,6 +29,9 @@ def load_networks(model: Path, plain: Path | None):
         networks["plain"] = kind.from_pretrained(plain).eval()
         if networks["plain"].config.num_labels != mhex.config.num_labels:
             raise ValueError(f"--plain {str(plain)!r} has other labels than {str(model)!r}; train both by one recipe.")
+    if mhex.main_input_name == "pixel_values":
+        for network in networks.values():  # a third faster on a processor
+            network.to(memory_format=torch.channels_last)
     return networks, processor
 
 
@@ -64,23 +69,3 @@ def picture_page(networks: dict, rows: list[dict], test, processor, output: Path
             texts = [processor.decode(ids, skip_special_tokens=True) for ids in few.ids]
             paths.append(page_of_words(network, processor, texts, methods, few, output / f"maps-{name}.html"))
     return paths
-
-
-def drop_of(network, processor):
-    """`drop(batch) -> [B]`: the paper's hard drop (text drop for texts) by the model's own default map."""
-    from hf_mhex.evaluation import average_drop, text_drop, unit_range
-    from hf_mhex.quality.parts import image_scores, probabilities, text_scores
-
-    def of_images(batch: dict):
-        answer = network.generate_saliency(pixel_values=batch["pixel_values"])
-        scores = probabilities(image_scores(network))
-        return average_drop(scores, batch["pixel_values"], unit_range(answer.saliency), answer.target)
-
-    def of_texts(batch: dict):
-        given = {name: batch[name] for name in ("input_ids", "attention_mask")}
-        answer = network.generate_saliency(**given)
-        special = (processor.cls_token_id, processor.sep_token_id)
-        scores = probabilities(text_scores(network))
-        return text_drop(scores, *given.values(), answer.saliency, answer.target, processor.mask_token_id, special)
-
-    return of_images if network.main_input_name == "pixel_values" else of_texts

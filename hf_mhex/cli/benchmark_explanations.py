@@ -16,9 +16,12 @@ def explanations(
     plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin (model.kind=plain).")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for rows, tables and pictures.")] = None,
     only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
-    rows: Annotated[int, typer.Option(help="Test rows for the measures by removal.")] = 96,
-    questions: Annotated[int, typer.Option(help="Questions of each Grid Pointing Game.")] = 108,
-    slow: Annotated[int, typer.Option(help="Rows for methods that take many passes.")] = 24,
+    rows: Annotated[int | None, typer.Option(help="Test rows, of images 96 and of texts 64.")] = None,
+    questions: Annotated[int, typer.Option(help="Questions of the 2 x 2 Grid Pointing Game; 3 x 3 has half.")] = 72,
+    slow: Annotated[int | None, typer.Option(help="Rows for slow methods; 24 images, 12 texts.")] = None,
+    on: Annotated[
+        str | None, typer.Option(help="mhex or plain: measure on it alone and write no tables; two may run at once.")
+    ] = None,
     seed: Annotated[int, typer.Option(help="Which rows, mosaics and subsets are drawn.")] = 0,
     json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, progress to stderr.")] = False,
 ) -> None:
@@ -30,15 +33,18 @@ def explanations(
     Example: mhex benchmark explanations sample_fashion_mnist outputs/train/sample_fashion_mnist/model
     """
     from hf_mhex.quality import Sizes, explain_quality, write_report
+    from hf_mhex.quality.analyses import write_analyses
     from hf_mhex.quality.pictures import plot_measures
     from mhex_cli.benchmark_data import load_networks, load_parts, picture_page
 
     output = output or Path("outputs/benchmark") / Path(recipe).stem
     networks, processor = load_networks(model, plain)
     parts = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
-    sizes = Sizes(rows=rows, questions=questions, slow=slow)
-    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *(overrides or [])])
-    command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --questions {questions} --slow {slow}"
+    images = networks["mhex"].main_input_name == "pixel_values"
+    sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
+    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *map(without_folders, overrides or [])])
+    command += " --plain PLAIN" * (plain is not None)
+    command += f" --rows {sizes.rows} --questions {questions} --slow {sizes.slow}"
     found = explain_quality(
         networks,
         *parts,
@@ -48,12 +54,23 @@ def explanations(
         seed,
         f"{command} --seed {seed}",
         lambda line: typer.echo(line, err=True),
+        on,
     )
+    if on is not None:
+        typer.echo(str(output / f"rows-{on}.jsonl"))
+        return
     summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
     plot_measures(summary, output)
     pages = picture_page(networks, found, parts[1], processor, output)
+    pages += write_analyses(networks["mhex"], parts[1], processor, output)
     if json_:
         typer.echo(json.dumps(summary))
         return
     for path in [output / "tables.md", *sorted(output.glob("measures-*.png")), *pages]:
         typer.echo(str(path))
+
+
+def without_folders(override: str) -> str:
+    """A key=value without the folders of this machine, as published rows tell it."""
+    key, mark, value = override.partition("=")
+    return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"

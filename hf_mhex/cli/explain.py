@@ -45,6 +45,10 @@ def explain(
     map_dtype: Annotated[str, typer.Option(help="Data: float16 or int8.")] = "float16",
     batch_size: Annotated[int, typer.Option(help="Data: rows at once.", min=1)] = 32,
     rows_per_shard: Annotated[int, typer.Option(help="Data: rows in a Parquet file.", min=1)] = 512,
+    channels: Annotated[
+        bool, typer.Option("--channels", help="Data as recipes name it: tell which channels carry each class.")
+    ] = False,
+    rows: Annotated[int, typer.Option(help="Channels: rows to look at.", min=1)] = 256,
 ) -> None:
     """Give label, score and saliency of one image or one text, and the map's sum beside the logit; or explain data.
 
@@ -54,6 +58,8 @@ def explain(
 
     Example: mhex explain outputs/demo/mhex-bert-product-reviews reviews.csv --words --output explained
 
+    Example: mhex explain outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist --channels --output channels
+
     Example: torchrun --nproc-per-node 2 -m mhex_cli explain MODEL photos/ --overlays --output explained
 
     A run over data that was ended goes on with the same command.
@@ -62,6 +68,17 @@ def explain(
     from hf_mhex.loading import load
 
     network, processor = load(model, revision)
+    if channels:
+        from mhex_cli.channels import report_channels
+
+        given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "column": column}
+        foreign = [name for name, value in given.items() if value is not None]
+        if foreign:
+            raise ValueError(
+                f"--{foreign[0]} does not apply with --channels, which takes --split, --rows and --output."
+            )
+        report_channels(network, processor, item, split, rows, output or Path("outputs/channels"), json_)
+        return
     options: dict = {"mode": mode, "decay": decay, "contrast": contrast}
     if target is not None:
         options["target"] = label_index(network.config, target, "--target")
@@ -72,13 +89,18 @@ def explain(
             options["blocks"] = None if blocks == "all" else [int(block) for block in blocks.split(",")]
         except ValueError:
             raise ValueError(f"--blocks must be numbers separated by commas, or all, got {blocks!r}.") from None
-    rows = {"column": column, "id_column": id_column, "target_column": target_column, "words": words}
-    rows |= {"overlays": overlays, "map_dtype": map_dtype, "batch_size": batch_size, "rows_per_shard": rows_per_shard}
+    of_data = {"column": column, "id_column": id_column, "target_column": target_column, "words": words}
+    of_data |= {
+        "overlays": overlays,
+        "map_dtype": map_dtype,
+        "batch_size": batch_size,
+        "rows_per_shard": rows_per_shard,
+    }
     if split is not None or names_data(item):
         data = {"source": item, "split": split, "streaming": streaming}
-        explain_rows(network, processor, data, output, options | rows | {"block_maps": blocks is not None}, json_)
+        explain_rows(network, processor, data, output, options | of_data | {"block_maps": blocks is not None}, json_)
         return
-    given = [name for name in ("column", "id_column", "target_column", "words", "overlays") if rows[name]]
+    given = [name for name in ("column", "id_column", "target_column", "words", "overlays") if of_data[name]]
     if given or streaming:
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
         raise ValueError(f"--{(given or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")

@@ -11,7 +11,7 @@ from hf_mhex.evaluation.controls import (
     edge_map,
     random_map,
 )
-from hf_mhex.evaluation.drop import average_drop, effective_average_drop, soft_average_drop, text_drop
+from hf_mhex.evaluation.drop import area_weight, average_drop, effective_average_drop, soft_average_drop, text_drop
 from hf_mhex.evaluation.faithfulness import (
     comprehensiveness,
     deletion_auc,
@@ -33,7 +33,7 @@ from hf_mhex.evaluation.localisation import (
     positive_share,
 )
 from hf_mhex.evaluation.ordering import correlation, unit_range
-from hf_mhex.evaluation.removal import ImageGame, TextGame
+from hf_mhex.evaluation.removal import ImageGame, RememberedGame, TextGame
 from hf_mhex.evaluation.sanity import (
     completeness_error,
     parameter_randomisation,
@@ -46,7 +46,9 @@ __all__ = [
     "ImageGame",
     "Interval",
     "Mosaics",
+    "RememberedGame",
     "TextGame",
+    "area_weight",
     "average_drop",
     "blurred_copy",
     "bootstrap",

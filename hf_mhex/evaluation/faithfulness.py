@@ -67,8 +67,8 @@ def remove_and_debias(
     probabilities from the unchanged input, at percentiles of the map, where ties fall together.
     """
     counts = [top_count(share, values.numel()) for share in shares]
-    morf = float(game(~kept_top(values, counts, seed)).mean())
-    lerf = float(game(~kept_top(-values, counts, seed)).mean())
+    removed = torch.cat([kept_top(values, counts, seed), kept_top(-values, counts, seed)])
+    morf, lerf = (float(half.mean()) for half in game(~removed).chunk(2))
     return {"morf": morf, "lerf": lerf, "combined": (lerf - morf) / 2}
 
 

@@ -77,17 +77,24 @@ def confident_rows(probabilities: torch.Tensor, labels: torch.Tensor, least: flo
     return rows[found[rows].argsort(descending=True)]
 
 
-def build_mosaics(images: torch.Tensor, labels: torch.Tensor, grid: int, count: int, seed: int = 0) -> Mosaics:
+def build_mosaics(
+    images: torch.Tensor, labels: torch.Tensor, grid: int, count: int, seed: int = 0, asked: int | None = None
+) -> Mosaics:
     """Mosaics of grid x grid images in which every asked class stands in one cell only.
 
-    With at least grid^2 classes, each mosaic has as many different ones and asks for each of them. With fewer (two,
-    say) it asks for one class, in a cell that goes round, and the other cells hold other classes. No image stands twice
-    in a mosaic. Choose `images` [N, C, H, W] among those that are classified with confidence (`confident_rows`).
+    With at least grid^2 classes, each mosaic has as many different ones and asks for each of them, or for `asked` of
+    them, in cells that go round: for the same number of questions that means more mosaics, and narrower intervals.
+    With fewer classes (two, say) it asks for one class, in a cell that goes round, and the other cells hold other
+    classes. No image stands twice in a mosaic. Choose `images` [N, C, H, W] among those that are classified with
+    confidence (`confident_rows`).
 
-    Raises ValueError where there are fewer than two classes or too few images.
+    Raises ValueError where there are fewer than two classes or too few images, and for `asked` outside [1, grid^2].
     """
     generator = torch.Generator().manual_seed(seed)
     classes, cells = labels.unique(), grid**2
+    asked = cells if asked is None else asked
+    if not 1 <= asked <= cells:
+        raise ValueError(f"asked must lie in [1, {cells}], got {asked}.")
     if len(classes) < 2 or len(labels) < cells:
         raise ValueError(f"{len(labels)} images of {len(classes)} classes are too few for {grid} x {grid} mosaics.")
 
@@ -101,7 +108,8 @@ def build_mosaics(images: torch.Tensor, labels: torch.Tensor, grid: int, count: 
         if len(classes) >= cells:
             chosen = classes[torch.randperm(len(classes), generator=generator)[:cells]]
             rows = [draw((labels == label).nonzero()[:, 0], 1)[0] for label in chosen]
-            questions += [(number, int(label), cell) for cell, label in enumerate(chosen)]
+            for cell in sorted((number * asked + place) % cells for place in range(asked)):
+                questions.append((number, int(chosen[cell]), cell))
         else:
             label, cell = classes[number % len(classes)], (number // len(classes)) % cells
             rows = draw((labels != label).nonzero()[:, 0], cells - 1)

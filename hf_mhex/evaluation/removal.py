@@ -23,6 +23,26 @@ Scores = Callable[..., torch.Tensor]
 FILLS = ("zero", "mean", "blur", "impute")
 
 
+class RememberedGame:
+    """A game that puts each question to the network once, for many measures and maps judged on one row.
+
+    Random subsets are the same for every map, and orders of few features often name the same ones. Only for games that
+    answer alike in every batch, and of few features: every answer is kept.
+    """
+
+    def __init__(self, game: Callable[[torch.Tensor], torch.Tensor]):
+        self.game = game
+        self.answers: dict[bytes, float] = {}
+
+    def __call__(self, keep: torch.Tensor) -> torch.Tensor:
+        """Score of the target, [M], float64, for keep [M, N]."""
+        asked = [row.tobytes() for row in keep.bool().numpy()]
+        fresh = {key: place for place, key in enumerate(asked) if key not in self.answers}
+        if fresh:
+            self.answers.update(zip(fresh, self.game(keep[list(fresh.values())]).tolist()))
+        return torch.tensor([self.answers[key] for key in asked], dtype=torch.float64)
+
+
 @dataclass(frozen=True)
 class ImageGame:
     """Pixels of one image [C, H, W], numbered row by row; a map [H, W] is flattened alike.

@@ -59,21 +59,23 @@ def bottom_up(model: nn.Module, stages: int, seed: int = 0) -> Iterator[tuple[fl
 
 
 def parameter_randomisation(
-    method: Method, model: nn.Module, inputs, target, stages: int = 4, seed: int = 0, how: str = "spearman"
+    method: Method, model: nn.Module, inputs, target, stages: int = 4, seed: int = 0, how: str = "spearman", own=None
 ) -> dict[str, list]:
     """MPRT: how like are a method's maps to those of the model with its layers shuffled from the input up?
 
     "shares" [stages + 1] are the shares of shuffled layers (0 to 1), "similarity" the mean correlation with the model's
     own maps at each, "last" that of the full randomisation, row by row. Lower is better: 1 is a map that does not look
     at the model. Maps are compared raw and signed. Source: Adebayo et al., "Sanity Checks for Saliency Maps" (2018).
+    `own` are the model's own maps, where they are known already.
 
     "complexity_rise" is efficient MPRT's: (entropy(full) - entropy(own)) / entropy(own), row by row, which needs no
     likeness of maps (Hedstroem et al. 2024); higher is better, as maps of noise say nothing in particular. 0 where the
     own map has no entropy. Their entropy is of a histogram, ours of |map| (`entropy`).
     """
-    own, shares, means, last, changed = None, [], [], [], None
+    shares, means, last, changed = [], [], [], own
     for share, shuffled in bottom_up(model, stages, seed):
-        changed = method(shuffled, inputs, target)
+        if share or own is None:
+            changed = method(shuffled, inputs, target)
         own = changed if own is None else own
         found = similarity(own, changed, how)
         shares.append(share)
@@ -85,12 +87,13 @@ def parameter_randomisation(
 
 
 def random_logit(
-    method: Method, model: nn.Module, inputs, target, num_labels: int, seed: int = 0, how: str = "spearman"
+    method: Method, model: nn.Module, inputs, target, num_labels: int, seed: int = 0, how: str = "spearman", own=None
 ) -> list[float]:
     """Random logit: correlation of the map of the target with that of another class drawn at random, row by row.
 
     Lower is better; 1 is a map that is blind to the class. With two labels the other one is taken; maps of logit
-    differences then have -1. Source: Sixt et al., "When Explanations Lie" (2020), who measure likeness by SSIM.
+    differences then have -1. Source: Sixt et al., "When Explanations Lie" (2020), who measure likeness by SSIM. `own`
+    are the maps of the target, where they are known already.
 
     Raises ValueError for a model with one label.
     """
@@ -99,7 +102,8 @@ def random_logit(
     target = torch.as_tensor(target).long()
     generator = torch.Generator().manual_seed(seed)
     other = (target + torch.randint(1, num_labels, target.shape, generator=generator)) % num_labels
-    return similarity(method(model, inputs, target), method(model, inputs, other), how).tolist()
+    own = method(model, inputs, target) if own is None else own
+    return similarity(own, method(model, inputs, other), how).tolist()
 
 
 def completeness_error(maps: torch.Tensor, explained: torch.Tensor) -> torch.Tensor:

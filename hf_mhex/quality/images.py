@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from functools import partial
 
@@ -12,7 +13,7 @@ from hf_mhex import evaluation as ev
 from hf_mhex.evaluation.localisation import Mosaics
 from hf_mhex.quality.parts import Images, Sizes, image_scores, logits_of_part, probabilities
 
-GROUPS = ("grid 2x2", "grid 3x3", "rows", "sanity")
+GROUPS = ("grid 2x2", "grid 3x3", "rows")
 CELLS = 7  # sensitivity-n and infidelity remove squares, 7 x 7 of them: single pixels change nothing
 BATCH = 8
 
@@ -32,41 +33,43 @@ class ImageMeasures:
         self.scorers = {"same": model, **(scorers or {})}
         self.networks = [model, *others]
         self.built: dict[int, Mosaics] = {}
+        self.games: dict[int, Callable] = {}
         self.target = logits_of_part(model, part.take(torch.arange(min(sizes.rows, len(part))))).argmax(-1)
+
+    def groups(self, slow: bool) -> tuple[str, ...]:
+        """The groups that a method goes through: a 3 x 3 mosaic costs nine images, too much for slow ones."""
+        return tuple(group for group in GROUPS if not (slow and group == "grid 3x3"))
 
     def measure(self, group: str, call, slow: bool = False) -> dict:
         """Measures by name, each a list of values a row; "mosaic" and "seconds" (a row) where they apply.
 
-        A group is one of GROUPS, or one part ("choice", "removal", "drop", "form").
+        A group is one of GROUPS, or "choice", a part of "rows".
         """
         call = in_batches(call)
         if group.startswith("grid"):
             return self.grid(int(group[-1]), call, slow)
-        if group == "sanity":
-            return self.sanity(call, slow)
         count = min(len(self.target), self.sizes.slow if slow else self.sizes.rows)
         pixels, target = self.part.pixels[:count], self.target[:count]
         start = time.perf_counter()
         maps = call(self.model, pixels, target)
         seconds = (time.perf_counter() - start) / count
-        return getattr(self, group)(pixels, maps, target) | {"seconds": seconds}
-
-    def rows(self, pixels, maps, target) -> dict:
-        """All that is measured on single images."""
         given = (pixels, maps, target)
-        return self.removal(*given) | self.drop(*given) | self.form(*given)
+        if group == "choice":
+            return self.choice(*given)
+        found = self.removal(*given) | self.drop(*given) | self.form(*given) | self.sanity(call, maps, slow)
+        return found | {"seconds": seconds}
 
     def mosaics(self, grid: int) -> Mosaics:
         """Mosaics of images that every network classifies rightly with 0.9, or failing that with 0.5."""
         found = torch.stack([logits_of_part(model, self.part).softmax(-1) for model in self.networks])
         sure = found.amin(0)  # of the least sure network
-        asked = self.sizes.questions
-        classes = len(self.part.labels.unique())
-        count = max(1, asked // grid**2) if classes >= grid**2 else asked
+        asked = self.sizes.questions if grid == 2 else max(1, self.sizes.questions // 2)
+        several = len(self.part.labels.unique()) >= grid**2  # of a mosaic's classes, `grid` are asked for
+        count = max(1, asked // grid) if several else asked
         for least in (0.9, 0.5):
             rows = ((found.argmax(-1) == self.part.labels).all(0) & (sure.amax(-1) >= least)).nonzero()[:, 0]
             try:
-                return ev.build_mosaics(self.part.pixels[rows], self.part.labels[rows], grid, count, self.seed)
+                return ev.build_mosaics(self.part.pixels[rows], self.part.labels[rows], grid, count, self.seed, grid)
             except ValueError:
                 if least == 0.5:
                     raise
@@ -94,20 +97,19 @@ class ImageMeasures:
 
     def removal(self, pixels, maps, target) -> dict:
         """Insertion, deletion, ROAD, and over squares sensitivity-n and infidelity."""
-        found = [self.removal_of_one(*row) for row in zip(pixels, maps, target.tolist())]
+        found = [self.removal_of_one(row, *given) for row, given in enumerate(zip(pixels, maps, target.tolist()))]
         return {name: [row[name] for row in found] for name in found[0]}
 
-    def removal_of_one(self, image, values, target: int) -> dict:
+    def removal_of_one(self, row: int, image, values, target: int) -> dict:
         """The measures by removal of one image."""
-        scores = image_scores(self.model)
-        game = ev.ImageGame(probabilities(scores), image, target, "zero", seed=self.seed)
+        game = ev.ImageGame(probabilities(image_scores(self.model)), image, target, "zero", seed=self.seed)
         flat, steps = values.flatten(), self.sizes.steps
         insertion = ev.insertion_auc(replace(game, fill="blur"), flat, steps, self.seed)
         deletion = ev.deletion_auc(game, flat, steps, self.seed)
         road = ev.remove_and_debias(replace(game, fill="impute"), flat, seed=self.seed)
         squares = square_numbers(*image.shape[-2:])
         terms = torch.zeros(int(squares.max()) + 1, dtype=torch.float64).index_add_(0, squares, flat.double())
-        by_logit = partial(keep_squares, ev.ImageGame(scores, image, target, "zero"), squares)
+        by_logit = self.game_of_squares(row, image, squares, target)
         size = max(1, len(terms) // 10)
         return {
             "insertion": insertion,
@@ -120,17 +122,22 @@ class ImageMeasures:
             "infidelity": ev.infidelity(by_logit, terms, self.sizes.samples, self.seed),
         }
 
+    def game_of_squares(self, row: int, image, squares: torch.Tensor, target: int):
+        """The logit's game over squares; every method is asked about the same random subsets, so it remembers."""
+        if row not in self.games:
+            game = ev.ImageGame(image_scores(self.model), image, target, "zero")
+            self.games[row] = ev.RememberedGame(partial(keep_squares, game, squares))
+        return self.games[row]
+
     def drop(self, pixels, maps, target) -> dict:
         """The paper's measures, scored by each scorer."""
         maps, found = ev.unit_range(maps), {}
         for name, scorer in self.scorers.items():
             scores = probabilities(image_scores(scorer))
-            for title, measure in (
-                ("AVG drop", ev.average_drop),
-                ("SAD", ev.soft_average_drop),
-                ("EAD", ev.effective_average_drop),
-            ):
-                found[f"{title} ({name})"] = measure(scores, pixels, maps, target).tolist()
+            hard = ev.average_drop(scores, pixels, maps, target)
+            found[f"AVG drop ({name})"] = hard.tolist()
+            found[f"SAD ({name})"] = ev.soft_average_drop(scores, pixels, maps, target).tolist()
+            found[f"EAD ({name})"] = (hard * ev.area_weight(ev.marked_area(maps))).tolist()
         return found
 
     def form(self, pixels, maps, target) -> dict:
@@ -138,19 +145,27 @@ class ImageMeasures:
         area = ev.marked_area(ev.unit_range(maps))
         return {"Gini": ev.gini(maps).tolist(), "entropy": ev.entropy(maps).tolist(), "area": area.tolist()}
 
-    def sanity(self, call, slow: bool) -> dict:
-        """Parameter randomisation and random logit."""
-        few, some = (min(count, len(self.target)) for count in (self.sizes.sanity, self.sizes.slow))
-        pixels, target = self.part.pixels, self.target
+    def sanity(self, call, maps, slow: bool) -> dict:
+        """Random logit, of slow methods on as few rows as the parameter randomisation."""
+        some = min(self.sizes.sanity if slow else self.sizes.slow, len(maps))
+        given = (call, self.model, self.part.pixels[:some], self.target[:some])
         labels = logits_of_part(self.model, self.part.take([0])).shape[-1]
-        stages = 1 if slow else 4
-        randomised = ev.parameter_randomisation(call, self.model, pixels[:few], target[:few], stages, self.seed)
+        few = min(self.sizes.sanity, some)
         return {
-            "random logit": ev.random_logit(call, self.model, pixels[:some], target[:some], labels, self.seed),
-            "randomised": randomised["last"],
-            "complexity rise": randomised["complexity_rise"],
-            "randomised by stage": [round(value, 4) for value in randomised["similarity"]],
+            "random logit": ev.random_logit(*given, labels, self.seed, own=maps[:some]),
+            **randomisation(call, self.model, self.part.pixels[:few], self.target[:few], slow, self.seed, maps[:few]),
         }
+
+
+def randomisation(call, model, inputs, target, slow: bool, seed: int, own) -> dict:
+    """The parameter randomisation's columns of a row; slow methods see the network whole and fully shuffled alone."""
+    found = ev.parameter_randomisation(call, model, inputs, target, 1 if slow else 4, seed, own=own)
+    by_stage = [round(value, 4) for value in found["similarity"]]
+    return {
+        "randomised": found["last"],
+        "complexity rise": found["complexity_rise"],
+        "randomised by stage": by_stage,
+    }
 
 
 def in_batches(call):

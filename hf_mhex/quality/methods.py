@@ -20,16 +20,15 @@ def mhex_map(model, inputs, target, **options) -> torch.Tensor:
         given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
     else:
         given = {"pixel_values": inputs}
-    if "first_blocks" in options:
-        count = options.pop("first_blocks")
-        options["blocks"] = None if count is None else list(range(min(count, model.num_blocks)))
+    if "part" in options:
+        options["blocks"] = blocks_of(options.pop("part"), model.num_blocks)
     return model.generate_saliency(**given, target=target, **options).saliency.float()
 
 
 def paper_map(model, inputs, target) -> torch.Tensor:
     """The paper's: the CAMs of all blocks with 0.9 for each block from the last; of the first three for BERT, alike."""
     if isinstance(inputs, dict):
-        return mhex_map(model, inputs, target, mode="cam", decay=1.0, first_blocks=3)
+        return mhex_map(model, inputs, target, mode="cam", decay=1.0, part="first three")
     return mhex_map(model, inputs, target, mode="cam", decay=0.9)
 
 
@@ -42,10 +41,7 @@ def methods_for(family: str, kind: str, several_classes: bool = True) -> list[Me
     """
     found = []
     if kind == "mhex":
-        contrasts = (None, "softmax", "mean") if several_classes else (None,)
-        settings = {"contrast": contrasts, "decay": (None, 0.8, 1.0)}
-        if family == "texts":
-            settings["first_blocks"] = (None, 1, 3)
+        settings = candidates(family, several_classes)
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), Method(PAPER, paper_map)]
     if family == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
@@ -53,12 +49,35 @@ def methods_for(family: str, kind: str, several_classes: bool = True) -> list[Me
     return found + controls_for(family)
 
 
+def candidates(family: str, several_classes: bool) -> tuple[dict, ...]:
+    """The settings of MHEX that the validation part chooses among, the defaults first.
+
+    Each contrast with each weighing of blocks: all as the logits weigh them, all with milder decay or alike, and some
+    alone (the last half or the last of an image network, where maps are of classes; the first one or three of BERT,
+    where a position is still a token).
+    """
+    weighings: list[dict] = [{}, {"decay": 0.8}, {"decay": 1.0}]
+    if family == "images":
+        weighings += [{"part": "last half", "decay": 1.0}, {"part": "last"}]
+    else:
+        weighings += [{"part": "first"}, {"part": "first three", "decay": 1.0}]
+    contrasts = ({}, {"contrast": "softmax"}, {"contrast": "mean"}) if several_classes else ({},)
+    return tuple(contrast | weighing for contrast in contrasts for weighing in weighings)
+
+
+def blocks_of(part: str, count: int) -> list[int]:
+    """The numbers of the blocks that a part of a network's `count` blocks names."""
+    first = {"last half": count // 2, "last": count - 1}.get(part, 0)
+    last = {"first": 1, "first three": min(3, count)}.get(part, count)
+    return list(range(first, last))
+
+
 def controls_for(family: str) -> list[Method]:
     """Maps that know nothing of the network; the blurred copy of MHEX is made where its settings are known."""
     found = [
         Method("constant", lambda model, inputs, target: constant_map(tensor_of(inputs))),
         Method("centred Gaussian", lambda model, inputs, target: centred_gaussian(tensor_of(inputs))),
-        Method("random", lambda model, inputs, target: random_map(tensor_of(inputs))),
+        Method("random", lambda model, inputs, target: random_maps(tensor_of(inputs))),
     ]
     if family == "images":
         found.append(Method("input edges", lambda model, inputs, target: edge_map(inputs)))
@@ -68,6 +87,11 @@ def controls_for(family: str) -> list[Method]:
 def blurred_mhex(options: dict) -> Method:
     """A blurred copy of MHEX with these settings."""
     return Method(BLURRED, lambda model, inputs, target: blurred_copy(mhex_map(model, inputs, target, **options)))
+
+
+def random_maps(inputs: torch.Tensor) -> torch.Tensor:
+    """A random map for each row, drawn from the row itself: the same in every batch, another for every row."""
+    return torch.cat([random_map(row[None], seed=int(row.double().abs().sum())) for row in inputs])
 
 
 def tensor_of(inputs) -> torch.Tensor:

@@ -15,18 +15,19 @@ class Sizes:
     """How many rows each measure gets; slow methods (many passes a row) and the random logit get the first `slow`.
 
     Args:
-        rows: of measures by removal and of the drops. questions: of each Grid Pointing Game. sanity: of the parameter
-            randomisation, which makes each map anew for every stage. chosen: rows of the validation part that settings
-            are chosen on. samples: random subsets of sensitivity-n and infidelity. steps: of insertion and deletion.
+        rows: of measures by removal and of the drops. questions: of the 2 x 2 Grid Pointing Game; the 3 x 3 one gets
+            half, and slow methods are not asked it. sanity: of the parameter randomisation, which makes each map anew
+            for every stage, and of slow methods' random logit. chosen: rows of the validation part that settings are
+            chosen on. samples: random subsets of sensitivity-n and infidelity. steps: of insertion and deletion.
     """
 
     rows: int = 96
-    questions: int = 54
+    questions: int = 72
     sanity: int = 8
     slow: int = 24
-    chosen: int = 32
-    samples: int = 40
-    steps: int = 28
+    chosen: int = 24
+    samples: int = 32
+    steps: int = 14
 
     def __post_init__(self):
         for name, value in asdict(self).items():

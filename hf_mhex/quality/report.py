@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
 from hf_mhex.quality.methods import CONTROLS, MHEX
+from hf_mhex.quality.orders import compare_orders, orders_section
 
 UP, DOWN, NEITHER = "higher", "lower", "neither"
 TABLES = {
@@ -55,8 +56,9 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     The summary holds, by network, method and measure, the mean (of the Grid Pointing Game also median and quartiles)
     with its interval, and the difference of MHEX from the method with its own.
     """
-    summary = summarise([row for row in rows if row["part"] == "test"])
     choices = [row for row in rows if row["part"] == "validation"]
+    tested = [row for row in rows if row["part"] == "test"]
+    summary = summarise(tested)
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
     parts = [f"# {title}", about(rows)]
@@ -65,6 +67,9 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
         parts += [table(name, columns, methods) for name, columns in TABLES.items() if present(columns, methods)]
         if MHEX in methods:
             parts.append(losses(methods))
+        compared = compare_orders(tested, network, lambda name: DIRECTIONS[name] == DOWN)
+        if compared:
+            parts.append(orders_section(compared))
         parts.append(costs(methods))
     if choices:
         parts.append(chosen(choices))
@@ -215,19 +220,25 @@ def costs(methods: dict) -> str:
 
 
 def chosen(choices: list[dict]) -> str:
-    """The settings that were tried on the validation part."""
+    """The settings that were tried on the validation part, a line each, with both halves of what they are chosen by."""
+    halves = [name for name in ("pointing", "removal") if name in choices[0]["tried"][0]]
     lines = [
         "## Settings, chosen on the validation part",
         "",
-        "| network | method | chosen | tried |",
-        "|---|---|---|---|",
+        f"By {' + '.join(halves)} (docs/evaluation.md says what they are); the chosen ones in bold.",
+        "",
+        f"| network | method | settings | {' | '.join(halves)} | sum |",
+        "|---" * (4 + len(halves)) + "|",
     ]
     for row in choices:
-        tried = "; ".join(f"{written(found['settings'])}: {found['score']:.3f}" for found in row["tried"])
-        lines.append(f"| {row['network']} | {row['method']} | {written(row['chosen'])} | {tried} |")
+        for found in row["tried"]:
+            mark = "**" if found["settings"] == row["chosen"] else ""
+            cells = [f"{found[name]:.3f}" for name in halves] + [f"{mark}{found['score']:.3f}{mark}"]
+            settings = f"{mark}{written(found['settings'])}{mark}"
+            lines.append(f"| {row['network']} | {row['method']} | {settings} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
 
 def written(settings: dict) -> str:
     """Settings in words."""
-    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "none"
+    return ", ".join(f"{key} {value}" for key, value in settings.items()) or "defaults"

@@ -6,8 +6,10 @@ import itertools
 import json
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
+from statistics import fmean
 
 import torch
 
@@ -20,8 +22,6 @@ from hf_mhex.quality.parts import Images, Sizes, Texts
 
 class Journal:
     """JSON lines in a file, found again by what they are about. A line cut short by a kill is left out and redone."""
-
-    ABOUT = ("part", "network", "method", "group", "settings")
 
     def __init__(self, path: Path):
         self.path = path
@@ -56,11 +56,13 @@ def explain_quality(
     seed: int = 0,
     command: str = "",
     say: Callable[[str], None] = print,
+    on: str | None = None,
 ) -> list[dict]:
-    """Put every method through every measure and return the rows, which `output`/rows.jsonl holds.
+    """Put every method through every measure and return the rows, which `output`/rows-NETWORK.jsonl hold.
 
     Args:
         networks: "mhex", and "plain" where there is one; in eval mode. Each scores the other's paper measures.
+        on: explain this network alone. Each network has a file of its own, so two processes may run side by side.
         validation, test: rows of one family. Settings are chosen on the first, tables made from the second alone.
         only: names of methods, for a smaller table; controls and MHEX are always there.
         command: what the rows say they were made by.
@@ -68,43 +70,47 @@ def explain_quality(
     Rows that are there already are not made again; delete the file to start over. Raises ValueError for rows that were
     made with other sizes or another seed.
     """
+    if on is not None and on not in networks:
+        raise ValueError(f"on must be one of {', '.join(networks)}; got {on!r}.")
     sizes = sizes or Sizes()
-    journal = Journal(output / "rows.jsonl")
     made_with = {"sizes": vars(sizes), "seed": seed}
-    for row in journal.rows:
+    journals = {kind: Journal(output / f"rows-{kind}.jsonl") for kind in networks}
+    for row in itertools.chain(*(journal.rows for journal in journals.values())):
         if {name: row.get(name) for name in made_with} != made_with:
             raise ValueError(f"output={str(output)!r} holds rows of other sizes or another seed; name another folder.")
     common = made_with | {"command": command, "environment": environment()}
-    family = "images" if isinstance(test, Images) else "texts"
-    torch.manual_seed(seed)
-    for kind, model in networks.items():
-        others = {name: other for name, other in networks.items() if name != kind}
-        make = partial(images.ImageMeasures if family == "images" else texts.TextMeasures, model)
-        small = Sizes(
-            **{**vars(sizes), "rows": sizes.chosen, "questions": sizes.chosen, "slow": max(1, sizes.slow // 4)}
-        )
-        groups = images.GROUPS if family == "images" else texts.GROUPS
-        on_validation, on_test = (
-            make(validation, small, seed=seed),
-            make(
-                test, sizes, {f"{name} network": other for name, other in others.items()}, list(others.values()), seed
-            ),
-        )
-        for method in listed(family, kind, only, journal):
-            settings = choose(journal, on_validation, method, kind, common, say)
-            for group in groups:
-                about = {"part": "test", "network": kind, "method": method.name, "group": group}
-                if journal.find(**about) is None:
-                    say(f"{kind}: {method.name}, {group}")
-                    start = time.perf_counter()
-                    found = on_test.measure(group, partial(method.call, **settings), method.slow)
-                    took = round(time.perf_counter() - start, 2)
-                    extra = {"source": method.source, "slow": method.slow, "settings": settings, "took": took}
-                    journal.add(about | extra | {"values": rounded(found)} | common)
-    return journal.rows
+    classes = len(test.labels.unique())
+    small = replace(sizes, rows=sizes.chosen, questions=sizes.chosen, slow=max(1, sizes.slow // 4))
+    for kind in networks if on is None else [on]:
+        others = {f"{name} network": other for name, other in networks.items() if name != kind}
+        make = partial(images.ImageMeasures if isinstance(test, Images) else texts.TextMeasures, networks[kind])
+        measures = {
+            "validation": make(validation, small, seed=seed),
+            "test": make(test, sizes, others, list(others.values()), seed),
+        }
+        methods = listed("images" if isinstance(test, Images) else "texts", kind, only, journals[kind], classes > 1)
+        for method in methods:
+            measure_method(journals[kind], measures, method, kind, common, say)
+    return [row for journal in journals.values() for row in journal.rows]
 
 
-def listed(family: str, kind: str, only: list[str] | None, journal: Journal):
+def measure_method(journal: Journal, measures: dict, method: Method, kind: str, common: dict, say) -> None:
+    """Choose a method's settings and add its rows, all that are not there."""
+    settings = choose(journal, measures["validation"], method, kind, common, say)
+    for group in measures["test"].groups(method.slow):
+        about = {"part": "test", "network": kind, "method": method.name, "group": group}
+        if journal.find(**about) is not None:
+            continue
+        say(f"{kind}: {method.name}, {group}")
+        torch.manual_seed(common["seed"])
+        start = time.perf_counter()
+        found = measures["test"].measure(group, partial(method.call, **settings), method.slow)
+        took = round(time.perf_counter() - start, 2)
+        extra = {"source": method.source, "slow": method.slow, "settings": settings, "took": took}
+        journal.add(about | extra | {"values": rounded(found)} | common)
+
+
+def listed(family: str, kind: str, only: list[str] | None, journal: Journal, several_classes: bool = True):
     """The methods in order; the blurred copy of MHEX last, with the settings that MHEX got by then.
 
     Raises ValueError for a name in `only` that no method has.
@@ -113,7 +119,7 @@ def listed(family: str, kind: str, only: list[str] | None, journal: Journal):
     unknown = sorted(set(only or []) - known)
     if unknown:
         raise ValueError(f"only must name methods among {', '.join(sorted(known))}; got {', '.join(unknown)}.")
-    for method in methods_for(family, kind):
+    for method in methods_for(family, kind, several_classes):
         always = method.name in CONTROLS or method.name.startswith(MHEX)
         if only is None or always or method.name in only:
             yield method
@@ -125,8 +131,9 @@ def listed(family: str, kind: str, only: list[str] | None, journal: Journal):
 def choose(journal: Journal, measures, method: Method, kind: str, common: dict, say) -> dict:
     """The settings of a method that do best on the validation part: {} where there is nothing to choose.
 
-    Images: mean positive share in the 2 x 2 grid plus insertion - deletion. Texts: comprehensiveness - sufficiency by
-    [MASK]. The first of equals, which is the default.
+    One criterion for every method. Images: mean positive share in the 2 x 2 grid ("pointing") plus insertion - deletion
+    ("removal"), so that neither localisation nor faithfulness is bought with the other. Texts: comprehensiveness -
+    sufficiency by [MASK] ("removal"). The first of equals, which is the default.
     """
     if not method.settings:
         return {}
@@ -135,31 +142,26 @@ def choose(journal: Journal, measures, method: Method, kind: str, common: dict, 
     if row is None:
         say(f"{kind}: settings of {method.name}")
         tried = []
-        for values in itertools.product(*method.settings.values()):
-            settings = dict(zip(method.settings, values))
-            tried.append({"settings": settings, "score": criterion(measures, partial(method.call, **settings), method)})
+        for settings in method.settings:
+            halves = criterion(measures, partial(method.call, **settings), method)
+            tried.append({"settings": settings, **halves, "score": round(sum(halves.values()), 4)})
         best = max(tried, key=lambda found: found["score"])
         row = about | {"chosen": best["settings"], "tried": tried} | common
         journal.add(row)
     return row["chosen"]
 
 
-def criterion(measures, call: Callable, method: Method) -> float:
-    """What settings are chosen by; see `choose`."""
-
-    def mean(values: list[float]) -> float:
-        return sum(values) / len(values)
-
-    found = measures.measure("choice", call, method.slow)
-    score = mean(found["choice"])
+def criterion(measures, call: Callable, method: Method) -> dict[str, float]:
+    """What settings are chosen by, half by half; see `choose`."""
+    found = {"removal": fmean(measures.measure("choice", call, method.slow)["choice"])}
     if isinstance(measures, images.ImageMeasures):
-        score += mean(measures.measure("grid 2x2", call, method.slow)["grid pointing 2x2"])
-    return round(score, 5)
+        found["pointing"] = fmean(measures.measure("grid 2x2", call, method.slow)["grid pointing 2x2"])
+    return {name: round(value, 4) for name, value in found.items()}
 
 
 def rounded(found: dict) -> dict:
-    """Values with five decimals, which is far below what the rows' number resolves."""
+    """Values with four decimals (seconds with five), which is far below what the rows' number resolves."""
     return {
-        name: [round(value, 5) for value in values] if isinstance(values, list) else round(values, 5)
+        name: [round(value, 4) for value in values] if isinstance(values, list) else round(values, 5)
         for name, values in found.items()
     }

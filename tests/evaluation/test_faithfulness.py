@@ -6,6 +6,7 @@ import torch.nn.functional as F
 
 from hf_mhex.evaluation import (
     ImageGame,
+    RememberedGame,
     TextGame,
     comprehensiveness,
     deletion_auc,
@@ -139,6 +140,23 @@ def test_road_fills_in_what_can_be_told_from_the_rest():
     found = remove_and_debias(ImageGame(pixel_score, square, 1, "impute"), square.flatten(), shares=[16 / 256])
     assert found["morf"] == pytest.approx(0.0, abs=0.01) and found["lerf"] == pytest.approx(16 / 256, abs=0.01)
     assert found["combined"] > 0
+
+
+def test_a_remembered_game_asks_once_and_answers_alike():
+    asked = []
+
+    def game(keep):
+        asked.append(len(keep))
+        return additive(keep)
+
+    remembered = RememberedGame(game)
+    assert deletion_auc(remembered, WEIGHTS, 10) == pytest.approx(deletion_auc(additive, WEIGHTS, 10))
+    assert infidelity(remembered, WEIGHTS) == pytest.approx(infidelity(additive, WEIGHTS))
+    before = sum(asked)
+    assert infidelity(remembered, torch.ones(10)) == pytest.approx(infidelity(additive, torch.ones(10)))
+    assert sum(asked) == before  # the random subsets are the same for every map
+    twice = torch.tensor([[True] * 10, [False] * 9 + [True], [True] * 10, [False] * 9 + [True]])
+    assert torch.equal(RememberedGame(game)(twice), additive(twice)) and asked[-1] == 2
 
 
 CLS, SEP, PAD, MASK = 1, 2, 0, 9

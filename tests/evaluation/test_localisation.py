@@ -90,6 +90,19 @@ def test_mosaics_hold_the_asked_class_in_one_cell_only(classes, grid):
         assert len(found.cell.unique()) > 1 and len(found.target.unique()) > 1
 
 
+@pytest.mark.parametrize(("grid", "asked"), [(2, 1), (2, 2), (3, 3)])
+def test_asked_cells_go_round(grid, asked):
+    labels = torch.arange(60) % 10
+    found = build_mosaics(numbered_images(labels), labels, grid, 2 * grid**2, asked=asked)
+    assert torch.bincount(found.mosaic).tolist() == [asked] * 2 * grid**2
+    assert torch.bincount(found.cell).tolist() == [2 * asked] * grid**2  # no cell is asked more often than another
+    for mosaic, target, cell in zip(found.mosaic, found.target, found.cell):
+        rows = found.images[mosaic, 0, ::2, ::3].flatten().long() - 1
+        assert (labels[rows] == target).nonzero()[:, 0].tolist() == [int(cell)]
+    with pytest.raises(ValueError, match="asked"):
+        build_mosaics(numbered_images(labels), labels, grid, 1, asked=grid**2 + 1)
+
+
 def test_too_few_images_are_refused():
     labels = torch.zeros(9, dtype=torch.long)
     with pytest.raises(ValueError, match="too few"):

@@ -1,5 +1,6 @@
 """Does the comparison choose on validation rows, measure on test rows, go on after a stop, and tell who loses?"""
 
+import copy
 import json
 
 import pytest
@@ -9,6 +10,7 @@ from PIL import Image
 from hf_mhex.baselines import Method
 from hf_mhex.quality import Images, Sizes, Texts, explain_quality, write_report
 from hf_mhex.quality.images import ImageMeasures
+from hf_mhex.quality.index import write_index
 from hf_mhex.quality.loading import image_part, shuffled, text_part
 from hf_mhex.quality.methods import CONTROLS, mhex_map
 from hf_mhex.quality.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
@@ -63,7 +65,7 @@ def found(network, tmp_path_factory):
 
 def test_every_row_says_what_made_it(found):
     rows, output, _ = found
-    lines = [json.loads(line) for line in (output / "rows.jsonl").read_text().splitlines()]
+    lines = [json.loads(line) for line in (output / "rows-mhex.jsonl").read_text().splitlines()]
     assert lines == json.loads(json.dumps(rows))
     for row in rows:
         assert (
@@ -77,7 +79,11 @@ def test_settings_are_chosen_on_the_validation_part_alone(found):
     rows = found[0]
     (choice,) = [row for row in rows if row["part"] == "validation" and row["method"] == "MHEX"]
     best = max(choice["tried"], key=lambda tried: tried["score"])
-    assert choice["chosen"] == best["settings"] and len(choice["tried"]) == 9
+    assert choice["chosen"] == best["settings"] and len(choice["tried"]) == 15
+    parts = [found["settings"].get("part") for found in choice["tried"]]
+    assert parts[0] is None and {"last half", "last"} <= set(parts)
+    for tried in choice["tried"]:
+        assert tried["score"] == pytest.approx(tried["pointing"] + tried["removal"], abs=1e-4)
     for row in rows:
         if row["part"] == "test" and row["method"] == "MHEX":
             assert row["settings"] == choice["chosen"]
@@ -88,14 +94,14 @@ def test_controls_give_their_known_answers(found):
     assert by["constant", "grid 2x2"]["grid pointing 2x2"] == pytest.approx([0.25] * 4)
     assert by["constant", "rows"]["ROAD combined"] == [0] * 5
     for blind in ("constant", "centred Gaussian", "random", "input edges"):
-        assert by[blind, "sanity"]["random logit"] == [1] * 2 and by[blind, "sanity"]["randomised"] == [1] * 2
-    assert by["MHEX", "sanity"]["random logit"] != [1] * 2
+        assert by[blind, "rows"]["random logit"] == [1] * 2 and by[blind, "rows"]["randomised"] == [1] * 2
+    assert by["MHEX", "rows"]["random logit"] != [1] * 2
 
 
 def test_a_stopped_run_goes_on_and_makes_nothing_twice(found, network, tmp_path, monkeypatch):
     rows, output, parts = found
-    lines = (output / "rows.jsonl").read_text().splitlines()
-    (tmp_path / "rows.jsonl").write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:40])  # killed while writing
+    lines = (output / "rows-mhex.jsonl").read_text().splitlines()
+    (tmp_path / "rows-mhex.jsonl").write_text("\n".join(lines[:-2]) + "\n" + lines[-2][:40])  # killed while writing
     measured = []
     original = ImageMeasures.measure
 
@@ -110,6 +116,19 @@ def test_a_stopped_run_goes_on_and_makes_nothing_twice(found, network, tmp_path,
     assert len(measured) == 2
     timeless = [{**row, "took": 0, "values": {**row.get("values", {}), "seconds": 0}} for row in again]
     assert timeless == [{**row, "took": 0, "values": {**row.get("values", {}), "seconds": 0}} for row in rows]
+
+
+def test_networks_are_measured_apart_and_add_up_to_the_same_rows(network, tmp_path):
+    plain = copy.deepcopy(network)
+    given = ({"mhex": network, "plain": plain}, *image_parts(network))
+    rest = {"sizes": SIZES, "only": ["saliency"], "say": lambda _: None}
+    first = explain_quality(*given, tmp_path, **rest, on="plain")
+    assert {row["network"] for row in first} == {"plain"} and not (tmp_path / "rows-mhex.jsonl").exists()
+    both = explain_quality(*given, tmp_path, **rest)
+    assert [row for row in both if row["network"] == "plain"] == first
+    assert both == explain_quality(*given, tmp_path, **rest, on="mhex")
+    with pytest.raises(ValueError, match="on must be one of mhex, plain"):
+        explain_quality(*given, tmp_path, **rest, on="other")
 
 
 def test_rows_of_other_sizes_are_refused(found, network):
@@ -148,6 +167,21 @@ def test_tables_plots_and_maps_are_written(found, network, tmp_path):
     assert Image.open(page).width > 300
 
 
+def test_an_index_tells_how_mhex_stands_in_each_set(found, tmp_path):
+    rows, _, _ = found
+    for name in ("one", "two"):
+        write_report(rows, tmp_path / name, name)
+    text = write_index(tmp_path).read_text()
+    summary = json.loads((tmp_path / "two" / "summary.json").read_text())["mhex"]
+    best = summary["input x gradient"]["measures"]["grid pointing 2x2"]["mean"]  # the only other method
+    assert "## one" in text and "[tables](two/tables.md)" in text and "measures-mhex" not in text
+    line = next(line for line in text.splitlines() if "grid pointing 2x2" in line)
+    assert f"| input x gradient: {best:.3f}" in line
+    assert line.rstrip("| ").endswith("0.25")
+    with pytest.raises(ValueError, match="summary.json"):
+        write_index(tmp_path / "one")
+
+
 def test_the_report_names_a_method_that_is_surely_better(tmp_path):
     common = {"part": "test", "network": "mhex", "group": "rows", "source": "ours", "slow": False, "settings": {}}
     common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {}}
@@ -164,11 +198,43 @@ def test_the_report_names_a_method_that_is_surely_better(tmp_path):
     assert "- **infidelity**: random (by 0.050 over 6 rows, a control)." in text
 
 
-def test_texts_go_through_the_whole_table(tmp_path):
-    model = lively_bert(torch.float32, num_labels=3)
-    parts = text_parts()
-    rows = explain_quality({"mhex": model}, *parts, tmp_path, SIZES, ["saliency", "LIME"], say=lambda _: None)
-    summary = write_report(rows, tmp_path, "texts")["mhex"]
+def test_the_report_says_whether_published_orders_show(tmp_path):
+    common = {"part": "test", "network": "plain", "group": "rows", "source": "ours", "slow": False, "settings": {}}
+    common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {}}
+    low, high = [0.1, 0.2, 0.15, 0.1, 0.2, 0.1], [0.5, 0.7, 0.6, 0.5, 0.6, 0.5]
+    rows = [
+        common | {"method": "Score-CAM", "values": {"insertion": high, "deletion": high[:5]}},
+        common | {"method": "Grad-CAM", "values": {"insertion": low, "deletion": low}},
+        common | {"method": "LIME", "values": {"insertion": high[:2]}},
+        common | {"method": "occlusion", "values": {"insertion": low[:2]}},
+    ]
+    write_report(rows, tmp_path, "t")
+    lines = (tmp_path / "tables.md").read_text().split("Do published orders show here?")[1].splitlines()
+    cells = [line.split(" | ") for line in lines if line.startswith("|") and " above " in line]
+    by = {f"{line[0].strip('| ')}: {line[1][:4]}": " | ".join(line) for line in cells}
+    assert "| shows |" in by["insertion: Scor"] and "Score-CAM - Grad-CAM +0." in by["insertion: Scor"]
+    assert "| reversed |" in by["deletion: Scor"]  # lower is better there
+    assert "| not sure |" in by["insertion: LIME"]  # two rows say nothing
+    assert len(by) == 3  # orders of methods that were not measured are left out
+
+
+def test_controls_of_texts_give_their_known_answers(texts):
+    by = {row["method"]: row["values"] for row in texts[0] if row["part"] == "test"}
+    for blind in ("constant", "centred Gaussian", "random", "attention rollout"):
+        assert by[blind]["random logit"] == pytest.approx([1] * SIZES.slow)
+    assert by["saliency"]["comprehensiveness (mask)"] != by["random"]["comprehensiveness (mask)"]
+
+
+@pytest.fixture(scope="module")
+def texts(tmp_path_factory):
+    """The rows of a small comparison on texts, the folder, and the network with its parts."""
+    output, model, parts = tmp_path_factory.mktemp("texts"), lively_bert(torch.float32, num_labels=3), text_parts()
+    methods = ["saliency", "LIME", "attention rollout"]
+    return explain_quality({"mhex": model}, *parts, output, SIZES, methods, say=lambda _: None), output, model, parts
+
+
+def test_texts_go_through_the_whole_table(texts, tmp_path):
+    summary = write_report(texts[0], tmp_path, "texts")["mhex"]
     assert set(summary["LIME"]["measures"]) & set(TABLES["Faithfulness"]) and "input edges" not in summary
     assert summary["LIME"]["measures"]["comprehensiveness (mask)"]["rows"] == SIZES.slow
     assert summary["constant"]["measures"]["random logit"]["mean"] == 1
@@ -177,7 +243,7 @@ def test_texts_go_through_the_whole_table(tmp_path):
 def test_a_plain_twin_scores_the_papers_measures(network):
     plain = torch.nn.Sequential(torch.nn.AdaptiveAvgPool2d(1), torch.nn.Flatten(), torch.nn.Linear(3, 3)).eval()
     measures = ImageMeasures(network, image_parts(network)[1], SIZES, {"plain network": plain})
-    found = measures.measure("drop", mhex_map)
+    found = measures.measure("rows", mhex_map)
     assert found["AVG drop (plain network)"] != found["AVG drop (same)"] and len(found["EAD (plain network)"]) == 5
 
 

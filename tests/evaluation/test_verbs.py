@@ -1,4 +1,4 @@
-"""Do `mhex benchmark explanations`, `mhex channels` and `mhex collaboration` run on saved models and real rows?"""
+"""Do `benchmark explanations`, `explain --channels` and `collaboration` run on saved models and real rows?"""
 
 import json
 
@@ -40,28 +40,15 @@ def mhex(*arguments):
 
 @pytest.mark.parametrize(("kind", "data"), [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")])
 def test_channels_and_collaboration(models, kind, data, tmp_path):
-    found = mhex(
-        "channels", models / kind, data, "--rows", 16, "--top", 2, "--examples", 2, "--output", tmp_path, "--json"
-    )
+    found = mhex("explain", models / kind, data, "--channels", "--rows", 16, "--output", tmp_path, "--json")
     report = json.loads(found.stdout)
-    assert report == json.loads((tmp_path / "report.json").read_text())
+    assert report == json.loads((tmp_path / "channels.json").read_text())
     assert sum(entry["rows"] for entry in report) == 16
     assert list(tmp_path.glob("channels*.png" if kind == "image" else "channels.html"))
-    mhex(
-        "channels",
-        models / kind,
-        data,
-        "--rows",
-        8,
-        "--top",
-        1,
-        "--examples",
-        0,
-        "--contrast",
-        "none",
-        "--output",
-        tmp_path,
-    )
+    shown = mhex("explain", models / kind, data, "--channels", "--rows", 8, "--output", tmp_path).stdout
+    assert "by block" in shown and "channels.json" in shown
+    with pytest.raises(ValueError, match="--decay does not apply"):
+        mhex("explain", models / kind, data, "--channels", "--decay", 0.5)
     found = mhex("collaboration", models / kind, data, "--rows", 8, "--json")
     assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
 
@@ -78,10 +65,11 @@ def test_a_benchmark_from_a_recipe(models, tmp_path):
     arguments = ["benchmark", "explanations", "sample_product_reviews", models / "text", "--output", tmp_path]
     arguments += ["--rows", 2, "--slow", 1, "--only", "saliency,attention rollout"]
     mhex(*arguments)
-    rows = (tmp_path / "rows.jsonl").read_text()
+    rows = (tmp_path / "rows-mhex.jsonl").read_text()
     mhex(*arguments)
-    assert (tmp_path / "rows.jsonl").read_text() == rows
+    assert (tmp_path / "rows-mhex.jsonl").read_text() == rows
     assert "attention rollout" in (tmp_path / "tables.md").read_text() and (tmp_path / "maps-mhex.html").exists()
+    assert "| block | cosine" in (tmp_path / "analyses.md").read_text()
 
 
 def test_a_plain_twin_is_loaded_beside_the_model(models, tmp_path):
