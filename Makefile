@@ -5,9 +5,10 @@ OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 
 RECIPE ?= sample_fashion_mnist
 SET ?=
+RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: benchmark demo test test-slow test-extras test-hub test-app test-common architectures lint format
+.PHONY: benchmark cards demo pictures test test-slow test-extras test-hub test-app test-common architectures lint format
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -46,6 +47,20 @@ test-common: .venv/.installed
 
 architectures: .venv/.installed
 	$(OFFLINE) $(BIN)/python -m hf_mhex.architectures docs/architectures
+
+# All that is shown of the demo's models, made anew: README table, docs/demo.*, model_cards/ and the pictures of the app.
+cards: demo
+	command -v chromium || (apt-get update && apt-get install --yes chromium)
+	$(BIN)/python -m pip install --quiet --editable '.[app,browser]'
+	$(MAKE) pictures
+
+pictures:
+	$(BIN)/python -m hf_mhex.training.readme outputs/demo
+	for model in mhex-resnet-fashion-mnist mhex-bert-product-reviews; do \
+		$(OFFLINE) $(BIN)/mhex card outputs/demo/$$model hf-mhex/$$model --revision $(RELEASE) \
+			--output model_cards/$$model || exit 1; \
+	done
+	$(OFFLINE) $(BIN)/python tests/hub/screenshot.py outputs/demo docs
 
 # make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"; the two networks are measured side by
 # side, one thread each, and what is there already (models, rows) is not made again.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import struct
 from math import prod
 from os import PathLike
@@ -16,6 +17,7 @@ if not SHIPPED.is_dir():  # in the checkout
 TEMPLATE = "card.md.jinja"
 EXAMPLES = {"mhex_bert": '"The camera is great, but the battery is poor."', "mhex_resnet": '"picture.png"'}
 MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
+SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
 ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
     "license": "apache-2.0",
     "intended_use": "Whatever its training data resemble.",
@@ -62,7 +64,8 @@ def render_card(
         about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
             language, intended_use, limits, training, picture_text.
         record: one model's row of a results file (test_rows, accuracy, majority_class, completeness_error,
-            map_share_of_time, and where they are known explanation, seed and commit); None leaves the results out.
+            map_share_of_time, and where they are known explanation (of `hf_mhex.quality.summarise_quality`), recipe,
+            seed, command, commit and environment); None leaves the results out.
         revision: what the snippet pins, a tag or a commit.
         picture: path in the repository of a picture made from the model's own predictions.
     """
@@ -76,9 +79,14 @@ def render_card(
             "dataset_name": about["dataset_name"],
             "dataset_split": "test",
         }
+        figures = {"Accuracy": ("accuracy", record["accuracy"])}
+        figures["Completeness error of the maps, largest"] = ("completeness_error", record["completeness_error"])
+        for row in record.get("explanation", ()):
+            kind = re.sub(r"[^a-z0-9]+", "_", row["measure"].lower()).strip("_")
+            figures[row["measure"][0].upper() + row["measure"][1:]] = (kind, row["map"]["estimate"])
         results = [
-            EvalResult(**shared, metric_type=metric, metric_name=title, metric_value=record[metric])
-            for metric, title in (("accuracy", "Accuracy"), ("completeness_error", "Completeness error of the maps"))
+            EvalResult(**shared, metric_type=kind, metric_name=title, metric_value=value)
+            for title, (kind, value) in figures.items()
         ]
     data = ModelCardData(
         license=about["license"],
@@ -125,7 +133,7 @@ def record_of_folder(folder: Path) -> dict | None:
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if not isinstance(found, dict):
             continue
-        shared = {key: found[key] for key in ("seed", "commit") if key in found}
+        shared = {key: found[key] for key in SHARED if key in found}
         rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
         record = {**shared, **rows[0]} if rows else found
         if set(MEASURED) <= record.keys():

@@ -84,31 +84,29 @@ def block_strip(
     return _figure(_picture(image), [("image", None), *zip(captions, maps)], title, alpha, size, columns)
 
 
-def words_html(entries: Iterable[tuple[ExplainedText, str, float]], *, title: str = "Words and decision") -> str:
+def words_html(entries: Iterable[tuple[ExplainedText, str, float]], *, title: str | None = "Words and decision") -> str:
     """A page of its own (no script, nothing loaded) with coloured words, readable in light and dark mode.
 
     Args:
         entries: for each text the explained text, a heading such as the predicted label with its score, and the
             explained logit (`MHEXSaliency.explained`), which words and special tokens together should reach.
-        title: title of the page.
+        title: title of the page; None leaves out title and legend.
 
     Each text has its own scale, centred at 0. Hovering over a word shows its score. Everything is escaped.
     """
     articles = "\n".join(_article(*entry) for entry in entries)
+    head = f"<h1>{html.escape(title)}</h1>\n{_LEGEND}\n" if title else ""
     return f"""<!doctype html>
 <html lang="en">
 <head>
 <meta charset="utf-8">
 <meta name="viewport" content="width=device-width, initial-scale=1">
 <meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{html.escape(title)}</title>
+<title>{html.escape(title or "Words")}</title>
 <style>{_STYLE}</style>
 </head>
 <body>
-<h1>{html.escape(title)}</h1>
-<p>Red words speak for the explained label, blue words against it; the deeper, the more. A word's score is the sum of
-its pieces' scores. <span class="unread">Struck out</span>: not read by the model.</p>
-{articles}
+{head}{articles}
 </body>
 </html>
 """
@@ -173,6 +171,8 @@ def _article(explained: ExplainedText, heading: str, logit: float) -> str:
 </article>"""
 
 
+_LEGEND = """<p>Red words speak for the explained label, blue words against it; the deeper, the more. A word's score is
+the sum of its pieces' scores. <span class="unread">Struck out</span>: not read by the model.</p>"""
 _STYLE = f"""
 :root {{ color-scheme: light dark; --page: #fff; --ink: #1a1a1a; --pale: #666; }}
 @media (prefers-color-scheme: dark) {{ :root {{ --page: #161616; --ink: #f0f0f0; --pale: #a0a0a0; }} }}

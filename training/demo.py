@@ -29,8 +29,11 @@ from transformers import (
 )
 
 from hf_mhex.conversion import from_bert, from_timm
-from hf_mhex.environment import environment
+from hf_mhex.environment import environment, source_commit
+from hf_mhex.loading import load
 from hf_mhex.processors import image_processor_for, restore_image
+from hf_mhex.quality.loading import image_part, shuffled, text_part
+from hf_mhex.quality.summary import summarise_quality
 from hf_mhex.samples import load_sample
 from hf_mhex.visualize import block_strip, overlay, words_html
 from hf_mhex.words import explain_words
@@ -39,6 +42,10 @@ SEED = 0
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 STRANGER = Path(__file__).with_name("stranger.py")
 SHOWN = 8  # images and texts in the pictures
+RECIPE = (  # what the results say of a training
+    "num_train_epochs", "per_device_train_batch_size", "learning_rate", "lr_scheduler_type", "warmup_steps",
+    "weight_decay", "optim", "seed",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -75,8 +82,8 @@ def label_names(data: DatasetDict) -> dict[int, str]:
     return dict(enumerate(data["train"].features["label"].names))
 
 
-def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> None:
-    """Fine-tune with transformers' Trainer and save the model, with its code, into `folder`."""
+def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> dict:
+    """Fine-tune with transformers' Trainer and save the model, with its code, into `folder`; the recipe as numbers."""
     trainer = Trainer(
         model=model,
         args=TrainingArguments(
@@ -98,9 +105,11 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
     )
     trainer.train()
     model.save_pretrained(folder)
+    used = trainer.args.to_dict()
+    return {"train_rows": len(rows)} | {name: used[name] for name in RECIPE}
 
 
-def train_images(folder: Path) -> None:
+def train_images(folder: Path) -> dict:
     """A small ResNet of six blocks at 56 pixels, whose last maps keep 7 x 7 cells, from scratch on Fashion-MNIST."""
     set_seed(SEED)
     data = load_sample(IMAGES.sample)
@@ -115,10 +124,10 @@ def train_images(folder: Path) -> None:
         pixels[mirrored] = pixels[mirrored].flip(-1)
         return {"pixel_values": pixels, "labels": torch.tensor([row["label"] for row in rows])}
 
-    fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=14)
+    return fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=14)
 
 
-def train_texts(folder: Path) -> None:
+def train_texts(folder: Path) -> dict:
     """MiniLM, converted to MHEX-BERT, on the product reviews."""
     set_seed(SEED)
     data = load_sample(TEXTS.sample)
@@ -130,7 +139,8 @@ def train_texts(folder: Path) -> None:
     rows = data["train"].map(lambda batch: tokenizer(batch["text"], truncation=True), batched=True)
     collate = DataCollatorWithPadding(tokenizer)
     rows = rows.remove_columns(["text", "score"])
-    fit(model, rows, collate, folder, learning_rate=1e-4, num_train_epochs=2, train_sampling_strategy="group_by_length")
+    by_length = {"train_sampling_strategy": "group_by_length"}
+    return fit(model, rows, collate, folder, learning_rate=1e-4, num_train_epochs=2, **by_length)
 
 
 def ask_stranger(part: Part, folder: Path, answers: Path) -> tuple[dict, dict]:
@@ -157,6 +167,17 @@ def measure(part: Part, record: dict, tensors: dict) -> dict:
         "completeness_error": error.max().item(),
         "map_share_of_time": max(0.0, 1 - 1 / record["time_ratio"]),
     }
+
+
+def judge(part: Part, folder: Path) -> list[dict]:
+    """How good the maps are on test rows: the few measures that the model's card shows."""
+    data = load_sample(part.sample)["test"]
+    data = data.select(shuffled(len(data), SEED))
+    model, processor = load(folder)
+    if part is IMAGES:
+        return summarise_quality(model, image_part(data["image"], data["label"], processor), seed=SEED)
+    rows = text_part(data["text"], data["label"], processor, processor.model_max_length)
+    return summarise_quality(model, rows, seed=SEED)
 
 
 def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
@@ -222,11 +243,12 @@ def run(output: Path) -> dict:
     for part, train, draw in ((IMAGES, train_images, draw_images), (TEXTS, train_texts, draw_texts)):
         folder = output / part.folder
         print(f"Training {part.folder} ...", flush=True)
-        train(folder)
+        recipe = train(folder)
         print(f"Loading {part.folder} in a fresh process without hf_mhex ...", flush=True)
         record, tensors = ask_stranger(part, folder, output / "answers" / part.folder)
-        rows.append(measure(part, record, tensors))
+        rows.append(measure(part, record, tensors) | {"explanation": judge(part, folder), "recipe": recipe})
         pictures += draw(folder, record, tensors, output)
-    result = {"seed": SEED, "seconds": time.perf_counter() - started, "models": rows, "environment": environment()}
+    result = {"command": "mhex demo", "seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
+    result |= {"environment": environment(), "commit": source_commit()}
     (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return result | {"pictures": [str(path) for path in pictures]}

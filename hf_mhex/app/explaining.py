@@ -12,10 +12,15 @@ from hf_mhex.visualize import block_strip, overlay, words_html
 from hf_mhex.words import explain_words
 
 PREDICTED, NO_CONTRAST = "the predicted one", "nothing"
-CONTRASTS = [NO_CONTRAST, "mean", "runner_up", "softmax"]
+CONTRASTS = [  # what the page says, and what it means
+    ("nothing", NO_CONTRAST),
+    ("the runner-up", "runner_up"),
+    ("the others alike", "mean"),
+    ("the others by score", "softmax"),
+]
 
 
-def options_of(model, target: str, blocks: list[int], contrast: str) -> dict:
+def options_of(model, target: str, contrast: str, blocks: list[int]) -> dict:
     """Arguments of `generate_saliency` for what is chosen on the page; ValueError where no block is."""
     if not blocks:
         raise ValueError("Choose at least one block.")
@@ -32,48 +37,65 @@ def scores(model, logits) -> dict[str, float]:
     return {model.config.id2label[index]: score for index, score in enumerate(scores_of(logits, model.config).tolist())}
 
 
-def sum_line(model, answer) -> str:
+def sum_line(model, answer, contrast: str) -> str:
     """The explained label, and the map's sum beside what it explains."""
-    label = model.config.id2label[int(answer.target[0])]
+    label = html.escape(model.config.id2label[int(answer.target[0])])
     total, explained = float(answer.saliency[0].double().sum()), float(answer.explained[0])
-    return (
-        f"Explained: **{html.escape(label)}**. The map sums to {total:+.4f}; the explained logit is {explained:+.4f}."
-    )
+    what = "the explained logit" if contrast == NO_CONTRAST else "the logit's lead"
+    return f"Explained: **{label}**. The map sums to {total:+.4f}; {what} is {explained:+.4f}."
 
 
-def explain_picture(model, processor, path: str | None, target: str, blocks: list[int], contrast: str):
-    """Scores, sum line, overlay and strip of blocks for an image file; ValueError, to be shown, where it is none."""
-    if not path:
-        raise ValueError("Pick or upload an image first.")
+def readable(path: str) -> str:
+    """The path of an image file as it came; ValueError, to be shown, where it is none."""
+    open_image(path)
+    return path
+
+
+def open_image(path: str) -> Image.Image:
+    """An image file in memory; ValueError, to be shown, where it is none."""
     try:
         image = Image.open(path)
         image.load()
     except (UnidentifiedImageError, OSError) as error:
         raise ValueError("This file is no image that can be read.") from error
+    return image
+
+
+def explain_picture(model, processor, path: str | None, target: str, contrast: str, blocks: list[int]):
+    """Scores, sum line, overlay and strip of blocks for an image file; ValueError, to be shown, where it is none."""
+    if not path:
+        raise ValueError("Pick or upload an image first.")
+    image = open_image(path)
     inputs = processor(image.convert("L" if model.config.num_channels == 1 else "RGB"), return_tensors="pt")
-    answer = model.generate_saliency(**inputs, **options_of(model, target, blocks, contrast))
+    answer = model.generate_saliency(**inputs, **options_of(model, target, contrast, blocks))
     pixels = restore_image(inputs["pixel_values"][0], processor)
     maps = [found[0] for found in answer.block_saliency]
     names = [f"block {block}" for block in sorted(blocks)]
-    strip = block_strip(pixels, maps, labels=names, columns=4)
-    return scores(model, answer.logits[0]), sum_line(model, answer), overlay(pixels, answer.saliency[0]), strip
+    strip = block_strip(pixels, maps, labels=names, columns=7, size=160)
+    return (
+        scores(model, answer.logits[0]),
+        sum_line(model, answer, contrast),
+        overlay(pixels, answer.saliency[0]),
+        strip,
+    )
 
 
-def explain_sentence(model, tokenizer, text: str, target: str, blocks: list[int], contrast: str):
+def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int]):
     """Scores, sum line, the coloured words and those of each block, both as frames of escaped HTML."""
     if not text or not text.strip():
         raise ValueError("Type a text first.")
     longest = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     encoding = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
-    answer = model.generate_saliency(**encoding, **options_of(model, target, blocks, contrast))
+    answer = model.generate_saliency(**encoding, **options_of(model, target, contrast, blocks))
     label = model.config.id2label[int(answer.target[0])]
     [words] = explain_words(text, encoding, answer.saliency)
     entries = []
     for block, found in zip(sorted(blocks), answer.block_saliency):
         [by_block] = explain_words(text, encoding, found)
         entries.append((by_block, f"block {block}", by_block.total))
-    page = words_html([(words, label, float(answer.explained[0]))], title="Words and decision")
-    return scores(model, answer.logits[0]), sum_line(model, answer), frame(page, 20), frame(words_html(entries), 40)
+    whole = frame(words_html([(words, label, float(answer.explained[0]))], title=None), 14)
+    blocks_apart = frame(words_html(entries, title=None), 12 * len(entries))
+    return scores(model, answer.logits[0]), sum_line(model, answer, contrast), whole, blocks_apart
 
 
 def frame(page: str, height: int) -> str:

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import gradio as gr
 
-from hf_mhex.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence
+from hf_mhex.app.explaining import CONTRASTS, PREDICTED, explain_picture, explain_sentence, readable
 from hf_mhex.loading import load
 from hf_mhex.samples import load_sample
 
@@ -15,6 +15,12 @@ SENTENCES = [
     "It broke after two days.",
     "Easy to set up, and the sound is wonderful.",
 ]
+BUTTONS = ["download", "fullscreen"]
+STYLE = """<style>
+#image img { width: 100%; height: 100%; object-fit: contain; }
+#shelf .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)); }
+#shelf .thumbnail-lg, #shelf .thumbnail-item { aspect-ratio: 1; min-width: 0; height: auto; }
+</style>"""  # small pictures are shown large, and the shelf on one line
 NOTE = (
     "Red speaks for the label, blue against it. A map adds up to the logit that it explains: it splits the logit over "
     "positions of features, which have seen their surroundings. No diagnosis, no advice."
@@ -30,6 +36,7 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
         raise ValueError("models must name at least one saved model or Hub id.")
     with gr.Blocks(title="Models that explain themselves", analytics_enabled=False) as app:
         gr.Markdown(f"# Why this label?\n{NOTE}")
+        gr.HTML(STYLE, visible="hidden")
         for name in models:
             source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
             model, processor = load(source, revision or None)
@@ -42,14 +49,16 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
 
 
 def choices(model) -> list[gr.components.Component]:
-    """The class, the blocks and the contrast to explain with."""
+    """The class, what it is compared with, and the blocks to explain with."""
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     blocks = list(range(model.num_blocks))
-    return [
-        gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain"),
-        gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks"),
-        gr.Dropdown(CONTRASTS, value=NO_CONTRAST, label="Compared with"),
-    ]
+    contrasts = CONTRASTS if len(labels) > 1 else CONTRASTS[:1]
+    with gr.Row():
+        return [
+            gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120),
+            gr.Dropdown(contrasts, value=contrasts[-1][1], label="Compared with", min_width=120),
+            gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=320),
+        ]
 
 
 def shown(explain: Callable) -> Callable:
@@ -65,26 +74,33 @@ def shown(explain: Callable) -> Callable:
 
 
 def image_tab(model, processor) -> None:
-    """Pick or upload an image; overlay and the blocks' maps."""
-    with gr.Row():
-        with gr.Column():
-            given = gr.File(label="Image", file_types=None, type="filepath", elem_id="image-file")
+    """Pick or upload an image; prediction and overlay beside it, the blocks' maps below, all at once."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
+            given = gr.Image(
+                label="Image", type="filepath", image_mode=None, interactive=False, height=190,
+                elem_id="image", buttons=BUTTONS,
+            )  # fmt: skip
             samples = sample_pictures()
             shelf = gr.Gallery(
-                samples, label="Or pick one", columns=4, height=150, allow_preview=False, elem_id="shelf"
-            )
-            shelf.select(picked(samples), None, given)
+                samples, show_label=False, columns=len(samples), height=100, allow_preview=False, elem_id="shelf",
+                buttons=[],
+            )  # fmt: skip
+            upload = gr.UploadButton("Upload an image", size="sm", elem_id="upload")
             options = choices(model)
             button = gr.Button("Explain the image", variant="primary")
-        with gr.Column():
-            found = [
-                gr.Label(label="Prediction", num_top_classes=3),
-                gr.Markdown(elem_id="image-sum"),
-                gr.Image(show_label=False, elem_id="overlay", interactive=False),
-                gr.Image(show_label=False, elem_id="blocks", interactive=False),
-            ]
+        with gr.Column(scale=7, min_width=320), gr.Row(equal_height=False):
+            with gr.Column(scale=4, min_width=280):
+                painted = gr.Image(label="Why", elem_id="overlay", interactive=False, buttons=BUTTONS)
+            with gr.Column(scale=3, min_width=200):
+                prediction = gr.Label(label="Prediction", num_top_classes=4)
+                line = gr.Markdown(elem_id="image-sum")
+    strip = gr.Image(label="Block by block", elem_id="blocks", interactive=False, buttons=BUTTONS)
     explain = shown(lambda *arguments: explain_picture(model, processor, *arguments))
-    button.click(explain, [given, *options], found, api_name="explain_image")
+    asked, found = [given, *options], [prediction, line, painted, strip]
+    button.click(explain, asked, found, api_name="explain_image")
+    shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
+    upload.upload(shown(readable), upload, given).success(explain, asked, found, api_name=False)
 
 
 def picked(paths: list[str]) -> Callable:
@@ -97,25 +113,26 @@ def picked(paths: list[str]) -> Callable:
 
 
 def text_tab(model, tokenizer) -> None:
-    """Type a text; its coloured words, all blocks together and one by one."""
-    with gr.Row():
-        with gr.Column():
+    """Type a text; its coloured words beside it, those of each block below."""
+    with gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=320):
             given = gr.Textbox(label="Text", lines=4, elem_id="text")
-            gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
+            examples = gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
             options = choices(model)
             button = gr.Button("Explain the text", variant="primary")
-        with gr.Column():
-            found = [
-                gr.Label(label="Prediction", num_top_classes=3),
-                gr.Markdown(elem_id="text-sum"),
-                gr.HTML(label="Words", elem_id="words"),
-                gr.HTML(label="Block by block", elem_id="block-words"),
-            ]
+        with gr.Column(scale=7, min_width=320):
+            prediction = gr.Label(label="Prediction", num_top_classes=3)
+            line = gr.Markdown(elem_id="text-sum")
+            words = gr.HTML(label="Words", elem_id="words")
+    with gr.Accordion("Block by block"):
+        by_block = gr.HTML(elem_id="block-words")
     explain = shown(lambda *arguments: explain_sentence(model, tokenizer, *arguments))
-    button.click(explain, [given, *options], found, api_name="explain_text")
+    asked, found = [given, *options], [prediction, line, words, by_block]
+    gr.on([button.click, given.submit], explain, asked, found, api_name="explain_text")
+    examples.load_input_event.success(explain, asked, found, api_name=False)
 
 
-def sample_pictures(count: int = 4) -> list[str]:
+def sample_pictures(count: int = 6) -> list[str]:
     """Files with the first pictures of the embedded sample."""
     folder = Path(tempfile.mkdtemp(prefix="mhex-samples-"))
     gr.set_static_paths([folder])  # or Gradio would not serve them where its own folder for files is another

@@ -2,10 +2,12 @@
 
 `explain_quality` chooses settings on a validation part and measures once on a test part; every result is one JSON line,
 so that a run can stop and go on. `write_report` turns the lines into tables, plots and a page of maps.
+`summarise_quality` gives the few figures that a model's card shows.
 """
 
 from hf_mhex.quality.parts import Images, Sizes, Texts
 from hf_mhex.quality.report import write_report
 from hf_mhex.quality.run import explain_quality
+from hf_mhex.quality.summary import summarise_quality
 
-__all__ = ["Images", "Sizes", "Texts", "explain_quality", "write_report"]
+__all__ = ["Images", "Sizes", "Texts", "explain_quality", "summarise_quality", "write_report"]

@@ -5,13 +5,13 @@ python -I stranger_pulls.py JOB    (JOB: a JSON object with task, repo_id, revis
 Prints one JSON object: logits and saliency sums by from_pretrained, the answers of the pipelines, the modules in use.
 """
 
+import importlib.util
 import json
 import sys
 
 job = json.loads(sys.argv[1])
+installed = [name for name in job.get("absent", ()) if importlib.util.find_spec(name)]
 sys.modules["hf_mhex"] = None
-for barred in job.get("barred", ()):
-    sys.modules[barred] = None
 
 import torch
 import transformers
@@ -52,7 +52,7 @@ def main():
     else:
         inputs = processor(items, padding=True, return_tensors="pt")
     found = model.generate_saliency(**inputs)
-    record = {"logits": found.logits.tolist(), "sums": found.saliency.flatten(1).sum(1).tolist()}
+    record = {"found": installed, "logits": found.logits.tolist(), "sums": found.saliency.flatten(1).sum(1).tolist()}
     stock = pipeline(job["task"], model=job["repo_id"], device="cpu", **source)
     record["stock"] = [a[0] if isinstance(a, list) else a for a in stock(items, batch_size=4, top_k=1)]
     own = pipeline(saliency_task, model=job["repo_id"], device="cpu", **source)

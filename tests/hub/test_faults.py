@@ -3,12 +3,10 @@
 import hashlib
 import json
 import shutil
-import subprocess
-import sys
 
 import pytest
 
-from hub_models import Publisher, environment, save_image_model
+from hub_models import Publisher, save_image_model
 from stub_hub import TOKEN, stub_hub
 
 
@@ -107,6 +105,7 @@ def test_a_connection_cut_in_the_middle_leaves_nothing_half_done(publish, server
         ("POST", "/info/lfs/objects/batch", 413, "OSError", "no space left"),
         ("POST", "/commit/main", 507, "OSError", "no space left"),
         ("POST", "/preupload/", 500, "ConnectionError", "the Hub failed for"),
+        ("PUT", "/lfs/", 429, "ConnectionError", "the Hub failed for"),
     ],
 )
 def test_a_lasting_fault_is_named_and_then_completed(
@@ -140,6 +139,16 @@ def test_rejected_metadata(publish, server, folder, repo_id):
     assert answer["text"].startswith("README.md: the Hub rejects the card's metadata")
     assert state(folder) == before and len(server.moved()) == sent
     assert set(server.files(repo_id)) == {".gitattributes"}
+
+
+def test_metadata_that_only_the_commit_finds_wrong(publish, server, folder, repo_id):
+    before = state(folder)
+    server.fail("POST", "/commit/main", 400, said="Invalid metadata in README.md: base_model")
+    answer = publish(folder, repo_id)
+    assert answer["error"] == "ValueError" and "nothing was committed" in answer["text"]
+    assert answer["text"].startswith("README.md: the Hub rejects the card's metadata (Invalid metadata in README.md")
+    assert set(server.files(repo_id)) == {".gitattributes"} and state(folder) == before
+    assert "found" in publish(folder, repo_id)
 
 
 def test_a_second_publish_moves_only_what_changed(publish, server, folder, repo_id):
@@ -285,25 +294,31 @@ def test_a_card_is_made_where_there_is_none(publish, server, folder, repo_id):
     assert json.loads(server.files(repo_id)["results.json"]) == {"seed": 3, **record}
 
 
-def test_the_command_says_what_went_where(server, folder, repo_id, tmp_path):
-    """`mhex push`, first dry, then in earnest, then with nothing left to do."""
+def test_the_command_says_what_went_where(publish, server, folder, repo_id):
+    """`mhex push`, first dry, then in earnest, then with nothing left to do, then as a pull request."""
     (folder / "optimizer.pt").write_bytes(b"private")
     said = []
-    for options in (["--dry-run"], ["--tag", "v1"], ["--tag", "v1", "--json"]):
-        command = [sys.executable, "-m", "mhex_cli", "push", str(folder), repo_id, *options]
-        variables = environment(tmp_path, server, TOKEN)
-        done = subprocess.run(command, env=variables, cwd=tmp_path, capture_output=True, text=True, check=True)
-        assert TOKEN not in done.stdout + done.stderr
-        said.append(done.stdout)
+    for options in (["--dry-run"], ["--tag", "v1", "--private"], ["--tag", "v1", "--json"], ["--pr"]):
+        if options == ["--pr"]:
+            (folder / "README.md").write_text("# Another card\n")
+        done = publish.command("push", folder, repo_id, *options)
+        assert done["code"] == 0 and TOKEN not in done["out"] + done["err"], done
+        said.append(done["out"])
     assert "would send" in said[0] and "left here: optimizer.pt (a training's state)" in said[0]
-    commit = server.repositories[repo_id].main
-    assert f"commit {commit}, tag v1" in said[1] and f'revision="{commit}", trust_remote_code=True' in said[1]
-    assert json.loads(said[2])["sent"] == {} and json.loads(said[2])["commit"] == commit
+    repository = server.repositories[repo_id]
+    assert f"commit {repository.main}, tag v1" in said[1] and repository.private
+    assert f'revision="{repository.main}", trust_remote_code=True' in said[1]
+    assert json.loads(said[2])["sent"] == {} and json.loads(said[2])["commit"] == repository.main
+    assert "pull request: " in said[3] and server.files(repo_id, "refs/pr/1")["README.md"] == b"# Another card\n"
+    refused = publish.command("push", folder / "nothing", repo_id)
+    assert refused["code"] == 1 and not refused["out"]
+    assert refused["err"].startswith("mhex: folder=") and refused["err"].count("\n") == 1
 
 
 def test_the_app_becomes_a_space(publish, server):
     assert "pinned revision" in publish(repo_id="me/why", space=True, models=["me/texts"])["text"]
-    found = publish(repo_id="me/why", space=True, models=["me/texts@v1", "me/images@v1"])["found"]
+    done = publish.command("push", "me/texts@v1,me/images@v1", "me/why", "--space", "--json")
+    found = json.loads(done["out"])
     files = server.files("me/why")
     assert server.repositories["me/why"].sdk == "gradio" and found["url"].endswith("/spaces/me/why")
     assert {"app.py", "README.md", "requirements.txt", "hf_mhex/app/page.py", "hf_mhex/modeling/mhex.py"} <= set(files)

@@ -9,6 +9,7 @@ import torch
 from datasets import Dataset, Image
 from PIL import Image as Picture
 from transformers import AutoTokenizer, pipeline
+from transformers.pipelines.pt_utils import KeyDataset
 
 from hf_mhex import (
     ImageSaliencyPipeline,
@@ -73,8 +74,12 @@ def alike(found, expected):
     return found == expected
 
 
-def every_way(pipe, items, column, **options):
-    """The answers to the items one by one, and as list, tuple, generator, iterator and column in batches."""
+def every_way(pipe, items, rows, **options):
+    """The answers to the items one by one, and as list, tuple, generator, iterator and two kinds of column, in batches.
+
+    `rows` is a data set with the items in its only column.
+    """
+    [name] = rows.column_names
     yield [pipe(item, **options) for item in items]
     for batch_size in (1, 4, 16):
         ways = {"batch_size": batch_size, **options}
@@ -82,15 +87,16 @@ def every_way(pipe, items, column, **options):
         yield pipe(tuple(items), **ways)
         yield list(pipe((item for item in items), **ways))
         yield list(pipe(iter(items), **ways))
-        yield list(pipe(column, **ways))
+        yield list(pipe(rows[name], **ways))
+        yield list(pipe(KeyDataset(rows, name), **ways))
 
 
 @pytest.mark.parametrize("options", [{}, {"top_k": 2, "contrast": "softmax"}, {"target": "unclear", "blocks": [0, -1]}])
 @pytest.mark.parametrize("long", [{}, {"long_text": "windows", "overlap": 5, "max_length": 16}])
 def test_texts_have_one_answer_however_they_come(texts, options, long):
     items = TEXTS + [LONG] * ("long_text" in long)
-    column = Dataset.from_dict({"text": items})["text"]
-    expected, *others = every_way(texts, items, column, **options, **long)
+    rows = Dataset.from_dict({"text": items})
+    expected, *others = every_way(texts, items, rows, **options, **long)
     assert len(expected) == len(items) and len(expected[0]) == options.get("top_k", 1)
     assert all(alike(found, expected) for found in others)
 
@@ -99,10 +105,28 @@ def test_texts_have_one_answer_however_they_come(texts, options, long):
     "options", [{}, {"top_k": 3, "contrast": "softmax", "normalize": "percentile"}, {"target": 2, "blocks": [0, -1]}]
 )
 def test_images_have_one_answer_however_they_come(images, pictures, options):
-    column = Dataset.from_dict({"image": pictures}).cast_column("image", Image())["image"]
-    expected, *others = every_way(images, pictures, column, **options)
+    rows = Dataset.from_dict({"image": pictures}).cast_column("image", Image())
+    expected, *others = every_way(images, pictures, rows, **options)
     assert len(expected) == len(pictures) and len(expected[0]) == options.get("top_k", 1)
     assert all(alike(found, expected) for found in others)
+
+
+@pytest.mark.parametrize("family", ["texts", "images"])
+def test_the_stock_tasks_have_one_answer_too(family, texts, images, pictures):
+    """And it is the saliency pipeline's: the same labels with the same scores, for more rows than there are blocks."""
+    if family == "texts":
+        own, items, task, given = texts, TEXTS, "text-classification", {"tokenizer": texts.tokenizer}
+        rows = Dataset.from_dict({"text": items})
+    else:
+        own, items, task, given = images, pictures, "image-classification", {"image_processor": images.image_processor}
+        rows = Dataset.from_dict({"image": items}).cast_column("image", Image())
+    stock = pipeline(task, model=own.model, device="cpu", **given)
+    expected = [[{"label": a["label"], "score": a["score"]} for a in answers] for answers in own(items, top_k=None)]
+    for batch_size in (1, 4, 16):
+        ways = {"batch_size": batch_size, "top_k": own.model.config.num_labels}
+        assert alike(stock(items, **ways), expected)
+        assert alike(list(stock((item for item in items), **ways)), expected)
+        assert alike(list(stock(KeyDataset(rows, rows.column_names[0]), **ways)), expected)
 
 
 def test_a_stream_is_read_as_it_is_asked_for(texts):

@@ -86,7 +86,14 @@ class Publisher:
         )
 
     def __call__(self, folder=None, repo_id="me/model", **arguments):
-        given = {"repo_id": repo_id, **arguments} | ({"folder": str(folder)} if folder else {})
+        return self.ask({"repo_id": repo_id, **arguments} | ({"folder": str(folder)} if folder else {}))
+
+    def command(self, *words):
+        """What a `mhex` command answers."""
+        return self.ask({"command": [str(word) for word in words]})
+
+    def ask(self, given):
+        """The answer to one line."""
         self.process.stdin.write(json.dumps(given) + "\n")
         self.process.stdin.flush()
         line = self.process.stdout.readline()

@@ -38,7 +38,7 @@ class Repository:
 
 
 class StubHub(ThreadingHTTPServer):
-    """`requests` logs (method, path, bytes received); `faults` lists [method, pattern, status or "cut", how often]."""
+    """`requests` logs (method, path, bytes received); `faults` lists what `fail` was told."""
 
     daemon_threads = True
 
@@ -48,9 +48,9 @@ class StubHub(ThreadingHTTPServer):
         self.repositories, self.objects, self.requests, self.faults = {}, {}, [], []
         self.lock = threading.RLock()
 
-    def fail(self, method, pattern, how, times=1):
+    def fail(self, method, pattern, how, times=1, said="made to fail"):
         """Let the next `times` requests that match fail: a status, or "cut" after half of what they send."""
-        self.faults.append([method, pattern, how, times])
+        self.faults.append([method, pattern, how, times, said])
 
     def moved(self, method="PUT"):
         """Paths of the logged requests of one method."""
@@ -109,7 +109,7 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append((self.command, path, length))
             if fault:
-                self.answer({"error": f"made to fail with {fault[2]}"}, fault[2], {"Retry-After": "0"})
+                self.answer({"error": fault[4]}, fault[2], {"Retry-After": "0"})
             elif self.headers.get("Authorization", f"Bearer {TOKEN}") != f"Bearer {TOKEN}":
                 self.answer({"error": "Invalid credentials in Authorization header"}, 401)
             else:

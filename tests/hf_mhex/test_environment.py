@@ -1,0 +1,44 @@
+"""Does a result say which source made it, and nothing where that is not known?"""
+
+import importlib.util
+import re
+import shutil
+import subprocess
+from pathlib import Path
+
+import hf_mhex.environment
+from hf_mhex.environment import environment, source_commit
+
+
+def git(folder, *arguments):
+    who = ["-c", "user.name=a", "-c", "user.email=a@example.org", "-c", "commit.gpgsign=false"]
+    done = subprocess.run(["git", "-C", folder, *who, *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+def test_versions_and_machine_without_its_name():
+    found = environment()
+    assert list(found) == ["python", "hf-mhex", "torch", "transformers", "timm", "machine"]
+    assert re.fullmatch(r"\w+, \d+ cores", found["machine"])
+
+
+def test_the_checkout_s_commit():
+    assert source_commit().removesuffix("-dirty") == git(Path(hf_mhex.environment.__file__).parent, "rev-parse", "HEAD")
+
+
+def test_the_commit_is_said_only_where_the_source_is_tracked(tmp_path):
+    """A copy of the module in a checkout of somebody else's, then tracked there, then changed."""
+    git(tmp_path, "init", "--quiet")
+    (tmp_path / "theirs.txt").write_text("1")
+    git(tmp_path, "add", "theirs.txt")
+    git(tmp_path, "commit", "--quiet", "-m", "theirs")
+    path = Path(shutil.copy(hf_mhex.environment.__file__, tmp_path / "copy.py"))
+    spec = importlib.util.spec_from_file_location("copy_of_environment", path)
+    copy = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(copy)
+    assert copy.source_commit() is None
+    git(tmp_path, "add", "copy.py")
+    git(tmp_path, "commit", "--quiet", "-m", "ours")
+    assert copy.source_commit() == git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "theirs.txt").write_text("2")
+    assert copy.source_commit() == git(tmp_path, "rev-parse", "HEAD") + "-dirty"

@@ -1,0 +1,87 @@
+"""How is the app driven? Served as `mhex app` serves it, and opened in headless Chromium."""
+
+import os
+import shutil
+import socket
+import subprocess
+import sys
+import time
+from contextlib import contextmanager
+from urllib.request import urlopen
+
+
+@contextmanager
+def served(models, home):
+    """The address of a running `mhex app` that shows `models`; everything it writes goes to the folder `home`."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    variables = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    variables |= {"GRADIO_TEMP_DIR": str(home), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
+    command = [sys.executable, "-m", "mhex_cli", "app", *map(str, models), "--port", str(port)]
+    with (home / "log").open("w") as log:
+        process = subprocess.Popen(command, env=variables, cwd=home, stdout=log, stderr=log)
+        url = f"http://127.0.0.1:{port}"
+        for _ in range(240):
+            try:
+                urlopen(url, timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (home / "log").read_text()
+                time.sleep(0.5)
+        try:
+            yield url
+        finally:
+            process.terminate()
+            process.wait(timeout=30)
+
+
+def chromium():
+    """Debian's browser, or None."""
+    return shutil.which("chromium")
+
+
+@contextmanager
+def opened(address, width=1280, height=1020):
+    """The app's page in a browser window of that size; `problems` lists the errors of its scripts."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
+        page = browser.new_page(viewport={"width": width, "height": height})
+        page.set_default_timeout(60_000)
+        page.problems = []
+        page.on("pageerror", lambda error: page.problems.append(str(error)))
+        page.goto(address)
+        page.get_by_role("heading", name="Why this label?").wait_for()
+        yield page
+        browser.close()
+
+
+SAID = "selector => (/Explained: .*/.exec(document.querySelector(selector).innerText) || [''])[0]"
+
+
+def said(page, selector):
+    """The line about what is explained, without Gradio's own progress in the same place; "" before the first."""
+    return page.evaluate(SAID, selector)
+
+
+def changed(page, selector, before):
+    """Wait until another line is there, and give it."""
+    page.wait_for_function(f"([selector, before]) => ({SAID})(selector) != before", arg=[selector, before])
+    return said(page, selector)
+
+
+def pick(page, number):
+    """Click on a picture of the shelf and wait for its explanation, which the page then shows."""
+    before = said(page, "#image-sum")
+    page.locator("#shelf button.thumbnail-item, #shelf .grid-container button").nth(number).click()
+    changed(page, "#image-sum", before)
+    page.locator("#blocks img").wait_for()
+
+
+def upload(page, path):
+    """Hand a file to the page as a visitor does."""
+    with page.expect_file_chooser() as chooser:
+        page.get_by_role("button", name="Upload an image").click()
+    chooser.value.set_files(path)
