@@ -62,7 +62,7 @@ def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: C
             paths.append(folder / f"channels-{report.label}.png")
             width = max(line.shape[1] for line in lines)
             padded = [np.pad(line, [(0, 0), (0, width - line.shape[1]), (0, 0)], constant_values=255) for line in lines]
-            Image.fromarray(np.vstack(padded)).save(paths[-1])
+            Image.fromarray(np.vstack(padded)).quantize(256).save(paths[-1])
     return paths
 
 

@@ -61,20 +61,22 @@ def chosen_methods(rows: list[dict], family: str, network: str) -> list[tuple]:
     return found + ([(blurred_mhex(settings[MHEX]), {})] if network == "mhex" and MHEX in settings else [])
 
 
-def page_of_maps(model, part: Images, methods: list[tuple], picture, path: Path, rows: int = 6) -> Path:
-    """A PNG: a line for each image, a column for each method's map over it, on its own scale.
+def page_of_maps(model, part: Images, methods: list[tuple], picture, path: Path, rows: int = 5) -> Path:
+    """A PNG: a line for each method, a column for each image under the method's map, on the map's own scale.
 
     Args:
         picture: uint8 [H, W, 3] of pixel_values [C, H, W].
     """
     few = part.take(torch.arange(min(rows, len(part))))
     target = logits_of_part(model, few).argmax(-1)
-    columns = []
+    names = [model.config.id2label[label] for label in target.tolist()]
+    lines = []
     for method, settings in methods:
         maps = method.call(model, few.pixels, target, **settings)
-        tiles = [overlay(picture(x), m, title=method.name, size=112) for x, m in zip(few.pixels, maps)]
-        columns.append(paste(tiles, down=True))
-    paste(columns, down=False).save(path)
+        shown = zip(few.pixels, maps, names)
+        tiles = [overlay(picture(x), m, title=f"{method.name}\n{name}", size=112) for x, m, name in shown]
+        lines.append(paste(tiles, down=False))
+    paste(lines, down=True).quantize(256).save(path)
     return path
 
 
@@ -86,7 +88,8 @@ def paste(pictures: list[Image.Image], down: bool) -> Image.Image:
     padded = []
     for picture in across:
         room = [(0, 0), (0, 0), (0, 0)]
-        room[axis ^ 1] = (0, longest - picture.shape[axis ^ 1])
+        missing = longest - picture.shape[axis ^ 1]
+        room[axis ^ 1] = (0, missing) if down else (missing, 0)  # titles may differ in lines: pictures stand level
         padded.append(np.pad(picture, room, constant_values=255))
     return Image.fromarray(np.concatenate(padded, axis=axis))
 

@@ -3,6 +3,7 @@
 import pytest
 import torch
 from torch import nn
+from transformers import BertConfig
 
 from hf_mhex import baselines
 from hf_mhex.baselines import image_methods, text_methods
@@ -17,6 +18,19 @@ IMAGE = {method.name: method for method in image_methods()}
 TEXT = {method.name: method for method in text_methods()}
 FAST = {"LIME": {"samples": 60}, "SHAP partition": {"evaluations": 60}, "occlusion": {"cells": 4}}
 FAST["T-Explainer"] = {"cells": 3}
+
+
+def test_attention_of_a_plain_twin_can_be_read():
+    from hf_mhex.training.plain import PlainBert
+
+    sizes = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 16}
+    torch.manual_seed(0)
+    plain = PlainBert(BertConfig(vocab_size=120, num_labels=3, **sizes)).eval()
+    inputs = text_batch() | {"mask_id": 9, "pad_id": 0, "special_ids": (0, 1, 2)}
+    for name in ("attention rollout", "attention x gradient", "integrated gradients"):
+        found = TEXT[name].call(plain, inputs, torch.zeros(len(inputs["input_ids"])).long())
+        assert found.shape == inputs["input_ids"].shape and found.isfinite().all() and found.any()
+        assert not found[inputs["attention_mask"] == 0].any()
 
 
 class LinearImages(nn.Module):
