@@ -31,7 +31,9 @@ def space(server, tmp_path_factory):
     pictures, _ = save_image_model(home / "images", home / "pictures")
     publish = Publisher(home, server, TOKEN)
     for name in ("texts", "images"):
-        assert "found" in publish(home / name, f"me/{name}", tag="v1")
+        for tag in ("v1", "v2"):
+            (home / name / "README.md").write_text(f"# Release {tag}\n")
+            assert "found" in publish(home / name, f"me/{name}", tag=tag)
     done = publish.command("push", "me/images@v1,me/texts@v1", "me/why", "--space", "--json")
     publish.close()
     assert done["code"] == 0 and json.loads(done["out"])["url"].endswith("/spaces/me/why"), done
@@ -81,8 +83,9 @@ def test_it_explains_images_and_texts_of_the_hub(address, space, server):
     )
     assert scores["label"] in ("bad", "good", "unclear") and "The map sums to" in line
     assert "battery" in words and words.startswith("<iframe sandbox") and by_block.startswith("<iframe sandbox")
-    asked = {path for _, path, _ in server.requests if "/resolve/" in path}
-    assert {f"/me/{name}/resolve/v1/config.json" for name in ("texts", "images")} <= asked
-    assert not [path for path in asked if "/resolve/main/" in path]
+    asked = [path.split("/resolve/") for _, path, _ in server.requests if "/resolve/" in path]
+    for name in ("texts", "images"):
+        revisions = {file.split("/")[0] for repo_id, file in asked if repo_id == f"/me/{name}"}
+        assert revisions and revisions <= {"v1", server.repositories[f"me/{name}"].tags["v1"]}  # main has moved on
     with pytest.raises(client.exceptions.AppError, match="Type a text first"):
         app.predict(" ", PREDICTED, NO_CONTRAST, [0], api_name="/explain_text")
