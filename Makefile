@@ -31,12 +31,13 @@ test-extras: .venv/.installed
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile tests/evaluation tests/export
 
 test-hub: .venv/.installed
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/hub \
+		--ignore tests/hub/test_app.py --ignore tests/hub/test_space.py
 
 test-app: .venv/.installed
 	command -v chromium || (apt-get update && apt-get install --yes chromium)
 	$(BIN)/python -m pip install --quiet --editable '.[app,browser]'
-	$(OFFLINE) $(BIN)/python -m pytest -m slow tests/hub/test_app.py
+	$(OFFLINE) $(BIN)/python -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py
 
 test-common: .venv/.installed
 	rm -f outputs/common_tests.xml

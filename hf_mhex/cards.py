@@ -17,6 +17,7 @@ if not SHIPPED.is_dir():  # in the checkout
 TEMPLATE = "card.md.jinja"
 EXAMPLES = {"mhex_bert": '"The camera is great, but the battery is poor."', "mhex_resnet": '"picture.png"'}
 MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
+MAJORITY = "share of the most frequent label"
 SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
 ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
     "license": "apache-2.0",
@@ -63,15 +64,13 @@ def render_card(
     Args:
         about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
             language, intended_use, limits, training, picture_text.
-        record: one model's row of a results file (test_rows, accuracy, majority_class, completeness_error,
-            map_share_of_time, and where they are known explanation (of `hf_mhex.quality.summarise_quality`), recipe,
-            seed, command, commit and environment); None leaves the results out.
+        record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out.
         revision: what the snippet pins, a tag or a commit.
         picture: path in the repository of a picture made from the model's own predictions.
     """
     name = repo_id.split("/")[-1]
     about = {"title": name, "summary": "", **ABOUT, **about}
-    results = []
+    results, prediction = [], predicted(record) if record else {}
     if record:
         shared = {
             "task_type": facts["task"],
@@ -79,13 +78,14 @@ def render_card(
             "dataset_name": about["dataset_name"],
             "dataset_split": "test",
         }
-        figures = {"Accuracy": ("accuracy", record["accuracy"])}
-        figures["Completeness error of the maps, largest"] = ("completeness_error", record["completeness_error"])
+        figures = {name: (name, value) for name, value in prediction.items() if name != MAJORITY}
+        if "completeness_error" in record:
+            figures["Completeness error of the maps, largest"] = ("completeness_error", record["completeness_error"])
         for row in record.get("explanation", ()):
             kind = re.sub(r"[^a-z0-9]+", "_", row["measure"].lower()).strip("_")
-            figures[row["measure"][0].upper() + row["measure"][1:]] = (kind, row["map"]["estimate"])
+            figures[row["measure"]] = (kind, row["map"]["estimate"])
         results = [
-            EvalResult(**shared, metric_type=kind, metric_name=title, metric_value=value)
+            EvalResult(**shared, metric_type=kind, metric_name=title[0].upper() + title[1:], metric_value=value)
             for title, (kind, value) in figures.items()
         ]
     data = ModelCardData(
@@ -96,14 +96,20 @@ def render_card(
         library_name="transformers",
         pipeline_tag=facts["task"],
         tags=["mhex", "explainability", "saliency", "attribution", "custom_code", facts["saliency_task"]],
-        metrics=["accuracy"] if record else None,
+        metrics=[name for name in prediction if name != MAJORITY] or None,
         model_name=name if results else None,
         eval_results=results or None,
     )
     text = about.get("picture_text", f"Predictions of {name} with their saliency.")
     values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
+    values["prediction"] = prediction
     values |= {"picture_text": text, "example": EXAMPLES[facts["family"]]}
     return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def predicted(record: dict) -> dict[str, float]:
+    """What a record says of the predictions, by name."""
+    return record.get("prediction") or {"accuracy": record["accuracy"], MAJORITY: record["majority_class"]}
 
 
 def card_of_folder(folder: str | PathLike, repo_id: str, revision: str) -> str:
@@ -125,17 +131,33 @@ def about_of(folder: Path) -> dict:
 
 
 def record_of_folder(folder: Path) -> dict | None:
-    """The model's row of results.json in its folder or, under the folder's name, in the one above.
+    """What was measured of a saved model, or None where nothing is known.
 
-    None where there is none, or one of another kind than `mhex demo` writes.
+    Read from results.json in its folder or, under the folder's name, in the one above, as `mhex demo` writes it
+    (test_rows, accuracy, majority_class, completeness_error, map_share_of_time, and explanation, of
+    `hf_mhex.quality.summarise_quality`); or from the result.json above that `mhex train` writes (test_rows, and
+    prediction: its metrics). Where they are known, recipe, seed, command, commit and environment stand in both.
     """
-    for path in (folder / "results.json", folder.parent / "results.json"):
+    for path in (folder / "results.json", folder.parent / "results.json", folder.parent / "result.json"):
         found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
         if not isinstance(found, dict):
             continue
+        if path.name == "result.json":
+            return record_of_training(found)
         shared = {key: found[key] for key in SHARED if key in found}
         rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
         record = {**shared, **rows[0]} if rows else found
-        if set(MEASURED) <= record.keys():
+        if "prediction" in record or set(MEASURED) <= record.keys():
             return record
     return None
+
+
+def record_of_training(row: dict) -> dict | None:
+    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows."""
+    prediction = {name: value for name, value in row.get("test", {}).items() if not re.search("loss|block", name)}
+    if not prediction:
+        return None
+    counts = {f"{name} rows": count for name, count in row["rows"].items() if name != "test"}
+    kept = {"test_rows": row["rows"]["test"], "prediction": prediction, "seed": row["seed"]}
+    kept |= {"recipe": {"recipe": row["recipe"], **counts}, "command": f"mhex train {row['recipe']}"}
+    return kept | {"environment": row["versions"]}

@@ -32,8 +32,9 @@ def space_contents(models: Sequence[str], repo_id: str) -> Contents:
         name = path.relative_to(PACKAGE).as_posix()
         if not name.startswith(LEFT_OUT):
             files[f"hf_mhex/{name}"] = path
-    for path in sorted((PACKAGE / "samples").glob("*-test.parquet")):
-        files[f"hf_mhex/samples/{path.name}"] = path
+    for pattern in ("*.parquet", "*.LICENSE", "*.md"):  # the samples that the app offers, with their licences
+        for path in sorted((PACKAGE / "samples").glob(pattern)):
+            files[f"hf_mhex/samples/{path.name}"] = path
     for path in sorted(modeling.glob("*.py")):
         files[f"hf_mhex/modeling/{path.name}"] = path
     return Contents("space", files)

@@ -117,6 +117,39 @@ def test_a_folder_s_card_reads_the_folder(tmp_path):
     assert ModelCard(text).data.license == "mit" and "# Clothes" in text and "Overnight." in text
 
 
+def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):
+    """`mhex train` leaves result.json beside the folder "model"."""
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    row = {
+        "recipe": "clothes",
+        "seed": 3,
+        "rows": {"train": 90, "validation": 5, "test": 7},
+        "versions": {"torch": "9"},
+    }
+    row["test"] = {"loss": 2.5, "accuracy": 0.71875, "macro_f1": 0.625, "loss_block_0": 1.5, "accuracy_block_0": 0.5}
+    (tmp_path / "result.json").write_text(json.dumps(row))
+    text = card_of_folder(tmp_path / "model", "me/model", "v1")
+    assert {r.metric_type: r.metric_value for r in ModelCard(text).data.eval_results} == {
+        "accuracy": 0.71875, "macro_f1": 0.625
+    }  # fmt: skip
+    for words in ("On the 7 rows", "| accuracy | 0.7188 |", "| macro f1 | 0.6250 |", "| recipe | clothes |",
+                  "| train rows | 90 |", "Seed 3. Made by `mhex train clothes`. torch 9."):  # fmt: skip
+        assert words in text, words
+    assert "block" not in text[text.index("## Results") : text.index("## What completeness")]
+
+
+def test_every_snippet_pins_the_revision():
+    """In the documentation, the template and the docstrings that travel with a model."""
+    root, seen = SHIPPED.parent, 0
+    for path in [root / "README.md", *root.glob("docs/*.md"), *SHIPPED.rglob("*.jinja"), *SHIPPED.rglob("*.md"),
+                 *root.glob("modeling/*.py")]:  # fmt: skip
+        for call in re.findall(r"(?:pipeline|from_pretrained|hf_mhex\.load)\(([^()]*)\)", path.read_text()):
+            if "trust_remote_code=True" in call:
+                seen += 1
+                assert re.search(r"\brevision=", call), f"{path.name}: {call}"
+    assert seen >= 6
+
+
 @pytest.mark.parametrize("results", [None, {"accuracy": 0.9}, [1, 2], {"models": []}])
 def test_a_card_without_results_says_nothing_of_them(tmp_path, results):
     save_image_model(tmp_path / "model", tmp_path / "pictures")

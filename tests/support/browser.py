@@ -10,12 +10,17 @@ from contextlib import contextmanager
 from urllib.request import urlopen
 
 
+def free_port():
+    """A port of this machine that nothing listens on."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
 @contextmanager
 def served(models, home):
     """The address of a running `mhex app` that shows `models`; everything it writes goes to the folder `home`."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    port = free_port()
     variables = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     variables |= {"GRADIO_TEMP_DIR": str(home), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
     command = [sys.executable, "-m", "mhex_cli", "app", *map(str, models), "--port", str(port)]
