@@ -94,7 +94,7 @@ def baseline_embeddings(network, inputs, embedded: torch.Tensor, baseline: str) 
     return torch.where(special[..., None], embedded.detach(), empty)
 
 
-STEPS = {"n_steps": 20, "internal_batch_size": 64}  # by Gauss-Legendre quadrature, captum's default
+STEPS = {"n_steps": 50, "internal_batch_size": 64}  # by Gauss-Legendre quadrature, captum's default
 IMAGE_METHODS = [
     Method("saliency", on_pixels("Saliency"), "captum"),
     Method("input x gradient", on_pixels("InputXGradient"), "captum"),
