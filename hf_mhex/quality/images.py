@@ -50,9 +50,9 @@ class ImageMeasures:
             return self.grid(int(group[-1]), call, slow)
         count = min(len(self.target), self.sizes.slow if slow else self.sizes.rows)
         pixels, target = self.part.pixels[:count], self.target[:count]
-        start = time.perf_counter()
+        start = time.process_time()
         maps = call(self.model, pixels, target)
-        seconds = (time.perf_counter() - start) / count
+        seconds = (time.process_time() - start) / count
         given = (pixels, maps, target)
         if group == "choice":
             return self.choice(*given)

@@ -211,8 +211,8 @@ def losses(methods: dict) -> str:
 
 
 def costs(methods: dict) -> str:
-    """Seconds an explanation."""
-    lines = ["### Seconds an explanation", "", "| method | computed by | seconds |", "|---|---|---|"]
+    """Processor seconds an explanation: other work on the machine does not lengthen them."""
+    lines = ["### Processor seconds an explanation", "", "| method | computed by | seconds |", "|---|---|---|"]
     for method, entry in methods.items():
         if "seconds" in entry and method not in CONTROLS:
             lines.append(f"| {label(method, entry)} | {entry['source']} | {entry['seconds']:.4f} |")

@@ -103,9 +103,9 @@ def measure_method(journal: Journal, measures: dict, method: Method, kind: str, 
             continue
         say(f"{kind}: {method.name}, {group}")
         torch.manual_seed(common["seed"])
-        start = time.perf_counter()
+        start = time.process_time()
         found = measures["test"].measure(group, partial(method.call, **settings), method.slow)
-        took = round(time.perf_counter() - start, 2)
+        took = round(time.process_time() - start, 2)
         extra = {"source": method.source, "slow": method.slow, "settings": settings, "took": took}
         journal.add(about | extra | {"values": rounded(found)} | common)
 

@@ -39,9 +39,9 @@ class TextMeasures:
         """
         count = min(len(self.target), self.sizes.slow if slow else self.sizes.rows)
         part = self.part.take(torch.arange(count))
-        start = time.perf_counter()
+        start = time.process_time()
         maps = self.maps(call, self.model, range(count), self.target[:count])
-        seconds = (time.perf_counter() - start) / count
+        seconds = (time.process_time() - start) / count
         if group == "choice":
             return {"choice": [self.choice(row, values) for row, values in enumerate(maps)]}
         found = [self.removal(row, values) | self.form(part.ids[row], values) for row, values in enumerate(maps)]
