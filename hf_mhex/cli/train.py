@@ -43,6 +43,7 @@ def train(
 
     with redirect_stdout(sys.stderr if json_ else sys.stdout):
         row = run(found, output, resume)
+    leave_together()
     if os.environ.get("RANK", "0") != "0":
         return  # torchrun's first process speaks for all
     if json_:
@@ -54,3 +55,12 @@ def train(
         numbers = [f"{name} {value:.4f}" for name, value in row[split].items() if "block" not in name]
         typer.echo(f"{split} ({row['rows'][split]} rows): {', '.join(numbers)}")
     typer.echo(f"{row['minutes']} minutes; {output / 'model'}")
+
+
+def leave_together() -> None:
+    """End the processes' group, for one that exits within it may abort and take a finished run down with it."""
+    from torch import distributed
+
+    if distributed.is_available() and distributed.is_initialized():
+        distributed.barrier()
+        distributed.destroy_process_group()
