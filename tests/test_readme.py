@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 import hf_mhex
-from hf_mhex.training.readme import with_table
+from hf_mhex.training.readme import with_tables
 from minilm import MINILM
 from networks import lively_resnet
 
@@ -54,9 +54,9 @@ def test_own_checkpoint(tmp_path, monkeypatch):
     assert names["bert"].config.num_labels == 4 and names["resnet"].config.id2label == {0: "normal", 1: "pneumonia"}
 
 
-def test_demo_table():
+def test_tables():
     result = json.loads((ROOT / "docs/demo.json").read_text())
-    assert with_table(README, result) == README
+    assert with_tables(README, ROOT / "docs") == README
     assert len(result["models"]) == 2
 
 

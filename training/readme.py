@@ -1,4 +1,4 @@
-"""How do the demo's picture and figures get into the README? `python -m hf_mhex.training.readme outputs/demo`."""
+"""How do pictures and figures get into the README? `python -m hf_mhex.training.readme [outputs/demo]`."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
-BEGIN, END = "<!-- demo table -->", "<!-- end of demo table -->"
+from hf_mhex.quality.index import overview
 
 
 def demo_table(result: dict) -> str:
@@ -27,18 +27,26 @@ def demo_table(result: dict) -> str:
     return "\n".join([*head, *rows, "", footer])
 
 
-def with_table(readme: str, result: dict) -> str:
-    """The README's text with the table between its two marks renewed."""
-    return re.sub(f"{BEGIN}.*?{END}", f"{BEGIN}\n{demo_table(result)}\n{END}", readme, flags=re.DOTALL)
+def with_tables(readme: str, docs: Path) -> str:
+    """The README's text with the tables between its marks renewed from the results in `docs`."""
+    tables = {
+        "demo": demo_table(json.loads((docs / "demo.json").read_text())),
+        "explanations": overview(docs / "explanations"),
+    }
+    for name, table in tables.items():
+        begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
+        readme = re.sub(f"{begin}.*?{end}", lambda found, t=f"{begin}\n{table}\n{end}": t, readme, flags=re.DOTALL)
+    return readme
 
 
-def main(demo: Path, checkout: Path) -> None:
-    """Copy picture and results into docs/ and renew the README's table."""
-    shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
-    shutil.copy(demo / "results.json", checkout / "docs" / "demo.json")
+def main(checkout: Path, demo: Path | None = None) -> None:
+    """Copy the demo's picture and results into docs/, where a demo is given, and renew the README's tables."""
+    if demo is not None:
+        shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
+        shutil.copy(demo / "results.json", checkout / "docs" / "demo.json")
     readme = checkout / "README.md"
-    readme.write_text(with_table(readme.read_text(), json.loads((demo / "results.json").read_text())))
+    readme.write_text(with_tables(readme.read_text(), checkout / "docs"))
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1]), Path.cwd())
+    main(Path.cwd(), *map(Path, sys.argv[1:2]))

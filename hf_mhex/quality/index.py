@@ -67,6 +67,17 @@ def standing(summary: dict) -> str:
     return "\n".join(lines)
 
 
+def overview(folder: Path) -> str:
+    """One short table over all sets, on the MHEX networks alone: the main measures."""
+    lines = ["| set | measure | MHEX | best other method | best control | chance |", "|---" * 6 + "|"]
+    for path in sorted(folder.glob("*/summary.json")):
+        methods = json.loads(path.read_text(encoding="utf-8"))["mhex"]
+        for row in standing({"mhex": methods}).splitlines()[2:]:
+            _, _, measure, own, _, other, control, chance, _ = row.split("|")
+            lines.append("|".join(["", f" {path.parent.name} ", measure, own, other, control, chance, ""]))
+    return "\n".join(lines)
+
+
 def best_of(methods: dict, names, measure: str) -> str:
     """The best of some methods in a measure, by its mean."""
     found = [name for name in names if measure in methods.get(name, {"measures": {}})["measures"]]
