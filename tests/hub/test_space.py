@@ -3,11 +3,10 @@
 import json
 import subprocess
 import time
-from urllib.request import urlopen
 
 import pytest
 
-from browser import free_port
+from browser import answers, free_port
 from hub_models import SENTENCES, Publisher, environment, save_image_model, save_text_model
 from stub_hub import TOKEN, stub_hub
 
@@ -59,14 +58,6 @@ def address(space, server, bare_python, tmp_path_factory):
         finally:
             process.terminate()
             process.wait(timeout=30)
-
-
-def answers(url):
-    try:
-        urlopen(url, timeout=5).close()
-    except OSError:
-        return False
-    return True
 
 
 def test_it_explains_images_and_texts_of_the_hub(address, space, server):

@@ -17,6 +17,15 @@ def free_port():
         return free.getsockname()[1]
 
 
+def answers(url):
+    """Whether a page is served there by now."""
+    try:
+        urlopen(url, timeout=60).close()
+    except OSError:
+        return False
+    return True
+
+
 @contextmanager
 def served(models, home):
     """The address of a running `mhex app` that shows `models`; everything it writes goes to the folder `home`."""
@@ -27,13 +36,9 @@ def served(models, home):
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=variables, cwd=home, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"
-        for _ in range(240):
-            try:
-                urlopen(url, timeout=5).close()
-                break
-            except OSError:
-                assert process.poll() is None, (home / "log").read_text()
-                time.sleep(0.5)
+        while not answers(url):
+            assert process.poll() is None, (home / "log").read_text()
+            time.sleep(0.5)
         try:
             yield url
         finally:
