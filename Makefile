@@ -8,7 +8,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: benchmark cards demo pictures test test-slow test-extras test-hub test-app test-common architectures lint format
+.PHONY: benchmark bench-speed cards demo pictures test test-slow test-extras test-hub test-app test-common architectures lint format
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -75,6 +75,11 @@ benchmark: .venv/.installed
 	export OMP_NUM_THREADS=1 $(OFFLINE); \
 	$$compare --on plain & plain=$$!; $$compare --on mhex && wait $$plain && $$compare
 	$(BIN)/python -m hf_mhex.quality.index docs/explanations
+
+bench-speed: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	$(BIN)/python -m pip install --quiet --no-deps torchcam==0.4.1  # it asks for an older numpy than it needs
+	$(OFFLINE) $(BIN)/mhex benchmark speed --output docs/speed
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

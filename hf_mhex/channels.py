@@ -107,7 +107,7 @@ def weighed_rows(model, contrast: str | None) -> list[torch.Tensor]:
 def look(model, batch: dict):
     """Of a batch: every block's p [B, C], the answered classes [B], and every block's features."""
     inputs = {name: value for name, value in batch.items() if name != "labels"}
-    outputs = model.base_model(**inputs, explain=lambda block, features: features._replace(y=None), return_dict=True)
+    outputs = model.base_model(**inputs, explain=lambda block, features: features.added(), return_dict=True)
     logits, _ = model._logits(outputs.gate_scores)
     return [features.p for features in outputs.explanations], logits.argmax(-1), outputs.explanations
 
@@ -162,7 +162,7 @@ def find_examples(model, batches, rows: list, reports: list[ClassReport], exampl
 
 def channel_map(features, row: int, channel: Channel) -> torch.Tensor:
     """Where one row's contribution of a channel comes from: [h, w] or [T]; it adds up to the contribution."""
-    z = features.z[row, channel.channel]
+    z = features.summands[0][row, channel.channel]
     if not features.p[row, channel.channel] > 0:
         return torch.zeros_like(z)
     if features.valid is None:

@@ -29,7 +29,9 @@ from .mhex_maps import (
     combine_maps,
     decay_factors,
     normalize_map,
+    pooled_descriptor,
     select_classes,
+    wide,
 )
 
 
@@ -157,20 +159,12 @@ class AttentionGate(WideLinear):
     def reset_parameters(self):
         nn.init.zeros_(self.weight)
 
-    def forward(self, z: torch.Tensor, valid: torch.Tensor | None = None):
-        """z [B, C, N] and valid [B, N] (True where a position counts) to p [B, C], a [B, C] and the gate [B, C]."""
-        p = pooled_descriptor(z, valid)
+    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
+        """What z [B, C, ...] is the sum of, and valid [B, N], to p [B, C], a [B, C] and the gate [B, C]."""
+        with maybe_autocast(summands[0].device.type, enabled=False):
+            p = pooled_descriptor(summands, valid)
         scores = super().forward(p)
-        return p, scores, (self.scale * scores.sigmoid()).to(z.dtype)
-
-
-def pooled_descriptor(z: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-    """p = ReLU(mean of z [B, C, N] over its valid positions), [B, C]; 0 for a row without a valid position."""
-    wide = torch.promote_types(z.dtype, torch.float32)
-    if valid is None:
-        return z.mean(-1, dtype=wide).relu()
-    total = z.masked_fill(~valid[:, None], 0).sum(-1, dtype=wide)
-    return (total / valid.sum(-1, keepdim=True).clamp(min=1)).relu()
+        return p, scores, (self.scale * scores.sigmoid()).to(summands[0].dtype)
 
 
 def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None):
@@ -271,8 +265,7 @@ class MHEXClassifierMixin:
 
     def _weights(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
         gate, head = self.base_model.gates[block].weight, self.heads[block].weight
-        wide = torch.promote_types(gate.dtype, torch.float32)
-        return gate.to(wide), head.to(wide)
+        return gate.to(wide(gate.dtype)), head.to(wide(gate.dtype))
 
     @torch.no_grad()
     def equivalent_matrix(self, block: int) -> torch.Tensor:
@@ -358,9 +351,7 @@ class MHEXClassifierMixin:
                     return block_map(rows(block, early), features, mode)
                 if linear and 4 * num_labels <= features.p.shape[-1]:
                     return block_map(self.equivalent_matrix(block)[None], features, mode)
-            if mode == "contribution":
-                return features._replace(y=None)
-            return features._replace(z=None, y=features.y.clone())  # the activation after it may work in place
+            return features.added(mode)
 
         with evaluating(self):
             outputs = self.base_model(**inputs, explain=explain)

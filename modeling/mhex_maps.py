@@ -1,4 +1,4 @@
-"""How do a block's features and the rows of its equivalent matrix become maps? Pure functions over tensors.
+"""How do a block's features become a descriptor and, with rows of its equivalent matrix, maps? Pure functions.
 
 Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions. The formulas
 stand at the top of mhex.py.
@@ -13,12 +13,47 @@ LARGEST_MAPS = 2**28  # values of all classes' maps at input size: 1 GiB in floa
 
 
 class Features(NamedTuple):
-    """What a block shows of itself: z and y [B, C, ...] (before and after the gate), p [B, C], valid [B, N] or None."""
+    """What a block shows of itself while it passes; it goes on in place, so what is to be kept is `added` up first.
 
-    z: torch.Tensor
-    y: torch.Tensor
+    Args:
+        summands: what z [B, C, ...] is the sum of. Mean and map are linear, so a block that needs no z forms none.
+        p: pooled descriptor [B, C]. valid: positions that count [B, N], None for all.
+        gate: [B, C] where the CAM reads y = gate * summands[0] + summands[1]; None where it reads z.
+    """
+
+    summands: tuple[torch.Tensor, ...]
     p: torch.Tensor
-    valid: torch.Tensor | None
+    valid: torch.Tensor | None = None
+    gate: torch.Tensor | None = None
+
+    def added(self, mode: str = "contribution") -> "Features":
+        """The same with z, or y for the mode "cam", as one tensor of its own, unrounded."""
+        x, *branch = self.summands
+        if not branch:
+            return self
+        x = x.to(wide(x.dtype))
+        if mode == "cam":
+            x = x * self.gate.view(*self.gate.shape, *[1] * (x.ndim - 2))
+        return self._replace(summands=(x + branch[0],), gate=None)
+
+
+def wide(dtype: torch.dtype) -> torch.dtype:
+    """The dtype that descriptors, logits and maps are computed in: float32, or float64 for float64."""
+    return torch.promote_types(dtype, torch.float32)
+
+
+def pooled_descriptor(summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None) -> torch.Tensor:
+    """p = ReLU(mean over valid positions of z), [B, C], for z [B, C, ...] = the sum of `summands`, which is not formed.
+
+    valid [B, N] is True where a position counts, None for everywhere; p = 0 for a row without such a position.
+    """
+    positions = [summand.flatten(2) for summand in summands]
+    dtype = wide(positions[0].dtype)
+    if valid is None:
+        return (sum(part.sum(-1, dtype=dtype) for part in positions) / positions[0].shape[-1]).relu()
+    weights = valid[:, None].to(dtype)  # a product with 0 and 1 costs less than a copy with zeros in it
+    total = sum((weights @ part.mT.to(dtype))[:, 0] for part in positions)
+    return (total / weights.sum(-1).clamp(min=1)).relu()
 
 
 def decay_factors(depths: list[int], decay: float, like: torch.Tensor) -> torch.Tensor:
@@ -32,15 +67,18 @@ def block_map(rows: torch.Tensor, features: Features, mode: str) -> torch.Tensor
 
     "contribution": rows * 1[mean z > 0] * z / N, which sums to rows @ p. "cam": rows * y (the paper's CAM).
     """
-    source = features.z if mode == "contribution" else features.y
-    positions = source.flatten(2).to(rows.dtype)
+    x, *branch = (summand.flatten(2).to(rows.dtype) for summand in features.summands)
     if mode == "contribution":
-        count = positions.shape[-1] if features.valid is None else features.valid.sum(-1).clamp(min=1)[:, None, None]
+        count = x.shape[-1] if features.valid is None else features.valid.sum(-1).clamp(min=1)[:, None, None]
         rows = rows * (features.p > 0)[:, None] / count
-    maps = rows.expand(positions.shape[0], -1, -1) @ positions
+    rows = rows.expand(x.shape[0], -1, -1)
+    gated = rows if mode == "contribution" or features.gate is None else rows * features.gate[:, None]
+    maps = gated @ x
+    for f in branch:
+        maps = maps + rows @ f
     if features.valid is not None:
         maps = maps.masked_fill(~features.valid[:, None], 0)
-    return maps.unflatten(2, source.shape[2:])
+    return maps.unflatten(2, features.summands[0].shape[2:])
 
 
 def upsampling_matrix(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:

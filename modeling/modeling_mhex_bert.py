@@ -42,9 +42,9 @@ class MHEXBertLayer(BertLayer):
         shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
         branch = self.output.dropout(self.output.dense(self.intermediate(shortcut)))
         z = shortcut + branch
-        positions = z.transpose(1, 2)
-        p, scores, gate = self.gate(positions, valid)
-        explanation = explain(Features(positions, positions, p, valid)) if explain else None
+        summands = (z.transpose(1, 2),)
+        p, scores, gate = self.gate(summands, valid)
+        explanation = explain(Features(summands, p, valid)) if explain else None
         return self.output.LayerNorm(gate[:, None] * z), scores, explanation
 
 

@@ -37,10 +37,9 @@ class MHEXBlock(GradientCheckpointingLayer):
         if self.drop_path is not None:
             branch = self.drop_path(branch)
         shortcut = x if self.downsample is None else self.downsample(x)
-        z = shortcut + branch
-        p, scores, gate = self.gate(z.flatten(2))
-        y = torch.addcmul(branch, gate[:, :, None, None], shortcut)
-        explanation = explain(Features(z, y, p, None)) if explain else None
+        p, scores, gate = self.gate((shortcut, branch))  # of z = x + f, which is never formed
+        explanation = explain(Features((shortcut, branch), p, gate=gate)) if explain else None
+        y = branch.addcmul_(gate[:, :, None, None], shortcut)  # in place, where timm too adds in place
         return self.last_act(y), scores, explanation
 
 
@@ -179,23 +178,25 @@ class MHEXResNetModel(MHEXResNetPreTrainedModel):
         Raises ValueError or TypeError for pixels that do not fit the model.
         """
         check_pixels(pixel_values, self.config)
+        if output_hidden_states is None:
+            output_hidden_states = self.config.output_hidden_states
         trunk = self.trunk
         x = pixel_values.to(next(trunk.parameters()).dtype)
         x = trunk.maxpool(trunk.act1(trunk.bn1(trunk.conv1(x))))
-        hidden_states, scores, explanations = [x], [], []
+        hidden_states = (x,) if output_hidden_states else None
+        scores, explanations = [], []
         for stage in stages(trunk):
             for block in stage:
                 explain_block = partial(explain, len(scores)) if explain else None
                 x, a, explanation = block(x, explain_block)
                 scores.append(a)
                 explanations.append(explanation)
-            hidden_states.append(x)
-        if output_hidden_states is None:
-            output_hidden_states = self.config.output_hidden_states
+            if output_hidden_states:
+                hidden_states += (x,)
         return MHEXModelOutput(
             last_hidden_state=x,
             pooler_output=x.mean((2, 3)),
-            hidden_states=tuple(hidden_states) if output_hidden_states else None,
+            hidden_states=hidden_states,
             gate_scores=tuple(scores),
             explanations=tuple(explanations) if explain else None,
         )

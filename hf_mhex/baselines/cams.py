@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_mhex.baselines import Method, library
-from hf_mhex.baselines.networks import PixelsToLogits, private_copy, stage_output, stage_size, trunk_of
+from hf_mhex.baselines.networks import PixelsToLogits, private_copy, stage_output, trunk_of
 
 
 def grad_cam_family(name: str):
@@ -19,13 +19,8 @@ def grad_cam_family(name: str):
         classes = library("pytorch_grad_cam")
         targets = library("pytorch_grad_cam.utils.model_targets")
         network = PixelsToLogits(private_copy(model))
-        size = stage_size(network, stage, inputs)
-
-        def as_image(features: torch.Tensor) -> torch.Tensor:
-            return features if features.ndim == 4 else features.unflatten(2, size)
-
         layer = stage_output(network, stage)
-        with torch.enable_grad(), getattr(classes, name)(network, [layer], reshape_transform=as_image) as cam:
+        with torch.enable_grad(), getattr(classes, name)(network, [layer]) as cam:
             cam.batch_size = 64  # Score-CAM's, in one pass
             wanted = [targets.ClassifierOutputTarget(int(label)) for label in target]
             with redirect_stderr(StringIO()):  # Score-CAM's progress bars

@@ -57,18 +57,18 @@ def trunk_of(model: nn.Module) -> nn.Module:
 
 
 class Tap(nn.Module):
-    """A gate that shows what it reads: `shown` passes z [B, C, N] on and can be hooked."""
+    """A gate that shows what it reads: `shown` passes z [B, C, ...] on and can be hooked."""
 
     def __init__(self, gate: nn.Module):
         super().__init__()
         self.gate, self.shown = gate, nn.Identity()
 
-    def forward(self, z: torch.Tensor, valid: torch.Tensor | None = None):
-        return self.gate(self.shown(z), valid)
+    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
+        return self.gate((self.shown(sum(summands)),), valid)
 
 
 def stage_output(model: nn.Module, stage: int) -> nn.Module:
-    """The module of a private copy whose output is that of a stage (1 to 4), [B, C, h, w] or [B, C, h * w].
+    """The module of a private copy whose output is that of a stage (1 to 4), [B, C, h, w].
 
     Its last block's last activation, except for the last stage of MHEX: nothing reads that activation, since the last
     head reads z before it, so z is shown there.
@@ -83,14 +83,3 @@ def stage_output(model: nn.Module, stage: int) -> nn.Module:
 def last_activation(block: nn.Module) -> nn.Module:
     """The activation after a timm block's addition."""
     return block.act3 if hasattr(block, "act3") else block.act2
-
-
-def stage_size(model: nn.Module, stage: int, inputs: torch.Tensor) -> tuple[int, int]:
-    """Height and width of a stage's output for these inputs."""
-    sizes = []
-    module = last_activation(getattr(trunk_of(model), f"layer{stage}")[-1])
-    handle = module.register_forward_hook(lambda *call: sizes.append(tuple(call[-1].shape[-2:])))
-    with torch.no_grad():
-        model(inputs[:1])
-    handle.remove()
-    return sizes[0]

@@ -116,7 +116,7 @@ def test_contributions_are_jacobian_times_features(family):
     features, valid = caught(model, inputs)
     for block, (x, f, _, _) in enumerate(features):
         z = (x + f).requires_grad_()
-        scores = model.base_model.gates[block](z.flatten(2), valid)[1]
+        scores = model.base_model.gates[block]((z,), valid)[1]
         logits = model.heads[block](scores)
         for label in range(model.config.num_labels):
             (jacobian,) = torch.autograd.grad(logits[:, label].sum(), z, retain_graph=True)
@@ -182,8 +182,8 @@ def test_kept_features_and_maps_of_all_classes_agree(labels):
         assert torch.allclose(late.saliency, early.saliency, rtol=0, atol=1e-10)
 
 
-def pool_padding_too(z, valid=None):
-    return z.mean(-1).relu()
+def pool_padding_too(summands, valid=None):
+    return sum(summands).flatten(2).mean(-1).relu()
 
 
 def map_without_indicator(rows, features, mode):
@@ -191,8 +191,7 @@ def map_without_indicator(rows, features, mode):
 
 
 def map_of_gated_features(rows, features, mode):
-    gate = 2 * torch.sigmoid(features.p)[:, :, None].view(*features.p.shape, *[1] * (features.z.ndim - 2))
-    return mhex_maps.block_map(rows, features._replace(z=gate * features.z), mode)
+    return mhex_maps.block_map(rows * 2 * torch.sigmoid(features.p)[:, None], features, mode)
 
 
 def plain_bilinear(maps, size):

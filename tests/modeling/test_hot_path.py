@@ -4,11 +4,12 @@ import gc
 import weakref
 
 import pytest
+import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_mhex.modeling import mhex, mhex_maps
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import RESNET, image_batch, lively_bert, lively_resnet, text_batch
 
 FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
 
@@ -26,6 +27,41 @@ class LargestTensor(TorchDispatchMode):
             if isinstance(tensor, torch.Tensor):
                 self.values = max(self.values, tensor.numel())
         return made
+
+
+class NewFeatures(TorchDispatchMode):
+    """Counts operations that took new memory for something of the shape of an image's features."""
+
+    def __init__(self, channels):
+        super().__init__()
+        self.channels, self.count = channels, 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        made = function(*args, **(kwargs or {}))
+        first = made[0] if isinstance(made, tuple) else made
+        if isinstance(first, torch.Tensor) and first.ndim == 4 and first.shape[1] in self.channels:
+            given = {value.data_ptr() for value in args if isinstance(value, torch.Tensor)}
+            self.count += first.data_ptr() not in given
+        return made
+
+
+def test_no_features_are_made_that_the_plain_network_does_not_make():
+    plain = timm.create_model("resnet18", num_classes=0, **RESNET["architecture_kwargs"]).eval()
+    model, inputs = lively_resnet(torch.float32), image_batch()
+    calls = {
+        "plain": lambda: plain.forward_features(inputs["pixel_values"]),
+        "prediction": lambda: model(**inputs),
+        "known target": lambda: model.generate_saliency(**inputs, target=2),
+        "predicted class": lambda: model.generate_saliency(**inputs, blocks=[0, 2, 3, 4], contrast="softmax"),
+    }
+    counts = {}
+    for name, call in calls.items():
+        with torch.no_grad(), NewFeatures({8, 12, 16, 24}) as made:
+            call()
+        counts[name] = made.count
+    assert counts["plain"] >= 15
+    assert counts["prediction"] == counts["known target"] == counts["plain"]
+    assert counts["predicted class"] == counts["plain"] + 2  # kept: blocks of 8 and 12 channels, fewer than 4 K = 16
 
 
 @pytest.mark.parametrize("options", [{}, {"target": "all"}, {"contrast": "softmax"}, {"sharpness": 0.2}])
@@ -56,8 +92,9 @@ def seen_by(references, alive):
     """block_map that counts how many blocks' features are alive whenever it is called."""
 
     def block_map(rows, features, mode):
-        if not any(reference() is features.z for reference in references):
-            references.append(weakref.ref(features.z))
+        z = features.summands[-1]
+        if not any(reference() is z for reference in references):
+            references.append(weakref.ref(z))
         gc.collect()
         alive.append(sum(reference() is not None for reference in references))
         return mhex_maps.block_map(rows, features, mode)

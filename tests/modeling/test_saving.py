@@ -208,7 +208,7 @@ def test_gates_are_exactly_one_after_conversion(tmp_path, family):
 def test_the_paper_s_gates_start_at_one_half():
     model = MHEXResNetForImageClassification(MHEXResNetConfig.paper(**RESNET)).eval()
     z = torch.randn(2, 8, 5)
-    assert (model.resnet.gates[0](z)[2] == 0.5).all()
+    assert (model.resnet.gates[0]((z,))[2] == 0.5).all()
 
 
 def test_a_fresh_trunk_starts_as_timm_starts_it():

@@ -1,0 +1,44 @@
+"""`mhex benchmark speed`: what an explanation costs beside a prediction and beside other methods, on this machine."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def speed(
+    output: Annotated[Path, typer.Option(help="Folder for rows, tables and plot.")] = Path("outputs/speed"),
+    networks: Annotated[
+        str | None, typer.Option(help="Of resnet50, bert-base, resnet18, minilm, separated by commas; all.")
+    ] = None,
+    parts: Annotated[
+        str | None, typer.Option(help="Of comparison, passes, growth, memory, separated by commas; all.")
+    ] = None,
+    rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
+    seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,
+    json_: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, progress to stderr.")] = False,
+) -> None:
+    """Measure time and memory of predictions, MHEX's maps and other methods, taking turns on the same network.
+
+    Takes about half an hour on two cores that do nothing else. A run that was stopped goes on where it was.
+
+    Example: mhex benchmark speed --networks resnet18 --parts comparison,memory --rounds 10
+    """
+    from hf_mhex.speed import measure_speed, write_report
+
+    def listed(value: str | None) -> list[str] | None:
+        return None if value is None else [name.strip() for name in value.split(",")]
+
+    command = f"mhex benchmark speed --rounds {rounds} --seed {seed}"
+    rows = measure_speed(
+        output, listed(networks), listed(parts), rounds, seed, command, lambda line: typer.echo(line, err=True)
+    )
+    paths = write_report(rows, output)
+    if json_:
+        typer.echo(json.dumps(rows))
+        return
+    for path in paths:
+        typer.echo(str(path))
