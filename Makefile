@@ -8,7 +8,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: benchmark bench-speed cards demo pictures test test-slow test-extras test-hub test-app test-common architectures lint format
+.PHONY: accuracy architectures bench-speed benchmark cards demo format lint pictures test test-app test-common test-extras test-hub test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -80,6 +80,10 @@ bench-speed: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	$(BIN)/python -m pip install --quiet --no-deps torchcam==0.4.1  # it asks for an older numpy than it needs
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output docs/speed
+# make accuracy SET=ag_news SOURCE=ag_news_test.csv
+accuracy: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark accuracy $(SET) source=$(SOURCE) --output docs/accuracy
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

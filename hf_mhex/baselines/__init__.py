@@ -12,7 +12,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-LIBRARIES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime"}
+LIBRARIES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime", "scipy": "scipy"}
 
 
 @dataclass(frozen=True)

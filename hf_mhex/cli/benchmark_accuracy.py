@@ -1,0 +1,35 @@
+"""`mhex benchmark accuracy`: MHEX, its parts and the plain network by one recipe, over seeds."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def accuracy(
+    study: Annotated[str, typer.Argument(metavar="SET", help="fashion_mnist, pneumoniamnist or ag_news.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Among plain,gates,heads,MHEX; all.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for rows and page.")] = Path("outputs/accuracy"),
+) -> None:
+    """Ask whether MHEX costs accuracy: each network at its own learning rate, over seeds, paired with the plain one.
+
+    A stopped study goes on where it was.
+
+    Example: mhex benchmark accuracy ag_news source=ag_news_test.csv
+    """
+    from hf_mhex.training.accuracy import run_study
+    from hf_mhex.training.accuracy_report import write_page
+
+    wanted = [name.strip() for name in arms.split(",")] if arms else None
+    command = " ".join(["mhex benchmark accuracy", study, *map(without_folders, overrides or [])])
+    run_study(study, overrides or [], output, wanted, command, lambda line: typer.echo(line, err=True))
+    typer.echo(str(write_page(output)))
+
+
+def without_folders(override: str) -> str:
+    """`key=value` with the last part alone of a value that is a path: rows are read on other machines."""
+    key, _, value = override.partition("=")
+    return f"{key}={Path(value).name}"

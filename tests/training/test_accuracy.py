@@ -1,0 +1,95 @@
+"""Is the comparison with the plain network a fair one? What sees the test rows, what is paired, what the words mean."""
+
+import json
+
+import pytest
+import torch
+from scipy.stats import ttest_rel
+
+from hf_mhex import MHEXResNetForImageClassification
+from hf_mhex.training import accuracy
+from hf_mhex.training.accuracy import ARMS, STUDIES, Study, chosen_rate, compare, margin_of, run_study
+from hf_mhex.training.accuracy_report import write_page
+from hf_mhex.training.ungated import open_gates
+from networks import image_batch, lively_resnet
+from schemas import write_medmnist
+
+SMALL = "architecture_kwargs={layers: [1, 1, 1, 1], channels: [4, 8, 8, 8]}"
+STEPS = ("max_steps=2", "per_device_train_batch_size=16", "use_cpu=true", "image_size=28", "class_weights=none")
+
+
+@pytest.fixture
+def study(monkeypatch):
+    """A study of two rates and two seeds that takes seconds."""
+    found = Study("medmnist/pneumoniamnist", (SMALL, *STEPS), ("balanced_accuracy",), (1e-3, 1e-2), 2)
+    monkeypatch.setitem(STUDIES, "pneumoniamnist", found)
+    return found
+
+
+def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
+    source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 48)}"
+    rows = run_study("pneumoniamnist", [source], tmp_path / "out", command="the command", say=lambda line: None)
+    assert len(rows) == len(ARMS) * (2 + 2)
+    for row in rows:
+        assert ("test" in row) == (row["part"] == "test") and row["minutes"] >= 0
+        assert row["part"] == "tuning" or row["rate"] == chosen_rate(rows, row["arm"], study)
+    parameters = {row["arm"]: row["parameters"] for row in rows}
+    assert parameters["MHEX"] == parameters["gates"] == parameters["heads"] > parameters["plain"]
+
+    path = tmp_path / "out" / "pneumoniamnist.jsonl"
+    lines = path.read_text().splitlines()
+    path.write_text("\n".join(lines[:-1]) + '\n{"part": "te')  # killed while it wrote the last row
+    made = []
+    train = accuracy.run_one
+    monkeypatch.setattr(accuracy, "run_one", lambda *given: made.append(given[1:4]) or train(*given))
+    again = run_study("pneumoniamnist", [source], tmp_path / "out", say=lambda line: None)
+    assert len(made) == 1 and made[0][0] == "MHEX"
+    assert again[-1]["test"] == json.loads(lines[-1])["test"]  # the same seed, the same network
+    page = write_page(tmp_path / "out").read_text()
+    assert "the command" in page and "deep supervision alone" in page and "margin" in page
+
+
+def test_gates_alone_and_heads_alone_are_what_they_say():
+    model = lively_resnet(torch.float32).train()
+    inputs, labels = image_batch(), torch.tensor([0, 1, 2])
+    plain = MHEXResNetForImageClassification(model.config).train()
+    plain.load_state_dict(model.state_dict())
+    for gate in plain.base_model.gates:
+        torch.nn.init.zeros_(gate.weight)
+    open_gates(model)
+    found = model(**inputs, labels=labels)
+    assert torch.equal(model.resnet(**inputs).last_hidden_state, plain.resnet(**inputs).last_hidden_state)
+    assert found.block_logits[:, 0].abs().max() > 0  # the heads read through W1 all the same
+    found.loss.backward()
+    assert all(gate.weight.grad is not None for gate in model.base_model.gates)
+
+
+def rows_of(plain, own):
+    """Test rows with these results by seed."""
+    return [
+        {"part": "test", "arm": arm, "seed": seed, "test": {"accuracy": value}}
+        for arm, values in (("plain", plain), ("MHEX", own))
+        for seed, value in values.items()
+    ]
+
+
+def test_differences_are_paired_by_seed_and_judged_by_a_margin_from_the_plain_network():
+    plain = {1: 0.80, 2: 0.84, 3: 0.82, 4: 0.81}
+    own = {4: 0.812, 3: 0.823, 2: 0.841, 1: 0.803}
+    found = compare(rows_of(plain, own), "MHEX", "accuracy")
+    test = ttest_rel([own[seed] for seed in sorted(own)], [plain[seed] for seed in sorted(plain)])
+    interval = test.confidence_interval(0.95)
+    assert (found["low"], found["high"]) == pytest.approx((interval.low, interval.high))
+    assert found["margin"] == pytest.approx(torch.tensor(list(plain.values())).std().item(), rel=1e-4)
+    assert found["better"] and found["no_worse"]
+    assert margin_of(rows_of({1: 0.8, 2: 0.8}, {}), "accuracy") == 0.005
+    worse = compare(rows_of(plain, {seed: value - 0.03 for seed, value in own.items()}), "MHEX", "accuracy")
+    assert not worse["better"] and not worse["no_worse"]
+    assert compare(rows_of(plain, {1: 0.9}), "MHEX", "accuracy") is None
+
+
+def test_what_is_not_there_is_named(tmp_path):
+    with pytest.raises(ValueError, match="SET must be one of"):
+        run_study("imagenet", [], tmp_path)
+    with pytest.raises(ValueError, match="arms must be among"):
+        run_study("ag_news", [], tmp_path, arms=["plain", "everything"])

@@ -1,0 +1,77 @@
+"""What do the accuracy rows say? A page with one table a data set: means over seeds, paired differences, verdicts."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from statistics import fmean, stdev
+
+from hf_mhex.journal import Journal
+from hf_mhex.training.accuracy import ARMS, STUDIES, by_seed, chosen_rate, compare, margin_of
+
+MEANING = {
+    "plain": "plain network",
+    "gates": "gates alone (last head only)",
+    "heads": "deep supervision alone (gates held at 1)",
+    "MHEX": "MHEX",
+}
+
+
+def write_page(folder: Path) -> Path:
+    """Write `folder`/README.md from the rows of every study in it; return its path."""
+    parts = ["# Does MHEX cost accuracy?", INTRODUCTION]
+    for name in STUDIES:
+        rows = Journal(folder / f"{name}.jsonl").rows
+        if any(row["part"] == "test" for row in rows):
+            parts += [f"## {name}", about(name, rows), table(name, rows)]
+    page = folder / "README.md"
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return page
+
+
+INTRODUCTION = """Four networks by one recipe, each at the learning rate that did best on validation rows (seed 0), then
+over further seeds on the test rows, whose last weights are measured. Differences are paired by seed, with 95 %
+intervals by Student's t. *No worse*: the interval's lower end is above minus the margin, which is half a point or one
+standard deviation between the plain network's seeds, whichever is larger. *Better*: it is above 0. Every run is a line
+of the `.jsonl` beside this page; `make accuracy SET=... SOURCE=...` makes the missing ones and this page."""
+
+
+def about(name: str, rows: list[dict]) -> str:
+    """What a study's table rests on."""
+    study = STUDIES[name]
+    first = next(row for row in rows if row["part"] == "test")
+    sizes = ", ".join(f"{count} {split}" for split, count in first["rows"].items())
+    ran_on = ", ".join(f"{package} {version}" for package, version in first["environment"].items())
+    rates = ", ".join(f"{rate:g}" for rate in study.rates)
+    return (
+        f"Recipe `{study.recipe}` with {', '.join(f'`{change}`' for change in study.changes)}; rows: {sizes}; learning "
+        f"rates tried: {rates}. Made by `{first['command']}` on {ran_on}."
+    )
+
+
+def table(name: str, rows: list[dict]) -> str:
+    """One study as a Markdown table."""
+    study = STUDIES[name]
+    heads = ["network", "parameters", "learning rate"]
+    for measure in study.measures:
+        heads += [f"{measure} (sd)", f"difference (margin {100 * margin_of(rows, measure):.2f} points)"]
+    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    for arm in ARMS:
+        values = [by_seed(rows, arm, measure) for measure in study.measures]
+        if not values[0]:
+            continue
+        parameters = next(row["parameters"] for row in rows if row["arm"] == arm)
+        cells = [MEANING[arm], f"{parameters / 1e6:.2f} M", f"{chosen_rate(rows, arm, study):g}"]
+        for measure, found in zip(study.measures, values):
+            spread = f" ({stdev(found.values()):.4f})" if len(found) > 1 else ""
+            cells += [f"{fmean(found.values()):.4f}{spread}, {len(found)} seeds", verdict(rows, arm, measure)]
+        lines.append("| " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def verdict(rows: list[dict], arm: str, measure: str) -> str:
+    """The paired difference from the plain network in points, and what it means."""
+    found = None if arm == "plain" else compare(rows, arm, measure)
+    if found is None:
+        return ""
+    words = "better" if found["better"] else "no worse" if found["no_worse"] else "not shown to be no worse"
+    return f"{100 * found['mean']:+.2f} [{100 * found['low']:+.2f}, {100 * found['high']:+.2f}]: {words}"
