@@ -1,4 +1,4 @@
-"""What do both MHEX families share? The gate, the head, the loss and the mixins that make a model explain itself.
+"""What do both MHEX families share? The gate, the head and the mixins that make a model explain itself.
 
 Source: Sun & Lio, "Multi-Head Explainer" (arXiv 2501.01311). For a residual block with shortcut x and branch f, both
 [B, C, N] over N positions, and K labels:
@@ -19,6 +19,7 @@ from torch import nn
 from transformers.utils import ModelOutput
 from transformers.utils.generic import maybe_autocast
 
+from .mhex_loss import deep_supervision_loss
 from .mhex_maps import (
     Features,
     block_map,
@@ -44,6 +45,9 @@ class MHEXConfigMixin:
         head_decay: block b of B weighs `head_decay ** (B - 1 - b)` in the model's logits; 0 is the last block alone.
         deep_supervision_weight: factor on the sum of the blocks' own losses.
         label_smoothing: share of the target spread evenly over the labels, in [0, 1); classification only.
+        rectified: gates, heads and maps read ReLU(x + f) in place of z = x + f. Maps are then sums of what is there.
+        binary_share: share of a binary cross-entropy over all labels in every head's loss for single labels, the rest
+            being cross-entropy. It fixes the logits' zero, which softmax leaves open: above it speaks for a label.
 
     Raises TypeError or ValueError for a field that cannot be.
     """
@@ -52,6 +56,8 @@ class MHEXConfigMixin:
     head_decay: float | int = 0.5
     deep_supervision_weight: float | int = 1.0
     label_smoothing: float | int = 0.0
+    rectified: bool = False
+    binary_share: float | int = 0.0
 
     keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
 
@@ -74,12 +80,15 @@ class MHEXConfigMixin:
             ("head_decay", 0, 1),
             ("deep_supervision_weight", 0, float("inf")),
             ("label_smoothing", 0, 1 - 1e-6),
+            ("binary_share", 0, 1),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
                 raise TypeError(f"{name} must be a number, got {value!r}.")
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
+        if type(self.rectified) is not bool:
+            raise TypeError(f"rectified must be True or False, got {self.rectified!r}.")
 
 
 @dataclass
@@ -152,88 +161,27 @@ class WideLinear(nn.Module):
 class AttentionGate(WideLinear):
     """The attention gate: W1 and a scaled sigmoid. W1 starts at 0, where every gate is `scale / 2`."""
 
-    def __init__(self, channels: int, scale: float):
+    def __init__(self, channels: int, config):
         super().__init__(channels, channels)
-        self.scale = scale
+        self.scale, self.rectified = config.gate_scale, config.rectified
 
     def reset_parameters(self):
         nn.init.zeros_(self.weight)
+
+    def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """What gate, head and map read, as summands [B, C, ...]: those of z, or ReLU(z) alone where `rectified`."""
+        return (sum(summands).relu(),) if self.rectified else summands
+
+    def scores(self, p: torch.Tensor) -> torch.Tensor:
+        """a = W1 p, [B, C]."""
+        return super().forward(p)
 
     def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
         """What z [B, C, ...] is the sum of, and valid [B, N], to p [B, C], a [B, C] and the gate [B, C]."""
         with maybe_autocast(summands[0].device.type, enabled=False):
             p = pooled_descriptor(summands, valid)
-        scores = super().forward(p)
+        scores = self.scores(p)
         return p, scores, (self.scale * scores.sigmoid()).to(summands[0].dtype)
-
-
-def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None):
-    """The task loss of the model's logits [B, K] plus `deep_supervision_weight` * the sum over blocks [B, blocks, K].
-
-    Cross-entropy, BCE or MSE by `config.problem_type` (inferred from the labels, as everywhere in transformers, and
-    then written to the config). Averages over the labels that count, or divides their sum by `num_items_in_batch`,
-    which makes the gradient independent of how a batch is split. Returns loss [] and the blocks' losses [blocks].
-    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value.
-    """
-    if config.problem_type is None:
-        integer = not labels.is_floating_point() and labels.dtype != torch.bool
-        kinds = ("single" if integer else "multi") + "_label_classification"
-        config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
-    labels = check_labels(labels.to(logits.device), logits.shape, config)
-    stacked = torch.cat([logits[:, None], block_logits], dim=1)
-    if config.problem_type == "single_label_classification":
-        each = F.cross_entropy(
-            stacked.flatten(0, 1),
-            labels.repeat_interleave(stacked.shape[1]),
-            label_smoothing=config.label_smoothing,
-            reduction="none",
-        ).view(stacked.shape[:2])
-        count = (labels != -100).sum().clamp(min=1)
-    else:
-        labels = labels.to(stacked.dtype)[:, None].expand_as(stacked)
-        if config.problem_type == "regression":
-            each = F.mse_loss(stacked, labels, reduction="none").sum(-1)
-        else:
-            labels = labels * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
-            each = F.binary_cross_entropy_with_logits(stacked, labels, reduction="none").sum(-1)
-        count = logits.numel()
-    losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
-    return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
-
-
-def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.Tensor:
-    """Labels as [B] (single label) or [B, K]; TypeError or ValueError if they do not fit `config.problem_type`."""
-    rows, num_labels = shape
-    look = labels.device.type == "cpu" and not torch.compiler.is_compiling()
-    if config.problem_type == "single_label_classification":
-        if labels.is_floating_point() or labels.dtype == torch.bool:
-            raise TypeError(
-                f"labels must be integers for {config.problem_type}, got {labels.dtype}; use labels.long()."
-            )
-        labels = labels.flatten().long()
-        wrong = look and labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
-        expected, allowed = (rows,), f"lie in [0, {num_labels - 1}] or be -100 (ignored); set num_labels or map them"
-    else:
-        if not labels.is_floating_point():
-            raise TypeError(f"labels must be floats for {config.problem_type}, got {labels.dtype}; use labels.float().")
-        if num_labels == 1:
-            labels = labels.view(-1, 1)
-        if config.problem_type == "regression":
-            if config.label_smoothing:
-                raise ValueError(
-                    f"label_smoothing={config.label_smoothing} has no meaning for regression; set it to 0."
-                )
-            wrong, allowed = look and labels[~labels.isfinite()], "be finite; drop or fill rows without a label"
-        else:
-            wrong, allowed = look and labels[~((labels >= 0) & (labels <= 1))], "lie in [0, 1]"
-        expected = (rows, num_labels)
-    if tuple(labels.shape) != expected:
-        raise ValueError(
-            f"labels must have shape {list(expected)} for {config.problem_type}, got {list(labels.shape)}."
-        )
-    if look and wrong.numel():
-        raise ValueError(f"labels must {allowed}; got {wrong[0].item()}.")
-    return labels
 
 
 @contextmanager

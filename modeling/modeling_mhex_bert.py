@@ -35,16 +35,16 @@ class MHEXBertLayer(BertLayer):
 
     def __init__(self, config: MHEXBertConfig, layer_idx: int | None = None):
         super().__init__(config, layer_idx)
-        self.gate = AttentionGate(config.hidden_size, config.gate_scale)
+        self.gate = AttentionGate(config.hidden_size, config)
 
     def forward(self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, **kwargs):
         """hidden_states [B, T, C] to those of the next layer, a [B, C] and what `explain(Features)` returned."""
         shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
         branch = self.output.dropout(self.output.dense(self.intermediate(shortcut)))
         z = shortcut + branch
-        summands = (z.transpose(1, 2),)
-        p, scores, gate = self.gate(summands, valid)
-        explanation = explain(Features(summands, p, valid)) if explain else None
+        read = self.gate.read(z.transpose(1, 2))
+        p, scores, gate = self.gate(read, valid)
+        explanation = explain(Features(read, p, valid)) if explain else None
         return self.output.LayerNorm(gate[:, None] * z), scores, explanation
 
 

@@ -6,6 +6,7 @@ from functools import partial
 
 import timm
 import torch
+import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from transformers import PreTrainedModel
@@ -21,7 +22,7 @@ from .mhex import (
     MHEXModelOutput,
     WideLinear,
 )
-from .mhex_maps import Features
+from .mhex_maps import Features, wide
 
 
 class MHEXBlock(GradientCheckpointingLayer):
@@ -37,8 +38,9 @@ class MHEXBlock(GradientCheckpointingLayer):
         if self.drop_path is not None:
             branch = self.drop_path(branch)
         shortcut = x if self.downsample is None else self.downsample(x)
-        p, scores, gate = self.gate((shortcut, branch))  # of z = x + f, which is never formed
-        explanation = explain(Features((shortcut, branch), p, gate=gate)) if explain else None
+        read = self.gate.read(shortcut, branch)  # z = x + f, which is not formed, or ReLU(z)
+        p, scores, gate = self.gate(read)
+        explanation = explain(Features(read, p, gate=gate if len(read) == 2 else None)) if explain else None
         y = branch.addcmul_(gate[:, :, None, None], shortcut)  # in place, where timm too adds in place
         return self.last_act(y), scores, explanation
 
@@ -99,7 +101,7 @@ def create_trunk(config: MHEXResNetConfig) -> ResNet:
     trunk = timm.create_model(name, pretrained=False, block=blocks, **arguments)
     for stage, info in zip(stages(trunk), trunk.feature_info[1:]):
         for block in stage:
-            block.gate = AttentionGate(info["num_chs"], config.gate_scale)
+            block.gate = AttentionGate(info["num_chs"], config)
     return trunk
 
 
@@ -226,12 +228,24 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         """Logits [B, K] of pixel_values [B, num_channels, H, W] and, with `labels` ([B] or [B, K]), the loss.
 
         Args:
+            labels: also a grid of them, [B, R, S] or [B, R, S, K], for images joined to mosaics: each part is then
+                classified by the positions of its own, and the answer has B * R * S rows.
             num_items_in_batch: what the loss's sum is divided by (Trainer's count over accumulated batches).
 
         Raises ValueError or TypeError for pixels or labels that do not fit the model.
         """
-        outputs = self.resnet(pixel_values, output_hidden_states=output_hidden_states, return_dict=True)
+        grid = labels.shape[1:3] if labels is not None and labels.ndim > 2 else None
+        explain = None if grid is None else partial(self._part_scores, grid)
+        outputs = self.resnet(pixel_values, output_hidden_states, explain, return_dict=True)
+        if grid is not None:
+            outputs.gate_scores, labels = outputs.explanations, labels.flatten(0, 2)
         return self._classify(outputs, labels, num_items_in_batch)
+
+    def _part_scores(self, grid: tuple[int, int], block: int, features: Features) -> torch.Tensor:
+        """a = W1 p [B * R * S, C] of the parts of a grid of R x S, each pooled by itself."""
+        z = features.added().summands[0]
+        parts = F.adaptive_avg_pool2d(z.to(wide(z.dtype)), grid).flatten(2).mT.flatten(0, 1)
+        return self.resnet.gates[block].scores(parts.relu())
 
     def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int]]:
         pixel_values = inputs.get("pixel_values")

@@ -46,7 +46,7 @@ class TextCollator:
 
 
 class ImageCollator:
-    """Crops, processes, mirrors and shifts; what is drawn depends on (seed, epoch, row) and on nothing else."""
+    """Crops, processes, mirrors, shifts and joins to mosaics; all that is drawn depends on (seed, epoch, row) alone."""
 
     def __init__(self, processor, settings: ProcessingSettings, num_channels: int):
         self.processor, self.settings = processor, settings
@@ -63,7 +63,10 @@ class ImageCollator:
         for row, draw in enumerate(draws):
             if draw is not None:
                 pixels[row] = self.move(pixels[row], draw)
-        return {"pixel_values": pixels, "labels": torch.as_tensor(np.stack([row["labels"] for row in rows]))}
+        labels = torch.as_tensor(np.stack([row["labels"] for row in rows]))
+        if draws[0] is not None and torch.rand((), generator=draws[0]) < self.settings.mosaics:
+            pixels, labels = mosaics_of(pixels, labels)
+        return {"pixel_values": pixels, "labels": labels}
 
     def crop(self, image, draw: torch.Generator):
         """A random rectangle of an area in [min_area, 1], of an aspect in [3/4, 4/3] of the image's own."""
@@ -89,6 +92,18 @@ class ImageCollator:
         top, left = int(down * (2 * reach + 1)), int(right * (2 * reach + 1))
         padded = F.pad(pixels[None], (reach,) * 4, mode="replicate")[0]
         return padded[:, top : top + height, left : left + width]
+
+
+def mosaics_of(pixels: torch.Tensor, labels: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mosaics of 2 x 2 images, [M, C, 2 H, 2 W], and their labels by part, [M, 2, 2] or [M, 2, 2, K].
+
+    Every image stands in one; the first ones again where the last mosaic would have gaps.
+    """
+    rows, (channels, height, width) = len(pixels), pixels.shape[1:]
+    places = torch.arange(-(-rows // 4) * 4) % rows
+    parts = pixels[places].view(-1, 2, 2, channels, height, width)
+    joined = parts.permute(0, 3, 1, 4, 2, 5).reshape(-1, channels, 2 * height, 2 * width)
+    return joined, labels[places].unflatten(0, (-1, 2, 2))
 
 
 def generator_for(seed: int, epoch: int, row: int) -> torch.Generator:

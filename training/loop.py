@@ -21,7 +21,7 @@ from transformers import get_scheduler
 
 from hf_mhex.metrics import measure
 from hf_mhex.training.job import Job, check_batch, prepare
-from hf_mhex.training.losses import recipe_loss
+from hf_mhex.training.losses import labels_by_row, recipe_loss
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.recipe import Recipe
 from hf_mhex.training.run import claim, describe, keep_recipe
@@ -135,7 +135,7 @@ def step(accelerator: Accelerator, job: Job, batches: list[dict], optimizer, sti
         last = number == len(batches) - 1
         with contextlib.nullcontext() if last else accelerator.no_sync(model), accelerator.autocast():
             outputs = model(**batch, num_items_in_batch=items)
-            loss, _ = recipe_loss(outputs, batch["labels"], config, job.class_weights, items)
+            loss, _ = recipe_loss(outputs, labels_by_row(batch["labels"]), config, job.class_weights, items)
             accelerator.backward(loss * accelerator.num_processes)
         total = total + loss.detach()
     norm = accelerator.clip_grad_norm_(model.parameters(), max_grad_norm if max_grad_norm > 0 else float("inf"))

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 
-from hf_mhex.modeling.mhex import check_labels
+from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 
 
 def balanced_weights(labels: np.ndarray, num_labels: int) -> torch.Tensor:
@@ -26,33 +25,9 @@ def balanced_weights(labels: np.ndarray, num_labels: int) -> torch.Tensor:
     return torch.tensor(weights, dtype=torch.float32)
 
 
-def weighted_loss(
-    logits: torch.Tensor, block_logits: torch.Tensor, labels: torch.Tensor, config, weights: torch.Tensor, num_items
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """The total loss [] and the blocks' [blocks] of logits [B, K], block_logits [B, blocks, K] and label weights [K].
-
-    Divided by `num_items` (the label entries of the whole accumulated batch; None: of this one), never by the weights
-    in the batch, so that the gradient does not depend on how a batch is split.
-    """
-    labels = check_labels(labels.to(logits.device), logits.shape, config)
-    weights = weights.to(logits)
-    heads = torch.cat([logits[:, None], block_logits], dim=1)
-    smoothing = config.label_smoothing
-    if config.problem_type == "single_label_classification":
-        each = F.cross_entropy(
-            heads.transpose(1, 2),
-            labels[:, None].expand(heads.shape[:2]),
-            label_smoothing=smoothing,
-            reduction="none",
-        )
-        each = each * weights[labels.clamp(min=0)][:, None]
-        count = (labels != -100).sum().clamp(min=1)
-    else:
-        goal = (labels.to(heads) * (1 - smoothing) + smoothing / 2)[:, None].expand_as(heads)
-        each = F.binary_cross_entropy_with_logits(heads, goal, pos_weight=weights, reduction="none").sum(-1)
-        count = labels.numel()
-    losses = each.sum(0) / (count if num_items is None else num_items)
-    return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
+def labels_by_row(labels: torch.Tensor) -> torch.Tensor:
+    """Labels [N] or [N, K] as they stand; of mosaics, [M, R, S] or [M, R, S, K], those of all parts in a row."""
+    return labels.flatten(0, 2) if labels.ndim > 2 else labels
 
 
 def recipe_loss(outputs, labels: torch.Tensor, config, weights: torch.Tensor | None, num_items):
@@ -62,6 +37,6 @@ def recipe_loss(outputs, labels: torch.Tensor, config, weights: torch.Tensor | N
     blocks = logits[:, None][:, :0] if plain else outputs["block_logits"]
     if weights is None:
         return outputs["loss"], logits.new_zeros(0) if plain else outputs["block_losses"]
-    loss, block_losses = weighted_loss(logits, blocks, labels, config, weights, num_items)
+    loss, block_losses = deep_supervision_loss(logits, blocks, labels, config, num_items, weights)
     # the model's own loss reaches weights that no head reads, and DDP waits for a gradient of every weight
     return loss + 0 * outputs["loss"], block_losses

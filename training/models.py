@@ -14,7 +14,7 @@ from hf_mhex.training.demo import minilm_folder
 from hf_mhex.training.plain import PlainBert, PlainResNet
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
-MHEX_ONLY = ("gate_scale", "head_decay", "deep_supervision_weight")
+MHEX_ONLY = ("gate_scale", "head_decay", "deep_supervision_weight", "rectified")
 
 
 def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, object]:
@@ -36,9 +36,10 @@ def build_text(settings: ModelSettings, processing: ProcessingSettings, fields: 
         model = from_bert(source, **fields)
     else:
         given = AutoConfig.from_pretrained(source).to_dict()
-        smoothing = fields.pop("label_smoothing", 0.0)
+        loss_fields = {name: fields.pop(name) for name in ("label_smoothing", "binary_share") if name in fields}
         config = BertConfig.from_dict({**given, "model_type": "bert"}, **fields)
-        config.label_smoothing, config.deep_supervision_weight = smoothing, 0.0
+        for name in ("label_smoothing", "binary_share", "deep_supervision_weight"):
+            setattr(config, name, loss_fields.get(name, 0.0))
         model = PlainBert.from_pretrained(source, config=config, ignore_mismatched_sizes=True)
     longest = min(processing.max_length, model.config.max_position_embeddings)
     return model, AutoTokenizer.from_pretrained(source, model_max_length=longest)

@@ -4,12 +4,13 @@ These two exist for comparison by the same recipe: they take the same labels and
 """
 
 import timm
+import torch.nn.functional as F
 from torch import nn
 from transformers import BertForSequenceClassification, PreTrainedModel
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
 from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.mhex import deep_supervision_loss
+from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 
 
 def plain_loss(logits, labels, config, num_items_in_batch):
@@ -59,6 +60,10 @@ class PlainResNet(PreTrainedModel):
         self.network.set_grad_checkpointing(enable)
 
     def forward(self, pixel_values=None, labels=None, num_items_in_batch=None, **kwargs):
-        logits = self.network(pixel_values)
+        if labels is None or labels.ndim < 3:
+            logits = self.network(pixel_values)
+        else:  # a mosaic: each part by the positions of its own, as MHEX reads it
+            cells = F.adaptive_avg_pool2d(self.network.forward_features(pixel_values), labels.shape[1:3])
+            logits, labels = self.network.fc(cells.flatten(2).mT.flatten(0, 1)), labels.flatten(0, 2)
         loss = plain_loss(logits, labels, self.config, num_items_in_batch)
         return ImageClassifierOutput(loss=loss, logits=logits)

@@ -102,12 +102,16 @@ class ProcessingSettings:
     flip: float = field(default=0.0, metadata={"help": "probability of mirroring left and right"})
     shift: float = field(default=0.0, metadata={"help": "largest shift, as a share of the size; edges are continued"})
     min_area: float = field(default=1.0, metadata={"help": "smallest share of the image in a random crop"})
+    mosaics: float = field(
+        default=0.0, metadata={"help": "share of batches joined to 2 x 2 mosaics whose parts are classified each"}
+    )
     max_length: int = field(default=128, metadata={"help": "tokens"})
 
     def __post_init__(self):
         bounded("processing.flip", self.flip, 0, 1)
         bounded("processing.shift", self.shift, 0, 0.5)
         bounded("processing.min_area", self.min_area, 0.01, 1)
+        bounded("processing.mosaics", self.mosaics, 0, 1)
         bounded("processing.max_length", self.max_length, 1)
 
 

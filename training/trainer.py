@@ -6,7 +6,7 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 from hf_mhex.metrics import measure
-from hf_mhex.training.losses import recipe_loss
+from hf_mhex.training.losses import labels_by_row, recipe_loss
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings
 
@@ -96,7 +96,7 @@ class MHEXTrainer(Trainer):
         if model.training:
             for norm in self.still:
                 norm.eval()
-        labels, items = inputs["labels"], num_items_in_batch
+        labels, items = labels_by_row(inputs["labels"]), num_items_in_batch
         outputs = model(**inputs) if items is None else model(**inputs, num_items_in_batch=items)
         config = self.model.config
         shared = items is not None and self.args.average_tokens_across_devices

@@ -172,6 +172,28 @@ def test_every_argument_against_the_slow_loop(family, options):
     assert close(every.explained[rows, answer.target], answer.explained)
 
 
+RECTIFIED = [{}, {"target": [3, 0, 1], "contrast": "mean"}, {"contrast": "softmax", "blocks": [0, -1]}, {"mode": "cam"}]
+
+
+@pytest.mark.parametrize("options", RECTIFIED, ids=str)
+@pytest.mark.parametrize("family", ["bert", "resnet"])
+def test_rectified_features_against_the_slow_loop(family, options):
+    """Gates, heads and maps read ReLU(x + f): exact as ever, and not what they are without."""
+    make = lively_bert if family == "bert" else lively_resnet
+    model, plain = make(rectified=True), make()
+    plain.load_state_dict(model.state_dict())
+    inputs = inputs_for(family, batch=3, **({} if family == "bert" else {"size": (37, 29)}))
+    answer = model.generate_saliency(**inputs, **options)
+    logits, block_logits, block_maps, combined = slow_saliency(model, inputs, **options)
+    for found, expected in zip(answer.block_saliency, block_maps):
+        assert torch.allclose(found, expected, rtol=0, atol=1e-9)
+    assert torch.allclose(answer.block_logits, block_logits, rtol=0, atol=1e-9)
+    assert torch.allclose(answer.saliency, combined, rtol=0, atol=1e-9)
+    assert not torch.allclose(plain(**inputs).logits, logits, rtol=0, atol=1e-2)
+    if "mode" not in options:
+        assert_exact(model, inputs, **options)
+
+
 @pytest.mark.parametrize("labels", [4, 40])
 def test_kept_features_and_maps_of_all_classes_agree(labels):
     """Below C = 4 K features are kept, above it all classes' maps: a late target gives what an early one gives."""

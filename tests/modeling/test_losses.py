@@ -5,6 +5,7 @@ import torch
 import torch.nn.functional as F
 
 from networks import image_batch, lively_bert, lively_resnet, text_batch
+from slow_method import caught
 
 CASES = [
     ("bert", 4, "single_label_classification", torch.tensor([0, 3, 1, 2])),
@@ -92,6 +93,47 @@ def test_one_label_means_regression():
     model, inputs = network("bert", 1)
     model(**inputs, labels=torch.zeros(4))
     assert model.config.problem_type == "regression"
+
+
+@pytest.mark.parametrize("share", [0.3, 1])
+def test_a_share_of_the_loss_may_be_binary(share):
+    model, inputs = network("bert", 4, binary_share=share)
+    labels = torch.tensor([1, 3, -100, 0])
+    output = model(**inputs, labels=labels)
+    counted = labels >= 0
+    present = F.one_hot(labels[counted], 4).double()
+
+    def expected(logits):
+        binary = 4 * task_loss(logits[counted], present, "multi_label_classification")  # its mean is over labels too
+        softmax = task_loss(logits[counted], labels[counted], "single_label_classification")
+        return (1 - share) * softmax + share * binary
+
+    blocks = [expected(output.block_logits[:, block]) for block in range(model.num_blocks)]
+    assert torch.allclose(output.block_losses, torch.stack(blocks), rtol=1e-12)
+    assert torch.allclose(output.loss, expected(output.logits) + sum(blocks), rtol=1e-12)
+
+
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+@pytest.mark.parametrize("rectified", [False, True])
+def test_a_grid_of_labels_teaches_each_part_by_its_own_positions(kind, rectified):
+    """Each part is pooled alone, and the loss is that of as many rows."""
+    model, inputs = network("resnet", 4, problem_type=kind, rectified=rectified)
+    inputs = image_batch(2, (64, 128), dtype=torch.float64)
+    labels = torch.arange(16).view(2, 2, 4) % 4
+    labels = F.one_hot(labels, 4).double() if kind.startswith("multi") else labels
+    output = model(**inputs, labels=labels)
+    assert output.logits.shape == (16, 4) and output.block_logits.shape == (16, model.num_blocks, 4)
+    expected = task_loss(output.logits, labels.flatten(0, 2), kind) + output.block_losses.sum()
+    assert torch.allclose(output.loss, expected, rtol=1e-12)
+    features, _ = caught(model, inputs)
+    for block, (x, f, w1, w2) in enumerate(features):
+        z = (x + f).relu() if rectified else x + f
+        height, width = z.shape[-2] // 2, z.shape[-1] // 4
+        for row in range(16):
+            image, i, j = row // 8, row % 8 // 4, row % 4
+            part = z[image, :, i * height : (i + 1) * height, j * width : (j + 1) * width]
+            logits = w2 @ (w1 @ part.mean((1, 2)).relu())
+            assert torch.allclose(output.block_logits[row, block], logits, rtol=0, atol=1e-9)
 
 
 def test_ignored_labels_do_not_count():

@@ -141,12 +141,14 @@ def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution
     for b, (x, f, w1, w2) in enumerate(features):
         for row in range(count):
             z = (x[row] + f[row]).flatten(1)
+            if config.rectified:
+                z = torch.where(z > 0, z, 0)
             inside = [True] * z.shape[1] if valid is None else valid[row].tolist()
             p = pooled(z, inside)
             scores = w1 @ p
             block_logits[row, b] = w2 @ scores
             gate = scale * torch.sigmoid(scores)
-            y = z if is_text else (gate[:, None] * x[row].flatten(1) + f[row].flatten(1))
+            y = z if is_text or config.rectified else (gate[:, None] * x[row].flatten(1) + f[row].flatten(1))
             spread.append((b, row, z, y, p, inside))
     logits = sum(config.head_decay ** (depth - 1 - b) * block_logits[:, b] for b in range(depth))
     selected = range(depth) if blocks is None else [b % depth for b in blocks]

@@ -218,3 +218,26 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path):
     data.train.set_epoch(1)
     assert not collate([data.train[row] for row in range(8)])["pixel_values"].equal(first)
     assert collate([data.test[0]])["pixel_values"].shape == (1, 3, 28, 28)
+
+
+def test_batches_become_mosaics_of_whole_images_with_a_label_a_part(tmp_path):
+    from hf_mhex import MHEXResNetConfig, image_processor_for
+
+    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "resnet")
+    config = MHEXResNetConfig()
+    processor = image_processor_for(config, 28, 1.0)
+    alone = ImageCollator(processor, ProcessingSettings(), 3)
+    joined = ImageCollator(processor, ProcessingSettings(mosaics=1.0), 3)
+    data.train.seed = 0
+    rows = [data.train[row] for row in range(6)]
+    single, mosaic = alone(rows), joined(rows)
+    assert mosaic["pixel_values"].shape == (2, 3, 56, 56) and mosaic["labels"].shape == (2, 2, 2)
+    for part in range(8):  # the last two are the first two again
+        image, top, left = part // 4, part % 4 // 2 * 28, part % 2 * 28
+        found = mosaic["pixel_values"][image, :, top : top + 28, left : left + 28]
+        assert found.equal(single["pixel_values"][part % 6])
+        assert mosaic["labels"].flatten()[part] == single["labels"][part % 6]
+    assert joined([data.test[0]])["pixel_values"].shape == (1, 3, 28, 28)  # rows to judge by stay alone
+    some = ImageCollator(processor, ProcessingSettings(mosaics=0.5), 3)
+    shapes = {some([data.train[row]] * 4)["labels"].ndim for row in range(24)}
+    assert shapes == {1, 3}

@@ -1,0 +1,100 @@
+"""What is the loss of a model with a head at every block? The task's loss of the model's logits and of every head's.
+
+Source: Sun & Lio, "Multi-Head Explainer" (arXiv 2501.01311), deep supervision; weights and options are ours.
+"""
+
+import torch
+import torch.nn.functional as F
+
+
+def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None, label_weights=None):
+    """The task loss of the model's logits [B, K] plus `deep_supervision_weight` * the sum over blocks [B, blocks, K].
+
+    Cross-entropy, BCE or MSE by `config.problem_type` (inferred from the labels, as everywhere in transformers, and
+    then written to the config). Averages over the labels that count, or divides their sum by `num_items_in_batch`,
+    which makes the gradient independent of how a batch is split. Returns loss [] and the blocks' losses [blocks].
+
+    Args:
+        label_weights: factors on the losses of rows by their label or, with several labels, of present ones, [K].
+
+    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value.
+    """
+    if config.problem_type is None:
+        integer = not labels.is_floating_point() and labels.dtype != torch.bool
+        kinds = ("single" if integer else "multi") + "_label_classification"
+        config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
+    labels = check_labels(labels.to(logits.device), logits.shape, config)
+    stacked = torch.cat([logits[:, None], block_logits], dim=1)
+    weights = None if label_weights is None else label_weights.to(stacked)
+    if config.problem_type == "single_label_classification":
+        each = single_label_losses(stacked, labels, config)
+        if weights is not None:
+            each = each * weights[labels.clamp(min=0)][:, None]
+        count = (labels != -100).sum().clamp(min=1)
+    else:
+        if config.problem_type == "regression":
+            goal = labels.to(stacked.dtype)[:, None].expand_as(stacked)
+            each = F.mse_loss(stacked, goal, reduction="none").sum(-1)
+        else:
+            each = binary_losses(stacked, labels, config, weights)
+        count = logits.numel()
+    losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
+    return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
+
+
+def single_label_losses(logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tensor:
+    """Cross-entropy of logits [B, H, K] by H heads for labels [B], [B, H]; 0 for rows labelled -100.
+
+    `config.binary_share` of it is the binary cross-entropy of all labels instead.
+    """
+    heads, num_labels = logits.shape[1:]
+    spread = labels.repeat_interleave(heads)
+    smoothing = config.label_smoothing
+    each = F.cross_entropy(logits.flatten(0, 1), spread, label_smoothing=smoothing, reduction="none").view(-1, heads)
+    if config.binary_share:
+        present = F.one_hot(labels.clamp(min=0), num_labels)
+        binary = binary_losses(logits, present, config).masked_fill((labels == -100)[:, None], 0)
+        each = (1 - config.binary_share) * each + config.binary_share * binary
+    return each
+
+
+def binary_losses(logits: torch.Tensor, labels: torch.Tensor, config, weights=None) -> torch.Tensor:
+    """Binary cross-entropy of logits [B, H, K] for labels [B, K] in [0, 1], summed over the labels, [B, H]."""
+    goal = labels.to(logits.dtype) * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
+    goal = goal[:, None].expand_as(logits)
+    return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weights, reduction="none").sum(-1)
+
+
+def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.Tensor:
+    """Labels as [B] (single label) or [B, K]; TypeError or ValueError if they do not fit `config.problem_type`."""
+    rows, num_labels = shape
+    look = labels.device.type == "cpu" and not torch.compiler.is_compiling()
+    if config.problem_type == "single_label_classification":
+        if labels.is_floating_point() or labels.dtype == torch.bool:
+            raise TypeError(
+                f"labels must be integers for {config.problem_type}, got {labels.dtype}; use labels.long()."
+            )
+        labels = labels.flatten().long()
+        wrong = look and labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
+        expected, allowed = (rows,), f"lie in [0, {num_labels - 1}] or be -100 (ignored); set num_labels or map them"
+    else:
+        if not labels.is_floating_point():
+            raise TypeError(f"labels must be floats for {config.problem_type}, got {labels.dtype}; use labels.float().")
+        if num_labels == 1:
+            labels = labels.view(-1, 1)
+        if config.problem_type == "regression":
+            if config.label_smoothing:
+                raise ValueError(
+                    f"label_smoothing={config.label_smoothing} has no meaning for regression; set it to 0."
+                )
+            wrong, allowed = look and labels[~labels.isfinite()], "be finite; drop or fill rows without a label"
+        else:
+            wrong, allowed = look and labels[~((labels >= 0) & (labels <= 1))], "lie in [0, 1]"
+        expected = (rows, num_labels)
+    if tuple(labels.shape) != expected:
+        raise ValueError(
+            f"labels must have shape {list(expected)} for {config.problem_type}, got {list(labels.shape)}."
+        )
+    if look and wrong.numel():
+        raise ValueError(f"labels must {allowed}; got {wrong[0].item()}.")
+    return labels
