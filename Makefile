@@ -8,7 +8,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: accuracy architectures bench-speed benchmark cards demo format lint pictures test test-app test-common test-extras test-hub test-slow
+.PHONY: ablation accuracy architectures bench-speed benchmark cards demo format lint pictures test test-app test-common test-extras test-hub test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -84,6 +84,11 @@ bench-speed: .venv/.installed
 accuracy: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark accuracy $(SET) source=$(SOURCE) --output docs/accuracy
+
+# make ablation SET=images SOURCE=fashion-mnist
+ablation: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[bench]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark ablation $(SET) source=$(SOURCE) --output docs/ablation
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

@@ -4,16 +4,15 @@ from __future__ import annotations
 
 import typer
 
-from mhex_cli.benchmark_accuracy import accuracy
+from mhex_cli.benchmark_accuracy import ablation, accuracy
 from mhex_cli.benchmark_explanations import explanations
 from mhex_cli.benchmark_speed import speed
 
 benchmark = typer.Typer(
     name="benchmark",
-    help="Measure: `explanations` compares methods, `accuracy` networks, `speed` what an explanation costs.",
+    help="Measure: `explanations` compares methods, `accuracy` networks, `ablation` levers, `speed` costs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-benchmark.command()(accuracy)
-benchmark.command()(explanations)
-benchmark.command()(speed)
+for verb in (explanations, accuracy, ablation, speed):
+    benchmark.command()(verb)

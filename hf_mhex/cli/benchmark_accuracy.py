@@ -1,4 +1,4 @@
-"""`mhex benchmark accuracy`: MHEX, its parts and the plain network by one recipe, over seeds."""
+"""`mhex benchmark accuracy` and `ablation`: networks by one recipe, over seeds."""
 
 from __future__ import annotations
 
@@ -26,6 +26,27 @@ def accuracy(
     wanted = [name.strip() for name in arms.split(",")] if arms else None
     command = " ".join(["mhex benchmark accuracy", study, *map(without_folders, overrides or [])])
     run_study(study, overrides or [], output, wanted, command, lambda line: typer.echo(line, err=True))
+    typer.echo(str(write_page(output)))
+
+
+def ablation(
+    study: Annotated[str, typer.Argument(metavar="SET", help="images or texts.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
+    seeds: Annotated[int, typer.Option(help="Networks for each factor.")] = 3,
+    factors: Annotated[str | None, typer.Option(help="Names of factors, separated by semicolons; all.")] = None,
+    output: Annotated[Path, typer.Option(help="Folder for rows and page.")] = Path("outputs/ablation"),
+) -> None:
+    """Ask which lever makes maps better and what it costs in accuracy, on validation rows.
+
+    A stopped study goes on where it was.
+
+    Example: mhex benchmark ablation images source=fashion-mnist
+    """
+    from hf_mhex.training.ablation import run_ablation, write_page
+
+    wanted = [name.strip() for name in factors.split(";")] if factors else None
+    command = " ".join(["mhex benchmark ablation", study, *map(without_folders, overrides or []), f"--seeds {seeds}"])
+    run_ablation(study, overrides or [], output, seeds, wanted, command, lambda line: typer.echo(line, err=True))
     typer.echo(str(write_page(output)))
 
 

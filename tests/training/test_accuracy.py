@@ -7,6 +7,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from hf_mhex import MHEXResNetForImageClassification
+from hf_mhex.evaluation import build_mosaics
 from hf_mhex.training import accuracy
 from hf_mhex.training.accuracy import ARMS, STUDIES, Study, chosen_rate, compare, margin_of, run_study
 from hf_mhex.training.accuracy_report import write_page
@@ -93,3 +94,29 @@ def test_what_is_not_there_is_named(tmp_path):
         run_study("imagenet", [], tmp_path)
     with pytest.raises(ValueError, match="arms must be among"):
         run_study("ag_news", [], tmp_path, arms=["plain", "everything"])
+
+
+def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, monkeypatch):
+    from hf_mhex.quality.parts import Sizes
+    from hf_mhex.training import ablation
+    from hf_mhex.training.ablation import ABLATIONS, Ablation, run_ablation, write_page
+
+    small = Ablation(
+        "medmnist/pneumoniamnist",
+        (SMALL, *STEPS, "metrics=[accuracy]", "model.config={}"),
+        {"base": (), "rectified": ("model.config.rectified=true",)},
+        {"defaults": {}, "last block": {"blocks": [-1]}},
+    )
+    monkeypatch.setitem(ABLATIONS, "images", small)
+    monkeypatch.setattr(ablation, "SIZES", Sizes(rows=2, questions=2, slow=1, samples=2, steps=2))
+    monkeypatch.setattr(ablation.ImageMeasures, "mosaics", lambda self, grid: build_mosaics(
+        self.part.pixels, self.part.labels, grid, 2))  # fmt: skip
+    source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 48, (48, 40, 16))}"
+    rows = run_ablation("images", [source], tmp_path / "out", seeds=1, command="the command", say=lambda line: None)
+    assert [row["factor"] for row in rows] == ["base", "rectified"]
+    assert rows[0]["maps"] != rows[1]["maps"]
+    assert run_ablation("images", [source], tmp_path / "out", seeds=1) == rows  # nothing left to do
+    page = write_page(tmp_path / "out").read_text()
+    assert "the command" in page and page.count("| rectified |") == 2
+    with pytest.raises(ValueError, match="factors must be among base; rectified"):
+        run_ablation("images", [source], tmp_path / "out", factors=["luck"])

@@ -1,0 +1,191 @@
+"""Which lever makes the maps better, and what does it cost? One factor at a time from a fixed base, over seeds.
+
+    mhex benchmark ablation images source=FOLDER_OF_FASHION_MNIST      # or: make ablation SET=images SOURCE=...
+
+Everything is measured on validation rows: defaults are chosen here, and the published tables see the test rows. Every
+run is one JSON line in OUTPUT/SET.jsonl; a stopped study goes on where it was.
+"""
+
+from __future__ import annotations
+
+import tempfile
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from statistics import fmean, median, stdev
+
+from hf_mhex.environment import environment
+from hf_mhex.journal import Journal
+from hf_mhex.quality.images import ImageMeasures
+from hf_mhex.quality.loading import image_part, text_part
+from hf_mhex.quality.methods import mhex_map
+from hf_mhex.quality.parts import Sizes
+from hf_mhex.quality.texts import TextMeasures
+from hf_mhex.training.accuracy import LAST_WEIGHTS
+from hf_mhex.training.job import Job, prepare
+from hf_mhex.training.recipe import load_recipe
+from hf_mhex.training.run import make_trainer, scores
+
+ROWS = 1000  # validation rows that mosaics and texts are drawn from
+SIZES = Sizes(rows=48, questions=108, slow=24)
+RECTIFIED, BINARY, MOSAICS = "model.config.rectified=true", "model.config.binary_share=1", "mosaics=0.5"
+
+
+@dataclass(frozen=True)
+class Ablation:
+    """One family: the recipe with its changes, the factors (overrides by name), and the maps that are judged."""
+
+    recipe: str
+    changes: tuple[str, ...]
+    factors: dict[str, tuple[str, ...]]
+    maps: dict[str, dict]
+
+
+ABLATIONS = {
+    "images": Ablation(
+        "fashion_mnist",
+        ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0"),
+        {
+            "base": (),
+            "rectified": (RECTIFIED,),
+            "binary loss": (BINARY,),
+            "mosaics": (MOSAICS,),
+            "rectified, binary loss": (RECTIFIED, BINARY),
+            "binary loss, mosaics": (BINARY, MOSAICS),
+            "rectified, mosaics": (RECTIFIED, MOSAICS),
+            "rectified, binary loss, mosaics": (RECTIFIED, BINARY, MOSAICS),
+            "rectified, half binary loss, mosaics": (RECTIFIED, "model.config.binary_share=0.5", MOSAICS),
+            "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, "mosaics=0.25"),
+        },
+        {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
+    ),
+    "texts": Ablation(
+        "sample_product_reviews",
+        ("model.config={}",),
+        {
+            "base": (),
+            "rectified": (RECTIFIED,),
+            "binary loss": (BINARY,),
+            "rectified, binary loss": (RECTIFIED, BINARY),
+        },
+        {
+            "defaults": {},
+            "softmax contrast": {"contrast": "softmax"},
+            "first block": {"blocks": [0]},
+            "first three blocks alike": {"blocks": [0, 1, 2], "decay": 1.0},
+        },
+    ),
+}
+
+
+def run_ablation(
+    name: str,
+    overrides: Iterable[str],
+    output: Path,
+    seeds: int = 3,
+    factors: Iterable[str] | None = None,
+    command: str = "",
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Make the rows that `output`/NAME.jsonl lacks, and return all of them.
+
+    Raises ValueError for a set or a factor that is not there, and whatever training raises.
+    """
+    if name not in ABLATIONS:
+        raise ValueError(f"SET must be one of {', '.join(ABLATIONS)}; got {name!r}.")
+    ablation, journal = ABLATIONS[name], Journal(output / f"{name}.jsonl")
+    wanted = list(ablation.factors if factors is None else factors)
+    unknown = sorted(set(wanted) - set(ablation.factors))
+    if unknown:
+        raise ValueError(f"factors must be among {'; '.join(ablation.factors)}; got {'; '.join(unknown)}.")
+    common = {"command": command, "environment": environment()}
+    for seed in range(seeds):
+        for factor in wanted:
+            about = {"factor": factor, "seed": seed}
+            if journal.find(**about) is None:
+                say(f"{name}: {factor}, seed {seed}")
+                journal.add(about | run_one(ablation, factor, seed, overrides) | common)
+    return journal.rows
+
+
+def run_one(ablation: Ablation, factor: str, seed: int, overrides: Iterable[str]) -> dict:
+    """Train one network, and measure its accuracy and its maps on validation rows."""
+    changes = [*ablation.changes, *LAST_WEIGHTS, *ablation.factors[factor], f"training.seed={seed}", *overrides]
+    recipe = load_recipe(ablation.recipe, changes)
+    with tempfile.TemporaryDirectory() as folder:
+        job = prepare(recipe, seed)
+        trainer = make_trainer(recipe, recipe.training_arguments(Path(folder)), job)
+        took = trainer.train().metrics["train_runtime"]
+        accuracy = scores(trainer, job.validation, "validation")["accuracy"]
+    measures = measures_for(job, recipe.model.family)
+    found = {name: judge(measures, options) for name, options in ablation.maps.items()}
+    return {"accuracy": accuracy, "maps": found, "rows": len(job.train), "minutes": round(took / 60, 2)}
+
+
+def measures_for(job: Job, family: str) -> ImageMeasures | TextMeasures:
+    """The measures over the first validation rows; their order is that of the split, drawn by its seed."""
+    model, rows = job.model.eval(), job.validation
+    labels = [int(label) for label in rows.labels[:ROWS]]
+    if family == "resnet":
+        pictures = [rows[row]["image"] for row in range(len(labels))]
+        return ImageMeasures(model, image_part(pictures, labels, job.processor, model.config.num_channels), SIZES)
+    texts = [job.processor.decode(ids, skip_special_tokens=True) for ids in rows.encodings["input_ids"][:ROWS]]
+    return TextMeasures(model, text_part(texts, labels, job.processor, job.processor.model_max_length), SIZES)
+
+
+def judge(measures: ImageMeasures | TextMeasures, options: dict) -> dict[str, float]:
+    """Measures of the maps with these options: means, of the Grid Pointing Game the median too."""
+    call = partial(mhex_map, **options)
+    if isinstance(measures, TextMeasures):
+        found = measures.measure("removal", call)
+        names = [f"{what} ({how})" for what in ("comprehensiveness", "sufficiency") for how in ("mask", "delete")]
+        return {name: round(fmean(found[name]), 5) for name in names}
+    result = {}
+    for grid in ("2x2", "3x3"):
+        values = measures.measure(f"grid {grid}", call)[f"grid pointing {grid}"]
+        result |= {f"grid pointing {grid}": round(fmean(values), 5), f"{grid}, median": round(median(values), 5)}
+    return result | {"insertion - deletion": round(fmean(measures.measure("choice", call)["choice"]), 5)}
+
+
+def table(rows: list[dict]) -> str:
+    """Means over seeds (standard deviations in brackets), a line for each factor and map."""
+    names = list(next(iter(rows[0]["maps"].values())))
+    lines = ["| factor | accuracy | map | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
+    for factor in dict.fromkeys(row["factor"] for row in rows):
+        own = [row for row in rows if row["factor"] == factor]
+        accuracy = written([row["accuracy"] for row in own])
+        for kind in own[0]["maps"]:
+            cells = [written([row["maps"][kind][name] for row in own]) for name in names]
+            lines.append(f"| {factor} | {accuracy} | {kind} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def written(values: list[float]) -> str:
+    """Mean and standard deviation."""
+    spread = f" ({stdev(values):.3f})" if len(values) > 1 else ""
+    return f"{fmean(values):.3f}{spread}"
+
+
+def write_page(folder: Path) -> Path:
+    """Write `folder`/README.md from the rows in it; return its path."""
+    parts = ["# Which lever makes the maps better?", INTRODUCTION]
+    for name, ablation in ABLATIONS.items():
+        rows = Journal(folder / f"{name}.jsonl").rows
+        if rows:
+            ran_on = ", ".join(f"{package} {version}" for package, version in rows[0]["environment"].items())
+            seeds = len({row["seed"] for row in rows})
+            base = f"Recipe `{ablation.recipe}` with {', '.join(f'`{change}`' for change in ablation.changes)}"
+            about = (
+                f"{base}; {rows[0]['rows']} training rows, {seeds} seeds. Made by `{rows[0]['command']}` on {ran_on}."
+            )
+            parts += [f"## {name}", about, table(rows)]
+    page = folder / "README.md"
+    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return page
+
+
+INTRODUCTION = """One factor at a time from a fixed base, and their combinations; the same seeds for all. Everything is
+measured on validation rows. *Rectified*: gates, heads and maps read ReLU(x + f). *Binary loss*: each head learns by the
+binary cross-entropy of every label instead of cross-entropy. *Mosaics*: half of the batches are joined to 2 x 2 images
+whose parts are classified each by the positions of its own. docs/evaluation.md defines the measures."""
