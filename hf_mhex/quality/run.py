@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import itertools
-import json
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -15,35 +14,10 @@ import torch
 
 from hf_mhex.baselines import Method
 from hf_mhex.environment import environment
+from hf_mhex.journal import Journal
 from hf_mhex.quality import images, texts
 from hf_mhex.quality.methods import CONTROLS, MHEX, blurred_mhex, methods_for
 from hf_mhex.quality.parts import Images, Sizes, Texts
-
-
-class Journal:
-    """JSON lines in a file, found again by what they are about. A line cut short by a kill is left out and redone."""
-
-    def __init__(self, path: Path):
-        self.path = path
-        self.rows = []
-        if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
-                try:
-                    self.rows.append(json.loads(line))
-                except json.JSONDecodeError:
-                    continue
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
-
-    def find(self, **about) -> dict | None:
-        """The row about this, or None."""
-        return next((row for row in self.rows if all(row.get(name) == value for name, value in about.items())), None)
-
-    def add(self, row: dict) -> None:
-        """Append a row, at once."""
-        self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a", encoding="utf-8") as file:
-            file.write(json.dumps(row) + "\n")
 
 
 def explain_quality(
