@@ -35,6 +35,7 @@ from hf_mhex.processors import image_processor_for, restore_image
 from hf_mhex.quality.loading import image_part, shuffled, text_part
 from hf_mhex.quality.summary import summarise_quality
 from hf_mhex.samples import load_sample
+from hf_mhex.training.inputs import mosaics_of
 from hf_mhex.visualize import block_strip, overlay, words_html
 from hf_mhex.words import explain_words
 
@@ -114,7 +115,8 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
-    model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture)
+    pointing = {"rectified": True, "binary_share": 1.0}  # with mosaics: maps that point (docs/ablation)
+    model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
 
@@ -122,7 +124,9 @@ def train_images(folder: Path) -> dict:
         pixels = processor([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
         mirrored = torch.rand(len(rows)) < 0.5
         pixels[mirrored] = pixels[mirrored].flip(-1)
-        return {"pixel_values": pixels, "labels": torch.tensor([row["label"] for row in rows])}
+        labels = torch.tensor([row["label"] for row in rows])
+        pixels, labels = mosaics_of(pixels, labels) if torch.rand(()) < 0.5 else (pixels, labels)
+        return {"pixel_values": pixels, "labels": labels}
 
     return fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=14)
 
@@ -181,23 +185,20 @@ def judge(part: Part, folder: Path) -> list[dict]:
 
 
 def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
-    """One overlay for each shown image, all of them on one sheet, and the first one's blocks.
-
-    The maps explain how far the label's logit is ahead of the others' mean, weighed by softmax (contrast="softmax").
-    """
+    """One overlay for each shown image, all of them on one sheet, and the first one's blocks."""
     data = load_sample(IMAGES.sample)["test"]
     processor = AutoImageProcessor.from_pretrained(folder)
     pictures, paths = [], []
     for row in range(SHOWN):
         pixels = processor(data[row]["image"], return_tensors="pt")["pixel_values"][0]
-        title = f"{record['labels'][row]} ({record['scores'][row]:.2f})\nahead by {tensors['ahead'][row]:+.2f}"
-        picture = overlay(restore_image(pixels, processor), tensors["contrast"][row], title=title, size=224)
+        title = f"{record['labels'][row]} ({record['scores'][row]:.2f})\nlogit {tensors['explained'][row]:+.2f}"
+        picture = overlay(restore_image(pixels, processor), tensors["saliency"][row], title=title, size=224)
         pictures.append(picture)
         paths.append(output / f"overlay-{row}.png")
         picture.save(paths[-1])
-    blocks = [tensors[f"contrast.{block}"][0] for block in range(6)]
+    blocks = [tensors[f"block.{block}"] for block in range(6)]
     pixels = processor(data[0]["image"], return_tensors="pt")["pixel_values"][0]
-    title = f"{record['labels'][0]} against the others, block by block"
+    title = f"{record['labels'][0]}, block by block"
     strip = block_strip(restore_image(pixels, processor), blocks, title=title, columns=7, size=160)
     strip.save(output / "blocks.png")
     sheet(pictures, columns=4).save(output / "overlays.png")

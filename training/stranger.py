@@ -46,9 +46,8 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
         for name, values in kept.items():
             values.append(answer[name])
     tensors = {name: torch.cat(values) for name, values in kept.items()}
-    first = pipe.model.generate_saliency(**inputs_of(items[:BATCH]), contrast="softmax")
-    tensors |= {"contrast": first.saliency, "ahead": first.explained}
-    tensors |= {f"contrast.{block}": found for block, found in enumerate(first.block_saliency)}
+    first = pipe.model.generate_saliency(**inputs_of(items[:1]))
+    tensors |= {f"block.{block}": found[0] for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
     record = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}
