@@ -170,7 +170,7 @@ class AttentionGate(WideLinear):
 
     def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What gate, head and map read, as summands [B, C, ...]: those of z, or ReLU(z) alone where `rectified`."""
-        return (sum(summands).relu(),) if self.rectified else summands
+        return (sum(summands[1:], summands[0]).relu(),) if self.rectified else summands
 
     def scores(self, p: torch.Tensor) -> torch.Tensor:
         """a = W1 p, [B, C]."""

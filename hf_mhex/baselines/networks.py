@@ -57,11 +57,15 @@ def trunk_of(model: nn.Module) -> nn.Module:
 
 
 class Tap(nn.Module):
-    """A gate that shows what it reads: `shown` passes z [B, C, ...] on and can be hooked."""
+    """A gate that shows what it reads: `shown` passes z (or ReLU(z)) [B, C, ...] on and can be hooked."""
 
     def __init__(self, gate: nn.Module):
         super().__init__()
         self.gate, self.shown = gate, nn.Identity()
+
+    def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        """As the gate's."""
+        return self.gate.read(*summands)
 
     def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
         return self.gate((self.shown(sum(summands)),), valid)
@@ -71,7 +75,7 @@ def stage_output(model: nn.Module, stage: int) -> nn.Module:
     """The module of a private copy whose output is that of a stage (1 to 4), [B, C, h, w].
 
     Its last block's last activation, except for the last stage of MHEX: nothing reads that activation, since the last
-    head reads z before it, so z is shown there.
+    head reads z (or ReLU(z)) before it, so that is shown there.
     """
     block = getattr(trunk_of(model), f"layer{stage}")[-1]
     if stage == 4 and hasattr(block, "gate"):

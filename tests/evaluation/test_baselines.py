@@ -33,6 +33,18 @@ def test_attention_of_a_plain_twin_can_be_read():
         assert not found[inputs["attention_mask"] == 0].any()
 
 
+def test_grad_cam_of_the_last_stage_is_the_last_head_s_own_map_where_features_are_rectified():
+    """The head is linear in the mean of what it reads, so its gradient weighs the channels as W_eq does."""
+    model = lively_resnet(torch.float32, rectified=True, head_decay=0.0)
+    pixels = torch.randn(2, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    target = model(pixel_values=pixels).logits.argmax(-1)
+    found = IMAGE["Grad-CAM"].call(model, pixels, target, stage=4)
+    own = model.generate_saliency(pixel_values=pixels, target=target, blocks=[-1]).block_saliency[0].clamp(min=0)
+    coarse = nn.functional.interpolate(own[:, None], (64, 64), mode="bilinear")[:, 0]
+    for ours, theirs in zip(coarse.flatten(1), found.flatten(1)):
+        assert torch.corrcoef(torch.stack([ours, theirs]))[0, 1] > 0.98
+
+
 class LinearImages(nn.Module):
     """Logits that are linear in the pixels: every method that is additive must find weight x pixel."""
 
