@@ -216,7 +216,7 @@ def plot(rows: Rows, path: Path) -> Path:
     figure = Figure(figsize=(10, 3.6), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    network = "resnet50"
+    network = "resnet18"
     bars = {}
     for part in ("passes", "comparison"):
         for method in rows.values("method", part=part, network=network):

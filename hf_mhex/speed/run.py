@@ -15,7 +15,7 @@ from pathlib import Path
 import torch
 
 from hf_mhex.environment import environment
-from hf_mhex.quality.run import Journal
+from hf_mhex.journal import Journal
 from hf_mhex.speed.cases import NETWORKS, PARTS, Case, all_cases
 from hf_mhex.speed.methods import available, prepare
 from hf_mhex.speed.subjects import make_networks, make_subject

@@ -2,6 +2,7 @@
 
 import json
 import math
+import re
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from typer.testing import CliRunner
 from hf_mhex.speed import measure_speed, run, write_report
 from hf_mhex.speed.cases import Case
 from hf_mhex.speed.methods import GIVEN, GRAD_CAM, PLAIN, PREDICTION
+from hf_mhex.speed.report import Rows
 from mhex_cli import app
 
 COMMITTED = Path(__file__).parents[2] / "docs/speed"
@@ -78,6 +80,18 @@ def test_the_committed_table_is_what_its_rows_say(tmp_path):
     rows = [json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()]
     assert write_report(rows, tmp_path)[0].read_text() == (COMMITTED / "tables.md").read_text()
     assert (COMMITTED / "speed.png").stat().st_size < 200_000
+
+
+def test_the_readme_says_what_the_rows_say():
+    rows = Rows([json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()])
+    cases = [
+        {"network": network, "batch": batch} for network in ("resnet18", "resnet50", "bert-base") for batch in (8, 32)
+    ]
+    ratios = [rows.ratio(GIVEN, PREDICTION, part="comparison", threads=2, **case).estimate for case in cases]
+    stated = re.search(
+        r"adds (\d+) to (\d+) % to the time of a\s+prediction", (COMMITTED / "../../README.md").read_text()
+    )
+    assert stated.groups() == tuple(f"{100 * (ratio - 1):.0f}" for ratio in (min(ratios), max(ratios)))
 
 
 @pytest.mark.parametrize(
