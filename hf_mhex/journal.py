@@ -30,3 +30,9 @@ class Journal:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
+
+
+def without_folders(override: str) -> str:
+    """A key=value without the folders of this machine, as published rows tell it."""
+    key, mark, value = override.partition("=")
+    return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"

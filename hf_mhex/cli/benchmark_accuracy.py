@@ -20,6 +20,7 @@ def accuracy(
 
     Example: mhex benchmark accuracy ag_news source=ag_news_test.csv
     """
+    from hf_mhex.journal import without_folders
     from hf_mhex.training.accuracy import run_study
     from hf_mhex.training.accuracy_report import write_page
 
@@ -42,15 +43,10 @@ def ablation(
 
     Example: mhex benchmark ablation images source=fashion-mnist
     """
+    from hf_mhex.journal import without_folders
     from hf_mhex.training.ablation import run_ablation, write_page
 
     wanted = [name.strip() for name in factors.split(";")] if factors else None
-    command = " ".join(["mhex benchmark ablation", study, *map(without_folders, overrides or []), f"--seeds {seeds}"])
+    command = " ".join(["mhex benchmark ablation", study, *map(without_folders, overrides or [])])
     run_ablation(study, overrides or [], output, seeds, wanted, command, lambda line: typer.echo(line, err=True))
     typer.echo(str(write_page(output)))
-
-
-def without_folders(override: str) -> str:
-    """`key=value` with the last part alone of a value that is a path: rows are read on other machines."""
-    key, _, value = override.partition("=")
-    return f"{key}={Path(value).name}"

@@ -32,6 +32,7 @@ def explanations(
 
     Example: mhex benchmark explanations sample_fashion_mnist outputs/train/sample_fashion_mnist/model
     """
+    from hf_mhex.journal import without_folders
     from hf_mhex.quality import Sizes, explain_quality, write_report
     from hf_mhex.quality.analyses import write_analyses
     from hf_mhex.quality.pictures import plot_measures
@@ -68,9 +69,3 @@ def explanations(
         return
     for path in [output / "tables.md", *sorted(output.glob("measures-*.png")), *pages]:
         typer.echo(str(path))
-
-
-def without_folders(override: str) -> str:
-    """A key=value without the folders of this machine, as published rows tell it."""
-    key, mark, value = override.partition("=")
-    return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"
