@@ -115,7 +115,7 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
-    pointing = {"rectified": True, "binary_share": 1.0}  # with mosaics: maps that point (docs/ablation)
+    pointing = {"rectified": True, "binary_share": 1.0}  # with mosaics: maps that point (docs/training.md)
     model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
