@@ -227,7 +227,7 @@ def test_image_answers_are_the_model_s(images, pictures):
                 for found, block in zip(answer["block_saliency"], expected.block_saliency, strict=True):
                     assert np.abs(found - block[0, label].numpy()).max() <= 1e-5
                 assert answer["overlay"].size == (40, 40) and answer["overlay"].mode == "RGB"
-                assert answer["explained"] == pytest.approx(expected.explained[0, label].item(), abs=1e-5)
+                assert answer["explained"] == pytest.approx(expected.explained[0, label].item(), rel=1e-5, abs=1e-5)
     [answer] = images(pictures[0], upsample=False)
     assert "saliency" not in answer and "overlay" not in answer and len(answer["block_saliency"]) == 5
 

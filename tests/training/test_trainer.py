@@ -6,8 +6,9 @@ import torch
 import torch.nn.functional as F
 from transformers import TrainingArguments
 
+from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 from hf_mhex.training.job import prepare
-from hf_mhex.training.losses import balanced_weights, weighted_loss
+from hf_mhex.training.losses import balanced_weights
 from hf_mhex.training.optimisation import EpochSampler, depths, freeze, parameter_groups
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, train
@@ -79,7 +80,7 @@ def test_weighted_loss_by_a_slow_loop(kind, items):
     weights = torch.tensor([0.5, 1.0, 2.0, 4.0])
     outputs = model(**text_batch(), labels=labels)
     heads = [outputs.logits, *outputs.block_logits.unbind(1)]
-    total, blocks = weighted_loss(outputs.logits, outputs.block_logits, labels, model.config, weights, items)
+    total, blocks = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, items, weights)
     expected = []
     for head in heads:
         value = 0.0
@@ -94,7 +95,7 @@ def test_weighted_loss_by_a_slow_loop(kind, items):
         expected.append(value / (items or labels.numel()))
     assert torch.allclose(blocks, torch.stack(expected[1:]))
     assert torch.allclose(total, expected[0] + 0.7 * sum(expected[1:]))
-    even = weighted_loss(outputs.logits, outputs.block_logits, labels, model.config, torch.ones(4), None)
+    even = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, None, torch.ones(4))
     assert torch.allclose(even[0], outputs.loss)
 
 
