@@ -65,7 +65,8 @@ def decay_factors(depths: list[int], decay: float, like: torch.Tensor) -> torch.
 def block_map(rows: torch.Tensor, features: Features, mode: str) -> torch.Tensor:
     """Maps [B, R, ...] of one block for `rows` [B or 1, R, C] of its equivalent matrix; padding gets exactly 0.
 
-    "contribution": rows * 1[mean z > 0] * z / N, which sums to rows @ p. "cam": rows * y (the paper's CAM).
+    "contribution": rows * 1[mean z > 0] * z / N, which sums to rows @ p. "cam": rows * y (the paper's CAM). A channel
+    whose mean is 0 to rounding may fall on either side, which changes the map, not its sum.
     """
     x, *branch = (summand.flatten(2).to(rows.dtype) for summand in features.summands)
     if mode == "contribution":

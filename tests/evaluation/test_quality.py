@@ -149,7 +149,7 @@ def test_tables_plots_and_maps_are_written(found, network, tmp_path):
         "# A title",
         "### Localisation",
         "### Where MHEX loses",
-        "### Seconds",
+        "### Processor seconds",
         "Settings, chosen",
         "*constant*",
     ):
