@@ -176,10 +176,15 @@ class AttentionGate(WideLinear):
         """a = W1 p, [B, C]."""
         return super().forward(p)
 
-    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
-        """What z [B, C, ...] is the sum of, and valid [B, N], to p [B, C], a [B, C] and the gate [B, C]."""
+    def forward(
+        self,
+        summands: tuple[torch.Tensor, ...],
+        valid: torch.Tensor | None = None,
+        first_sum: torch.Tensor | None = None,
+    ):
+        """What z [B, C, ...] is the sum of to p [B, C], a [B, C] and the gate [B, C]; see `pooled_descriptor`."""
         with maybe_autocast(summands[0].device.type, enabled=False):
-            p = pooled_descriptor(summands, valid)
+            p = pooled_descriptor(summands, valid, first_sum)
         scores = self.scores(p)
         return p, scores, (self.scale * scores.sigmoid()).to(summands[0].dtype)
 

@@ -42,15 +42,24 @@ def wide(dtype: torch.dtype) -> torch.dtype:
     return torch.promote_types(dtype, torch.float32)
 
 
-def pooled_descriptor(summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None) -> torch.Tensor:
+def position_sum(features: torch.Tensor) -> torch.Tensor:
+    """The sum over all positions of features [B, C, ...], [B, C], float32 or wider."""
+    return features.flatten(2).sum(-1, dtype=wide(features.dtype))
+
+
+def pooled_descriptor(
+    summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None, first_sum: torch.Tensor | None = None
+) -> torch.Tensor:
     """p = ReLU(mean over valid positions of z), [B, C], for z [B, C, ...] = the sum of `summands`, which is not formed.
 
     valid [B, N] is True where a position counts, None for everywhere; p = 0 for a row without such a position.
+    first_sum: `position_sum` of the first summand, where it is known already.
     """
+    if valid is None:
+        first = position_sum(summands[0]) if first_sum is None else first_sum
+        return (sum(map(position_sum, summands[1:]), first) / summands[0].flatten(2).shape[-1]).relu()
     positions = [summand.flatten(2) for summand in summands]
     dtype = wide(positions[0].dtype)
-    if valid is None:
-        return (sum(part.sum(-1, dtype=dtype) for part in positions) / positions[0].shape[-1]).relu()
     weights = valid[:, None].to(dtype)  # a product with 0 and 1 costs less than a copy with zeros in it
     total = sum((weights @ part.mT.to(dtype))[:, 0] for part in positions)
     return (total / weights.sum(-1).clamp(min=1)).relu()

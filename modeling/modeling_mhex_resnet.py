@@ -22,7 +22,7 @@ from .mhex import (
     MHEXModelOutput,
     WideLinear,
 )
-from .mhex_maps import Features, wide
+from .mhex_maps import Features, position_sum, wide
 
 
 class MHEXBlock(GradientCheckpointingLayer):
@@ -34,12 +34,15 @@ class MHEXBlock(GradientCheckpointingLayer):
 
     def forward(self, x: torch.Tensor, explain: Callable | None = None):
         """x [B, C', H', W'] to the block's output [B, C, H, W], a [B, C] and what `explain(Features)` returned."""
+        identity = self.downsample is None
+        # An identity shortcut is summed before the branch runs, while the cache still holds it.
+        first_sum = position_sum(x) if identity and not self.gate.rectified else None
         branch = self.branch(x)
         if self.drop_path is not None:
             branch = self.drop_path(branch)
-        shortcut = x if self.downsample is None else self.downsample(x)
+        shortcut = x if identity else self.downsample(x)
         read = self.gate.read(shortcut, branch)  # z = x + f, which is not formed, or ReLU(z)
-        p, scores, gate = self.gate(read)
+        p, scores, gate = self.gate(read, first_sum=first_sum)
         explanation = explain(Features(read, p, gate=gate if len(read) == 2 else None)) if explain else None
         y = branch.addcmul_(gate[:, :, None, None], shortcut)  # in place, where timm too adds in place
         return self.last_act(y), scores, explanation

@@ -9,8 +9,8 @@ from hf_mhex.modeling.mhex import AttentionGate
 class OpenGate(AttentionGate):
     """An attention gate that lets everything through; the head behind it still reads a = W1 p."""
 
-    def forward(self, *inputs):
-        *descriptor, gate = super().forward(*inputs)
+    def forward(self, *inputs, **named):
+        *descriptor, gate = super().forward(*inputs, **named)
         return *descriptor, torch.ones_like(gate)
 
 

@@ -204,7 +204,7 @@ def test_kept_features_and_maps_of_all_classes_agree(labels):
         assert torch.allclose(late.saliency, early.saliency, rtol=0, atol=1e-10)
 
 
-def pool_padding_too(summands, valid=None):
+def pool_padding_too(summands, valid=None, first_sum=None):
     return sum(summands).flatten(2).mean(-1).relu()
 
 
