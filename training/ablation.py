@@ -57,6 +57,13 @@ ABLATIONS = {
             "rectified, binary loss, mosaics": (RECTIFIED, BINARY, MOSAICS),
             "rectified, half binary loss, mosaics": (RECTIFIED, "model.config.binary_share=0.5", MOSAICS),
             "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, "mosaics=0.25"),
+            "rectified, binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, BINARY, MOSAICS, "mosaic_epochs=6"),
+            "rectified, half binary loss, mosaics in 6 of 8 epochs": (
+                RECTIFIED,
+                "model.config.binary_share=0.5",
+                MOSAICS,
+                "mosaic_epochs=6",
+            ),
         },
         {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
     ),

@@ -1,4 +1,4 @@
-"""Does MHEX cost accuracy? Four networks by one recipe, each at its own learning rate, over seeds, paired by seed.
+"""Does MHEX cost accuracy? Networks by one recipe, each at its own learning rate, over seeds, paired by seed.
 
     mhex benchmark accuracy ag_news source=ag_news_test.csv      # or: make accuracy SET=ag_news SOURCE=ag_news_test.csv
 
@@ -28,6 +28,7 @@ ARMS = {
     "gates": ["model.config.deep_supervision_weight=0", "model.config.head_decay=0"],
     "heads": [],  # and every gate held at 1
     "MHEX": [],
+    "pointing": ["model.config.rectified=true", "model.config.binary_share=1", "mosaics=0.5"],
 }
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
@@ -39,7 +40,7 @@ class Study:
 
     Args:
         measures: metrics of the recipe; rates are chosen by the first. head_factor: learning rate of gates and heads
-            over that of the rest, None for the same.
+            over that of the rest, None for the same. arms: names among ARMS.
     """
 
     recipe: str
@@ -48,15 +49,17 @@ class Study:
     rates: tuple[float, ...]
     seeds: int
     head_factor: float | None = None
+    arms: tuple[str, ...] = ("plain", "gates", "heads", "MHEX")
 
 
 STUDIES = {
     "fashion_mnist": Study(
         "fashion_mnist",
-        ("max_train_rows=10000", "num_train_epochs=6", "image_size=28"),
+        ("max_train_rows=10000", "num_train_epochs=6", "image_size=28", "model.config={}", "mosaics=0"),
         ("accuracy",),
         (1e-3, 3e-3, 1e-2),
         5,
+        arms=tuple(ARMS),
     ),
     "pneumoniamnist": Study(
         "medmnist/pneumoniamnist",
@@ -87,17 +90,17 @@ def run_study(
     """Make the rows of a study that `output`/NAME.jsonl lacks, and return all of them.
 
     Args:
-        overrides: of the recipe, such as `source=...`. arms: names among ARMS, None for all.
+        overrides: of the recipe, such as `source=...`. arms: names among the study's, None for all.
 
     Raises ValueError for a study or an arm that is not there, and whatever training raises.
     """
     if name not in STUDIES:
         raise ValueError(f"SET must be one of {', '.join(STUDIES)}; got {name!r}.")
-    wanted = list(ARMS) if arms is None else list(arms)
-    unknown = sorted(set(wanted) - set(ARMS))
-    if unknown:
-        raise ValueError(f"arms must be among {', '.join(ARMS)}; got {', '.join(unknown)}.")
     study, journal = STUDIES[name], Journal(output / f"{name}.jsonl")
+    wanted = list(study.arms if arms is None else arms)
+    unknown = sorted(set(wanted) - set(study.arms))
+    if unknown:
+        raise ValueError(f"arms must be among {', '.join(study.arms)}; got {', '.join(unknown)}.")
     common = {"command": command, "environment": environment()}
     for arm in wanted:
         for rate in study.rates:

@@ -13,6 +13,7 @@ MEANING = {
     "gates": "gates alone (last head only)",
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
+    "pointing": "MHEX for maps that point (rectified, binary loss, mosaics)",
 }
 
 
@@ -28,7 +29,7 @@ def write_page(folder: Path) -> Path:
     return page
 
 
-INTRODUCTION = """Four networks by one recipe, each at the learning rate that did best on validation rows (seed 0), then
+INTRODUCTION = """Networks by one recipe, each at the learning rate that did best on validation rows (seed 0), then
 over further seeds on the test rows, whose last weights are measured. Differences are paired by seed, with 95 %
 intervals by Student's t. *No worse*: the interval's lower end is above minus the margin, which is half a point or one
 standard deviation between the plain network's seeds, whichever is larger. *Better*: it is above 0. Every run is a line

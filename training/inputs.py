@@ -64,9 +64,14 @@ class ImageCollator:
             if draw is not None:
                 pixels[row] = self.move(pixels[row], draw)
         labels = torch.as_tensor(np.stack([row["labels"] for row in rows]))
-        if draws[0] is not None and torch.rand((), generator=draws[0]) < self.settings.mosaics:
+        if draws[0] is not None and self.joins(rows[0]["draw"][1], draws[0]):
             pixels, labels = mosaics_of(pixels, labels)
         return {"pixel_values": pixels, "labels": labels}
+
+    def joins(self, epoch: int, draw: torch.Generator) -> bool:
+        """Whether a batch of this epoch becomes mosaics."""
+        last = self.settings.mosaic_epochs
+        return (last is None or epoch < last) and bool(torch.rand((), generator=draw) < self.settings.mosaics)
 
     def crop(self, image, draw: torch.Generator):
         """A random rectangle of an area in [min_area, 1], of an aspect in [3/4, 4/3] of the image's own."""

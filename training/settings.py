@@ -105,6 +105,7 @@ class ProcessingSettings:
     mosaics: float = field(
         default=0.0, metadata={"help": "share of batches joined to 2 x 2 mosaics whose parts are classified each"}
     )
+    mosaic_epochs: int | None = field(default=None, metadata={"help": "epochs from the first with mosaics; all"})
     max_length: int = field(default=128, metadata={"help": "tokens"})
 
     def __post_init__(self):
@@ -112,6 +113,8 @@ class ProcessingSettings:
         bounded("processing.shift", self.shift, 0, 0.5)
         bounded("processing.min_area", self.min_area, 0.01, 1)
         bounded("processing.mosaics", self.mosaics, 0, 1)
+        if self.mosaic_epochs is not None:
+            bounded("processing.mosaic_epochs", self.mosaic_epochs, 0)
         bounded("processing.max_length", self.max_length, 1)
 
 

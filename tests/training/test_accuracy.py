@@ -9,7 +9,7 @@ from scipy.stats import ttest_rel
 from hf_mhex import MHEXResNetForImageClassification
 from hf_mhex.evaluation import build_mosaics
 from hf_mhex.training import accuracy
-from hf_mhex.training.accuracy import ARMS, STUDIES, Study, chosen_rate, compare, margin_of, run_study
+from hf_mhex.training.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
 from hf_mhex.training.accuracy_report import write_page
 from hf_mhex.training.ungated import open_gates
 from networks import image_batch, lively_resnet
@@ -30,7 +30,7 @@ def study(monkeypatch):
 def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
     source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 48)}"
     rows = run_study("pneumoniamnist", [source], tmp_path / "out", command="the command", say=lambda line: None)
-    assert len(rows) == len(ARMS) * (2 + 2)
+    assert len(rows) == len(study.arms) * (2 + 2)
     for row in rows:
         assert ("test" in row) == (row["part"] == "test") and row["minutes"] >= 0
         assert row["part"] == "tuning" or row["rate"] == chosen_rate(rows, row["arm"], study)

@@ -241,3 +241,7 @@ def test_batches_become_mosaics_of_whole_images_with_a_label_a_part(tmp_path):
     some = ImageCollator(processor, ProcessingSettings(mosaics=0.5), 3)
     shapes = {some([data.train[row]] * 4)["labels"].ndim for row in range(24)}
     assert shapes == {1, 3}
+    early = ImageCollator(processor, ProcessingSettings(mosaics=1.0, mosaic_epochs=1), 3)
+    assert early(rows)["labels"].ndim == 3
+    data.train.set_epoch(1)
+    assert early([data.train[row] for row in range(6)])["labels"].ndim == 1
