@@ -98,7 +98,7 @@ def enliven(model: MHEXResNetForImageClassification, pixels: torch.Tensor) -> No
     descriptors = model.resnet(pixels, explain=lambda block, features: features.p).explanations
     for gate, descriptor in zip(model.resnet.gates, descriptors):
         nn.init.normal_(gate.weight)
-        gate.weight.div_((descriptor @ gate.weight.T).std())
+        gate.weight.div_(gate.scores(descriptor).std())
     for head in model.heads:
         nn.init.normal_(head.weight)
     block_logits = model(pixels).block_logits
@@ -130,7 +130,7 @@ def measure(architecture: str) -> dict:
     pixels = torch.randn(BATCH, config.num_channels, SIZE, SIZE)
     plain = plain_network(architecture, pixels)
     load_trunk(model, plain.state_dict(), f"timm's {architecture!r}")
-    channels = [gate.in_features for gate in model.resnet.gates]
+    channels = [gate.out_features for gate in model.resnet.gates]
     row = {
         "architecture": architecture,
         "block": ", ".join(sorted({type(stage[0]).__name__ for stage in stages(plain)})),

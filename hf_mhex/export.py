@@ -261,7 +261,7 @@ def _own_nodes(graph) -> list[str]:
 
     The quantiser first makes a MatMul of each Gemm, and names it anew.
     """
-    ours = {tensor.name for tensor in graph.initializer if ".gate.weight" in tensor.name or ".heads." in tensor.name}
+    ours = {tensor.name for tensor in graph.initializer if ".gate." in tensor.name or ".heads." in tensor.name}
     names = []
     for node in graph.node:
         if ours.intersection(node.input):

@@ -60,7 +60,7 @@ def describe(model) -> dict:
         sizes["head_parameters"] += name.startswith("heads.") and parameter.numel()
     blocks = []
     for number, gate in enumerate(model.base_model.gates):
-        weight = gate.weight.detach().float()
+        weight = gate.equivalent(torch.eye(gate.out_features, device=gate.weight.device)).detach()
         blocks.append(
             {
                 "channels": weight.shape[0],

@@ -48,6 +48,8 @@ class MHEXConfigMixin:
         rectified: gates, heads and maps read ReLU(x + f) in place of z = x + f. Maps are then sums of what is there.
         binary_share: share of a binary cross-entropy over all labels in every head's loss for single labels, the rest
             being cross-entropy. It fixes the logits' zero, which softmax leaves open: above it speaks for a label.
+        gate_rank: rank of W1 in blocks of more than `2 * gate_rank` channels, where two factors hold fewer parameters
+            than one matrix; None for a full W1 everywhere.
 
     Raises TypeError or ValueError for a field that cannot be.
     """
@@ -58,6 +60,7 @@ class MHEXConfigMixin:
     label_smoothing: float | int = 0.0
     rectified: bool = False
     binary_share: float | int = 0.0
+    gate_rank: int | None = None
 
     keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
 
@@ -89,6 +92,8 @@ class MHEXConfigMixin:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
         if type(self.rectified) is not bool:
             raise TypeError(f"rectified must be True or False, got {self.rectified!r}.")
+        if self.gate_rank is not None and (type(self.gate_rank) is not int or self.gate_rank < 1):
+            raise ValueError(f"gate_rank must be None or an int of at least 1, got {self.gate_rank!r}.")
 
 
 @dataclass
@@ -159,10 +164,15 @@ class WideLinear(nn.Module):
 
 
 class AttentionGate(WideLinear):
-    """The attention gate: W1 and a scaled sigmoid. W1 starts at 0, where every gate is `scale / 2`."""
+    """The attention gate: W1 and a scaled sigmoid. W1 starts at 0, where every gate is `scale / 2`.
+
+    W1 [C, C] is `weight`, or `weight @ reduce.weight`, [C, rank] and [rank, C], where that has fewer parameters.
+    """
 
     def __init__(self, channels: int, config):
-        super().__init__(channels, channels)
+        low = config.gate_rank is not None and 2 * config.gate_rank < channels
+        super().__init__(config.gate_rank if low else channels, channels)
+        self.reduce = WideLinear(channels, config.gate_rank) if low else None
         self.scale, self.rectified = config.gate_scale, config.rectified
 
     def reset_parameters(self):
@@ -174,7 +184,12 @@ class AttentionGate(WideLinear):
 
     def scores(self, p: torch.Tensor) -> torch.Tensor:
         """a = W1 p, [B, C]."""
-        return super().forward(p)
+        return super().forward(p if self.reduce is None else self.reduce(p))
+
+    def equivalent(self, rows: torch.Tensor) -> torch.Tensor:
+        """`rows @ W1` for rows [..., C] that read a: the same as rows that read p. Float32 or wider."""
+        rows = rows @ self.weight.to(wide(self.weight.dtype))
+        return rows if self.reduce is None else rows @ self.reduce.weight.to(rows.dtype)
 
     def forward(
         self,
@@ -216,15 +231,14 @@ class MHEXClassifierMixin:
         """Number of residual blocks, each with a gate and a head."""
         return len(self.heads)
 
-    def _weights(self, block: int) -> tuple[torch.Tensor, torch.Tensor]:
-        gate, head = self.base_model.gates[block].weight, self.heads[block].weight
-        return gate.to(wide(gate.dtype)), head.to(wide(gate.dtype))
+    def _head(self, block: int) -> torch.Tensor:
+        weight = self.heads[block].weight
+        return weight.to(wide(weight.dtype))
 
     @torch.no_grad()
     def equivalent_matrix(self, block: int) -> torch.Tensor:
         """W_eq = W2 W1 of one block (negative indices count from the end), [K, C], float32 or wider."""
-        gate, head = self._weights(block)
-        return head @ gate
+        return self.base_model.gates[block].equivalent(self._head(block))
 
     def _logits(self, gate_scores: tuple[torch.Tensor, ...]) -> tuple[torch.Tensor, torch.Tensor]:
         """The model's logits [B, K] and the blocks' [B, blocks, K] from every block's a [B, C]."""
@@ -293,7 +307,8 @@ class MHEXClassifierMixin:
         device = self.heads[0].weight.device.type
 
         def rows(block, selection):
-            return class_rows(*selection[1:], *self._weights(block), sign, sharpness)
+            gate, head = self.base_model.gates[block], self._head(block)
+            return class_rows(*selection[1:], head, gate.equivalent, sign, sharpness)
 
         def explain(block: int, features: Features):
             if block not in chosen_blocks:

@@ -4,6 +4,7 @@ Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C 
 stand at the top of mhex.py.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
@@ -161,15 +162,19 @@ def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits
     return targets, chosen, chosen - reference
 
 
-def class_rows(chosen, coefficients, gate, head, sign: str, sharpness: tuple[float, float]) -> torch.Tensor:
+def class_rows(
+    chosen, coefficients, head, equivalent: Callable, sign: str, sharpness: tuple[float, float]
+) -> torch.Tensor:
     """The rows `coefficients @ W_eq` [B or 1, R, C] after contrast, then sharpness, then non-negativity.
+
+    head is W2 [K, C]; `equivalent(rows)` is rows @ W1, so that only the rows asked for are multiplied out.
 
     Sharpness keeps an entry whose share of its channel's entries of the same sign, over all classes, reaches the
     threshold; the other classes' entries are those of W_eq itself.
     """
     if sign == "signed" and sharpness == (0.0, 0.0):
-        return (coefficients @ head) @ gate
-    matrix = head @ gate
+        return equivalent(coefficients @ head)
+    matrix = equivalent(head)
     rows = coefficients @ matrix
     kept = torch.zeros_like(rows)
     for direction, threshold in zip((1,) if sign == "positive" else (1, -1), sharpness):

@@ -68,6 +68,10 @@ BERT_BASE, MINILM_L6 = {}, {"hidden_size": 384, "num_hidden_layers": 6, "interme
     [
         ("resnet18", lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet18"))),
         ("resnet50", lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet50"))),
+        (
+            "resnet50 at rank 64",
+            lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet50", gate_rank=64)),
+        ),
         ("BERT-base", lambda: hf_mhex.MHEXBertModel(hf_mhex.MHEXBertConfig(**BERT_BASE))),
         ("MiniLM-L6", lambda: hf_mhex.MHEXBertModel(hf_mhex.MHEXBertConfig(**MINILM_L6))),
     ],
@@ -75,7 +79,7 @@ BERT_BASE, MINILM_L6 = {}, {"hidden_size": 384, "num_hidden_layers": 6, "interme
 def test_parameters_that_gates_add(name, make):
     with torch.device("meta"):
         body = make()
-    gates = sum(gate.weight.numel() for gate in body.gates)
+    gates = sum(weight.numel() for gate in body.gates for weight in gate.parameters())
     rest = sum(weight.numel() for weight in body.parameters()) - gates
     stated = re.search(rf"{name} ([\d.]+) M(?: gates)?\s+to\s+([\d.]+) M", README)
     assert stated.groups() == (f"{gates / 1e6:.2f}", f"{rest / 1e6:.2f}")

@@ -48,6 +48,7 @@ ABLATIONS = {
         ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0"),
         {
             "base": (),
+            "gates of rank 16": ("model.config.gate_rank=16",),
             "rectified": (RECTIFIED,),
             "binary loss": (BINARY,),
             "mosaics": (MOSAICS,),

@@ -1,0 +1,92 @@
+"""Is a gate of low rank the gate of the matrix that its factors make? And does it hold fewer parameters?"""
+
+from itertools import product
+
+import pytest
+import torch
+from transformers import AutoModelForImageClassification
+
+from hf_mhex import MHEXResNetConfig, MHEXResNetForImageClassification
+from networks import RESNET, image_batch, lively_bert, lively_resnet, text_batch
+
+FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
+OPTIONS = [
+    {},
+    {"target": "all"},
+    {"contrast": "softmax", "target": 1},
+    {"contrast": "mean", "target": 2, "blocks": [0, -1]},
+    {"sign": "positive", "sharpness": 0.3},
+    {"mode": "cam", "sharpness": (0.2, 0.4)},
+]
+
+
+def multiplied_out(low, make):
+    """The same classifier with a full W1 in every block."""
+    full = make()
+    state = low.state_dict()
+    for gate in low.base_model.gates:
+        if gate.reduce is not None:
+            name = next(name for name, weight in low.named_parameters() if weight is gate.weight)
+            state[name] = state[name] @ state.pop(name.replace("gate.weight", "gate.reduce.weight"))
+    full.load_state_dict(state)
+    return full
+
+
+@pytest.mark.parametrize(("family", "options"), product(FAMILIES, OPTIONS), ids=str)
+def test_a_low_rank_gate_is_the_gate_of_its_product(family, options):
+    make, batch = FAMILIES[family]
+    low = make(gate_rank=5)
+    full = multiplied_out(low, make)
+    inputs = batch() if family == "bert" else batch(dtype=torch.float64)
+    found = low.generate_saliency(**inputs, **options)
+    expected = full.generate_saliency(**inputs, **options)
+    for name in ("logits", "block_logits", "explained", "saliency"):
+        torch.testing.assert_close(found[name], expected[name], rtol=1e-10, atol=1e-10)
+    for block in range(low.num_blocks):
+        matrix = full.heads[block].weight @ full.base_model.gates[block].weight
+        torch.testing.assert_close(low.equivalent_matrix(block), matrix, rtol=1e-10, atol=1e-10)
+    if "sharpness" not in options:
+        torch.testing.assert_close(found.saliency.flatten(-2 if family == "resnet" else -1).sum(-1), found.explained)
+
+
+def test_blocks_that_two_factors_would_not_make_smaller_keep_one_matrix():
+    model = lively_resnet(gate_rank=8)  # of 8, 12, 16 and 24 channels
+    assert [gate.reduce is not None for gate in model.resnet.gates] == [False, False, False, False, True]
+    assert sum(weight.numel() for weight in model.resnet.gates[-1].parameters()) == 2 * 8 * 24
+
+
+def test_a_fresh_low_rank_gate_is_open_learns_and_comes_back_from_its_file(tmp_path):
+    config = MHEXResNetConfig(**RESNET, num_labels=3, gate_rank=4)
+    torch.manual_seed(0)
+    model = MHEXResNetForImageClassification(config)
+    gates = model.resnet.gates
+    assert all((gate.weight == 0).all() for gate in gates)
+    assert all(gate.reduce is None or gate.reduce.weight.abs().min() > 0 for gate in gates)
+    model(**image_batch(), labels=torch.tensor([0, 1, 2])).loss.backward()
+    assert all(gate.weight.grad.abs().max() > 0 for gate in gates)
+    model.eval().save_pretrained(tmp_path)
+    again = AutoModelForImageClassification.from_pretrained(tmp_path)
+    assert again.config.gate_rank == 4
+    assert again(**image_batch()).logits.equal(model(**image_batch()).logits)
+
+
+def test_a_fresh_classifier_around_a_body_starts_with_open_gates(tmp_path):
+    from timm import create_model
+
+    from hf_mhex import from_timm
+
+    model = from_timm("resnet18", num_labels=3, gate_rank=16).eval()
+    torch.manual_seed(1)
+    plain = create_model("resnet18", num_classes=0, global_pool="").eval()
+    model.resnet.trunk.load_state_dict(plain.state_dict(), strict=False)
+    pixels = image_batch(size=(64, 64))["pixel_values"]
+    assert model.resnet(pixels).last_hidden_state.equal(plain(pixels))
+    assert sum(weight.numel() for gate in model.resnet.gates for weight in gate.parameters()) == sum(
+        min(channels * channels, 2 * 16 * channels) for channels in (64, 64, 128, 128, 256, 256, 512, 512)
+    )
+
+
+@pytest.mark.parametrize("rank", [0, -1, 2.0, True, "4"])
+def test_a_rank_that_cannot_be_is_named(rank):
+    with pytest.raises(ValueError, match="gate_rank must be None or an int of at least 1"):
+        MHEXResNetConfig(gate_rank=rank)
