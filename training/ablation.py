@@ -29,7 +29,8 @@ from hf_mhex.training.run import make_trainer, scores
 
 ROWS = 1000  # validation rows that mosaics and texts are drawn from
 SIZES = Sizes(rows=48, questions=108, slow=24)
-RECTIFIED, BINARY, MOSAICS = "model.config.rectified=true", "model.config.binary_share=1", "mosaics=0.5"
+RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
+BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 
 
 @dataclass(frozen=True)
@@ -56,12 +57,17 @@ ABLATIONS = {
             "binary loss, mosaics": (BINARY, MOSAICS),
             "rectified, mosaics": (RECTIFIED, MOSAICS),
             "rectified, binary loss, mosaics": (RECTIFIED, BINARY, MOSAICS),
-            "rectified, half binary loss, mosaics": (RECTIFIED, "model.config.binary_share=0.5", MOSAICS),
-            "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, "mosaics=0.25"),
+            "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
+            "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, FEWER),
+            "rectified, half binary loss, fewer mosaics": (
+                RECTIFIED,
+                HALF,
+                FEWER,
+            ),
             "rectified, binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, BINARY, MOSAICS, "mosaic_epochs=6"),
             "rectified, half binary loss, mosaics in 6 of 8 epochs": (
                 RECTIFIED,
-                "model.config.binary_share=0.5",
+                HALF,
                 MOSAICS,
                 "mosaic_epochs=6",
             ),
