@@ -8,7 +8,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: ablation accuracy architectures bench-speed benchmark cards demo format lint pictures test test-app test-common test-extras test-hub test-slow
+.PHONY: ablation accuracy architectures bench-speed benchmark cards demo format lint pictures reference test test-app test-common test-extras test-hub test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -89,6 +89,10 @@ accuracy: .venv/.installed
 ablation: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark ablation $(SET) source=$(SOURCE) --output docs/ablation
+
+# make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
+reference: .venv/.installed
+	$(OFFLINE) $(BIN)/mhex reference $(MODEL) source=$(SOURCE) --revision $(RELEASE) --cards model_cards
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

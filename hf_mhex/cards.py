@@ -122,6 +122,32 @@ def card_of_folder(folder: str | PathLike, repo_id: str, revision: str) -> str:
     return render_card(card_facts(folder), about_of(folder), record_of_folder(folder), repo_id, revision, picture)
 
 
+def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path | None = None) -> list[Path]:
+    """Write the card, and a picture of the model's answers to `items` where there are any; return the paths.
+
+    Args:
+        items: PIL images, image files or texts. output: None for the model's own folder; another one also gets
+            facts.json and results.json, what the card was rendered from.
+    """
+    from hf_mhex.card_pictures import saliency_picture
+
+    output = folder if output is None else output
+    output.mkdir(parents=True, exist_ok=True)
+    facts, about, record = card_facts(folder), about_of(folder), record_of_folder(folder)
+    written = [output / "README.md"]
+    if items:
+        written.append(output / "saliency.png")
+        saliency_picture(folder, items, contrast="softmax").save(written[-1])
+    picture = "saliency.png" if items else None
+    written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
+    if output.resolve() != folder.resolve():
+        sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}
+        for name, values in sources.items():
+            written.append(output / name)
+            written[-1].write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return written
+
+
 def about_of(folder: Path) -> dict:
     """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name."""
     for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):

@@ -18,6 +18,7 @@ from mhex_cli.explain import explain
 from mhex_cli.export import export
 from mhex_cli.info import info
 from mhex_cli.push import push
+from mhex_cli.reference import reference
 from mhex_cli.train import train
 
 app = typer.Typer(
@@ -28,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, export, train, evaluate, card, push, collaboration):
+for verb in (demo, convert, info, explain, export, train, evaluate, reference, card, push, collaboration):
     app.command()(verb)
 app.command("app")(serve)
 app.add_typer(benchmark, name="benchmark")

@@ -21,27 +21,13 @@ def card(
 
     Example: mhex card my-model user/my-model --revision v1.0 --item coat.png --item bag.png
     """
-    from hf_mhex.card_pictures import saliency_picture
-    from hf_mhex.cards import about_of, card_facts, record_of_folder, render_card
+    from hf_mhex.cards import about_of, card_facts, write_card
     from hf_mhex.samples import load_sample
 
-    facts, about = card_facts(folder), about_of(folder)
-    image = facts["family"] == "mhex_resnet"
+    image, sample = card_facts(folder)["family"] == "mhex_resnet", about_of(folder).get("sample")
     shown: list = list(items or [])
-    if not shown and about.get("sample"):
-        data = load_sample(about["sample"])["test"]
+    if not shown and sample:
+        data = load_sample(sample)["test"]
         shown = [data[row]["image" if image else "text"] for row in range(3)]
-    output = output or folder
-    output.mkdir(parents=True, exist_ok=True)
-    written = [output / "README.md"]
-    if shown:
-        saliency_picture(folder, shown, contrast="softmax").save(output / "saliency.png")
-        written.append(output / "saliency.png")
-    record, picture = record_of_folder(folder), "saliency.png" if shown else None
-    written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
-    if output.resolve() != folder.resolve():
-        sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}
-        for name, values in sources.items():
-            written.append(output / name)
-            written[-1].write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    written = write_card(folder, repo_id, revision, shown, output)
     typer.echo(json.dumps([str(path) for path in written]) if json_ else "\n".join(map(str, written)))
