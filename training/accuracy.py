@@ -28,7 +28,7 @@ ARMS = {
     "gates": ["model.config.deep_supervision_weight=0", "model.config.head_decay=0"],
     "heads": [],  # and every gate held at 1
     "MHEX": [],
-    "pointing": ["model.config.rectified=true", "model.config.binary_share=1", "mosaics=0.5"],
+    "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5", "mosaic_epochs=4"],
 }
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005

@@ -13,7 +13,7 @@ MEANING = {
     "gates": "gates alone (last head only)",
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
-    "pointing": "MHEX for maps that point (rectified, binary loss, mosaics)",
+    "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in 4 of 6 epochs)",
 }
 
 
