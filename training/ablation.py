@@ -46,7 +46,7 @@ class Ablation:
 ABLATIONS = {
     "images": Ablation(
         "fashion_mnist",
-        ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0"),
+        ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0", "mosaic_epochs=null"),
         {
             "base": (),
             "gates of rank 16": ("model.config.gate_rank=16",),

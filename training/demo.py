@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 import json
+import math
 import subprocess
 import sys
 import time
@@ -40,6 +41,7 @@ from hf_mhex.visualize import block_strip, overlay, words_html
 from hf_mhex.words import explain_words
 
 SEED = 0
+BATCH = 32
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 STRANGER = Path(__file__).with_name("stranger.py")
 SHOWN = 8  # images and texts in the pictures
@@ -89,7 +91,7 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
         model=model,
         args=TrainingArguments(
             output_dir=str(folder),
-            per_device_train_batch_size=32,
+            per_device_train_batch_size=BATCH,
             lr_scheduler_type="cosine",
             warmup_steps=0.1,
             save_strategy="no",
@@ -115,20 +117,22 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
-    pointing = {"rectified": True, "binary_share": 1.0}  # with mosaics: maps that point (docs/training.md)
+    pointing = {"rectified": True, "binary_share": 0.5}  # with mosaics: maps that point (docs/training.md)
     model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
+    epochs, steps = 14, math.ceil(len(data["train"]) / BATCH)
+    joined = iter((torch.rand(epochs * steps) < 0.5) & (torch.arange(epochs * steps) < 10 * steps))  # in 10 epochs
 
     def collate(rows: list[dict]) -> dict:
         pixels = processor([row["image"] for row in rows], return_tensors="pt")["pixel_values"]
         mirrored = torch.rand(len(rows)) < 0.5
         pixels[mirrored] = pixels[mirrored].flip(-1)
         labels = torch.tensor([row["label"] for row in rows])
-        pixels, labels = mosaics_of(pixels, labels) if torch.rand(()) < 0.5 else (pixels, labels)
+        pixels, labels = mosaics_of(pixels, labels) if next(joined) else (pixels, labels)
         return {"pixel_values": pixels, "labels": labels}
 
-    return fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=14)
+    return fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=epochs)
 
 
 def train_texts(folder: Path) -> dict:
