@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib import font_manager
 from PIL import Image, ImageDraw, ImageFont
 
-from hf_mhex.explain import explain_image
+from hf_mhex.explain import explain_image, fitting_contrast
 from hf_mhex.loading import load
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR, TextSaliencyPipeline
 
@@ -23,9 +23,10 @@ def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Imag
     Args:
         folder: a saved MHEX model with its image processor or tokenizer.
         items: PIL images or texts.
-        options: of `generate_saliency`.
+        options: of `generate_saliency`; the contrast is `fitting_contrast`'s unless it is named here.
     """
     model, processor = load(folder)
+    options = {"contrast": fitting_contrast(model.config)} | options
     if model.main_input_name == "pixel_values":
         overlays = [np.asarray(explain_image(model, processor, item, **options).picture) for item in items]
         tall = max(len(overlay) for overlay in overlays)

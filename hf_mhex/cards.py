@@ -137,7 +137,7 @@ def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path
     written = [output / "README.md"]
     if items:
         written.append(output / "saliency.png")
-        saliency_picture(folder, items, contrast="softmax").save(written[-1])
+        saliency_picture(folder, items).save(written[-1])
     picture = "saliency.png" if items else None
     written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
     if output.resolve() != folder.resolve():

@@ -38,6 +38,16 @@ def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> in
     raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
 
 
+def fitting_contrast(config: PreTrainedConfig) -> str | None:
+    """What a picture shows best: a label's lead over the others ("softmax") where the loss leaves a logit's zero open.
+
+    Cross-entropy does; its maps are nearly all of one sign. Where labels are learnt one by one (`binary_share`, several
+    labels, regression) the zero means something, and the map as it is (None) says more.
+    """
+    single = config.problem_type in (None, "single_label_classification") and config.num_labels > 1
+    return "softmax" if single and config.binary_share == 0 else None
+
+
 def explain_image(model, processor, image: str | PathLike | Image.Image, **options) -> Explanation:
     """Explain an image.
 

@@ -9,6 +9,7 @@ run is one JSON line in OUTPUT/SET.jsonl; a stopped study goes on where it was.
 from __future__ import annotations
 
 import tempfile
+from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
@@ -59,18 +60,9 @@ ABLATIONS = {
             "rectified, binary loss, mosaics": (RECTIFIED, BINARY, MOSAICS),
             "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
             "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, FEWER),
-            "rectified, half binary loss, fewer mosaics": (
-                RECTIFIED,
-                HALF,
-                FEWER,
-            ),
+            "rectified, half binary loss, fewer mosaics": (RECTIFIED, HALF, FEWER),
             "rectified, binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, BINARY, MOSAICS, "mosaic_epochs=6"),
-            "rectified, half binary loss, mosaics in 6 of 8 epochs": (
-                RECTIFIED,
-                HALF,
-                MOSAICS,
-                "mosaic_epochs=6",
-            ),
+            "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, "mosaic_epochs=6"),
         },
         {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
     ),
@@ -188,11 +180,12 @@ def write_page(folder: Path) -> Path:
         rows = Journal(folder / f"{name}.jsonl").rows
         if rows:
             ran_on = ", ".join(f"{package} {version}" for package, version in rows[0]["environment"].items())
-            seeds = len({row["seed"] for row in rows})
+            counts = Counter(row["factor"] for row in rows)
+            seeds = " to ".join(str(count) for count in sorted({min(counts.values()), max(counts.values())}))
             base = f"Recipe `{ablation.recipe}` with {', '.join(f'`{change}`' for change in ablation.changes)}"
-            about = (
-                f"{base}; {rows[0]['rows']} training rows, {seeds} seeds. Made by `{rows[0]['command']}` on {ran_on}."
-            )
+            size = f"{rows[0]['rows']} training rows, seeds a factor: {seeds}"
+            about = f"{base}; {size}. Made by `{rows[0]['command']}` on {ran_on}."
+            rows.sort(key=lambda row: list(ablation.factors).index(row["factor"]))
             parts += [f"## {name}", about, table(rows)]
     page = folder / "README.md"
     page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")

@@ -6,7 +6,8 @@ from pathlib import Path
 
 import gradio as gr
 
-from hf_mhex.app.explaining import CONTRASTS, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.explain import fitting_contrast
 from hf_mhex.loading import load
 from hf_mhex.samples import load_sample
 
@@ -56,7 +57,9 @@ def choices(model) -> list[gr.components.Component]:
     with gr.Row():
         return [
             gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120),
-            gr.Dropdown(contrasts, value=contrasts[-1][1], label="Compared with", min_width=120),
+            gr.Dropdown(
+                contrasts, value=fitting_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
+            ),
             gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=320),
         ]
 
