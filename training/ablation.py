@@ -31,6 +31,7 @@ from hf_mhex.training.run import make_trainer, scores
 ROWS = 1000  # validation rows that mosaics and texts are drawn from
 SIZES = Sizes(rows=48, questions=108, slow=24)
 RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
+EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 
 
@@ -61,8 +62,10 @@ ABLATIONS = {
             "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
             "rectified, binary loss, fewer mosaics": (RECTIFIED, BINARY, FEWER),
             "rectified, half binary loss, fewer mosaics": (RECTIFIED, HALF, FEWER),
-            "rectified, binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, BINARY, MOSAICS, "mosaic_epochs=6"),
-            "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, "mosaic_epochs=6"),
+            "rectified, binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, BINARY, MOSAICS, EARLY),
+            "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, EARLY),
+            "the same, block losses at 0.2": (RECTIFIED, HALF, MOSAICS, EARLY, BLOCKS),
+            "base, block losses at 0.2": (BLOCKS,),
         },
         {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
     ),
