@@ -16,6 +16,7 @@ from dataclasses import dataclass
 import torch
 import torch.nn.functional as F
 from torch import nn
+from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import maybe_autocast
 
@@ -156,7 +157,8 @@ class WideLinear(nn.Module):
         self.reset_parameters()
 
     def reset_parameters(self):
-        nn.init.kaiming_uniform_(self.weight, a=5**0.5)
+        """As `nn.Linear` starts; loading calls it for new weights alone."""
+        init.kaiming_uniform_(self.weight, a=5**0.5)
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         with maybe_autocast(x.device.type, enabled=False):
@@ -176,7 +178,7 @@ class AttentionGate(WideLinear):
         self.scale, self.rectified = config.gate_scale, config.rectified
 
     def reset_parameters(self):
-        nn.init.zeros_(self.weight)
+        init.zeros_(self.weight)
 
     def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """What gate, head and map read, as summands [B, C, ...]: those of z, or ReLU(z) alone where `rectified`."""
@@ -202,6 +204,17 @@ class AttentionGate(WideLinear):
             p = pooled_descriptor(summands, valid, first_sum)
         scores = self.scores(p)
         return p, scores, (self.scale * scores.sigmoid()).to(summands[0].dtype)
+
+
+class Head(WideLinear):
+    """A block's head: W2 [K, C] on a = W1 p. It starts large, normal with standard deviation 16 / sqrt(C).
+
+    W1 serves logits and gate alike. A large W2 asks for a small a, at which gates stay near their middle; a small one
+    drives them to their ends, which costs accuracy (docs/training.md).
+    """
+
+    def reset_parameters(self):
+        init.normal_(self.weight, std=16 / self.in_features**0.5)
 
 
 @contextmanager

@@ -5,7 +5,6 @@ from functools import partial
 
 import torch
 from torch import nn
-from transformers import initialization as init
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import (
     BertEmbeddings,
@@ -22,6 +21,7 @@ from transformers.utils.output_capturing import capture_outputs
 from .configuration_mhex_bert import MHEXBertConfig
 from .mhex import (
     AttentionGate,
+    Head,
     MHEXClassifierMixin,
     MHEXClassifierOutput,
     MHEXModelOutput,
@@ -67,7 +67,7 @@ class MHEXBertEncoder(nn.Module):
 
 
 class MHEXBertPreTrainedModel(BertPreTrainedModel):
-    """Loading, saving and the start of new weights: gates at W1 = 0, heads as `nn.Linear` starts, the rest as BERT."""
+    """Loading, saving and the start of new weights: gates at W1 = 0, heads large (`Head`), the rest as BERT."""
 
     config: MHEXBertConfig
     config_class = MHEXBertConfig
@@ -77,10 +77,8 @@ class MHEXBertPreTrainedModel(BertPreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, AttentionGate):
-            init.zeros_(module.weight)
-        elif isinstance(module, WideLinear):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
+        if isinstance(module, WideLinear):
+            module.reset_parameters()
         else:
             super()._init_weights(module)
 
@@ -160,7 +158,7 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
         self.num_labels = config.num_labels
         self.bert = MHEXBertModel(config, add_pooling_layer=False)
         self.heads = nn.ModuleList(
-            [WideLinear(config.hidden_size, config.num_labels) for _ in range(config.num_hidden_layers)]
+            [Head(config.hidden_size, config.num_labels) for _ in range(config.num_hidden_layers)]
         )
         self.post_init()
 

@@ -17,6 +17,7 @@ from transformers.utils.generic import can_return_tuple
 from .configuration_mhex_resnet import MHEXResNetConfig
 from .mhex import (
     AttentionGate,
+    Head,
     MHEXClassifierMixin,
     MHEXClassifierOutput,
     MHEXModelOutput,
@@ -114,7 +115,7 @@ def stages(trunk: ResNet) -> list[nn.Sequential]:
 
 
 class MHEXResNetPreTrainedModel(PreTrainedModel):
-    """Loading, saving and new weights: gates start at W1 = 0, heads as `nn.Linear` does, the trunk as timm's."""
+    """Loading, saving and new weights: gates start at W1 = 0, heads large (`Head`), the trunk as timm's."""
 
     config: MHEXResNetConfig
     config_class = MHEXResNetConfig
@@ -126,10 +127,8 @@ class MHEXResNetPreTrainedModel(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module):
-        if isinstance(module, AttentionGate):
-            init.zeros_(module.weight)
-        elif isinstance(module, WideLinear):
-            init.kaiming_uniform_(module.weight, a=5**0.5)
+        if isinstance(module, WideLinear):
+            module.reset_parameters()
         elif isinstance(module, nn.Conv2d):
             init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
             if module.bias is not None:
@@ -216,7 +215,7 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         super().__init__(config)
         self.num_labels = config.num_labels
         self.resnet = MHEXResNetModel(config)
-        self.heads = nn.ModuleList([WideLinear(gate.out_features, config.num_labels) for gate in self.resnet.gates])
+        self.heads = nn.ModuleList([Head(gate.out_features, config.num_labels) for gate in self.resnet.gates])
         self.post_init()
 
     @can_return_tuple

@@ -39,8 +39,8 @@ class Study:
     """One data set: its recipe with changes, what is compared, the learning rates to choose from and the seeds.
 
     Args:
-        measures: metrics of the recipe; rates are chosen by the first. head_factor: learning rate of gates and heads
-            over that of the rest, None for the same. arms: names among ARMS.
+        measures: metrics of the recipe; rates are chosen by the first. classifier_factor: learning rate of the plain
+            network's fresh classifier, which starts small, over that of the rest; None for the same. arms: among ARMS.
     """
 
     recipe: str
@@ -48,7 +48,7 @@ class Study:
     measures: tuple[str, ...]
     rates: tuple[float, ...]
     seeds: int
-    head_factor: float | None = None
+    classifier_factor: float | None = None
     arms: tuple[str, ...] = ("plain", "gates", "heads", "MHEX")
 
 
@@ -126,8 +126,8 @@ def chosen_rate(rows: list[dict], arm: str, study: Study) -> float:
 def run_one(study: Study, arm: str, rate: float, seed: int, overrides: Iterable[str], splits: Iterable[str]) -> dict:
     """Train one network and measure its last weights on `splits`; nothing of it is kept."""
     rates = [f"learning_rate={rate}"]
-    if study.head_factor is not None:
-        rates.append(f"head_learning_rate={rate * study.head_factor}")
+    if study.classifier_factor is not None:
+        rates.append(f"head_learning_rate={rate * (study.classifier_factor if arm == 'plain' else 1)}")
     changes = [*study.changes, *LAST_WEIGHTS, *rates, f"training.seed={seed}", *ARMS[arm], *overrides]
     recipe = load_recipe(study.recipe, changes)
     with tempfile.TemporaryDirectory() as folder:
