@@ -16,7 +16,7 @@ from functools import partial
 from pathlib import Path
 from statistics import fmean, median, stdev
 
-from hf_mhex.environment import environment
+from hf_mhex.environment import environment, source_commit
 from hf_mhex.journal import Journal
 from hf_mhex.quality.images import ImageMeasures
 from hf_mhex.quality.loading import image_part, text_part
@@ -108,7 +108,7 @@ def run_ablation(
     unknown = sorted(set(wanted) - set(ablation.factors))
     if unknown:
         raise ValueError(f"factors must be among {'; '.join(ablation.factors)}; got {'; '.join(unknown)}.")
-    common = {"command": command, "environment": environment()}
+    common = {"command": command, "commit": source_commit(), "environment": environment()}
     for seed in range(seeds):
         for factor in wanted:
             about = {"factor": factor, "seed": seed}

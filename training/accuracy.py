@@ -16,20 +16,22 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from hf_mhex.baselines import library
-from hf_mhex.environment import environment
+from hf_mhex.environment import environment, source_commit
 from hf_mhex.journal import Journal
 from hf_mhex.training.job import prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import describe, make_trainer, scores
-from hf_mhex.training.ungated import open_gates
+from hf_mhex.training.variants import open_gates, start_small
 
 ARMS = {
     "plain": ["model.kind=plain"],
     "gates": ["model.config.deep_supervision_weight=0", "model.config.head_decay=0"],
-    "heads": [],  # and every gate held at 1
+    "heads": [],
     "MHEX": [],
+    "small heads": [],
     "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5", "mosaic_epochs=4"],
 }
+VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
 
@@ -59,7 +61,7 @@ STUDIES = {
         ("accuracy",),
         (1e-3, 3e-3, 1e-2),
         5,
-        arms=tuple(ARMS),
+        arms=("plain", "gates", "heads", "MHEX", "small heads", "pointing"),
     ),
     "pneumoniamnist": Study(
         "medmnist/pneumoniamnist",
@@ -101,7 +103,7 @@ def run_study(
     unknown = sorted(set(wanted) - set(study.arms))
     if unknown:
         raise ValueError(f"arms must be among {', '.join(study.arms)}; got {', '.join(unknown)}.")
-    common = {"command": command, "environment": environment()}
+    common = {"command": command, "commit": source_commit(), "environment": environment()}
     for arm in wanted:
         for rate in study.rates:
             about = {"part": "tuning", "arm": arm, "rate": rate, "seed": 0}
@@ -133,8 +135,8 @@ def run_one(study: Study, arm: str, rate: float, seed: int, overrides: Iterable[
     with tempfile.TemporaryDirectory() as folder:
         arguments = recipe.training_arguments(Path(folder))
         job = prepare(recipe, seed)
-        if arm == "heads":
-            open_gates(job.model)
+        if arm in VARIANTS:
+            VARIANTS[arm](job.model)
         trainer = make_trainer(recipe, arguments, job)
         took = trainer.train().metrics["train_runtime"]
         found = {split: scores(trainer, getattr(job, split), split) for split in splits}

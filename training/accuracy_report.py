@@ -13,6 +13,7 @@ MEANING = {
     "gates": "gates alone (last head only)",
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
+    "small heads": "MHEX, its heads starting as small as `nn.Linear` does",
     "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in 4 of 6 epochs)",
 }
 

@@ -11,7 +11,7 @@ import typer
 def accuracy(
     study: Annotated[str, typer.Argument(metavar="SET", help="fashion_mnist, pneumoniamnist or ag_news.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
-    arms: Annotated[str | None, typer.Option(help="Among plain,gates,heads,MHEX,pointing; all of the study's.")] = None,
+    arms: Annotated[str | None, typer.Option(help="Names separated by commas; a wrong one lists them. All.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for rows and page.")] = Path("outputs/accuracy"),
 ) -> None:
     """Ask whether MHEX costs accuracy: each network at its own learning rate, over seeds, paired with the plain one.

@@ -11,7 +11,7 @@ from hf_mhex.evaluation import build_mosaics
 from hf_mhex.training import accuracy
 from hf_mhex.training.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
 from hf_mhex.training.accuracy_report import write_page
-from hf_mhex.training.ungated import open_gates
+from hf_mhex.training.variants import open_gates, start_small
 from networks import image_batch, lively_resnet
 from schemas import write_medmnist
 
@@ -63,6 +63,14 @@ def test_gates_alone_and_heads_alone_are_what_they_say():
     assert found.block_logits[:, 0].abs().max() > 0  # the heads read through W1 all the same
     found.loss.backward()
     assert all(gate.weight.grad is not None for gate in model.base_model.gates)
+
+
+def test_small_heads_are_those_of_a_linear_layer():
+    model = lively_resnet(torch.float32)
+    start_small(model)
+    for head in model.heads:
+        bound = head.in_features**-0.5
+        assert 0.7 * bound < head.weight.abs().max() <= bound
 
 
 def rows_of(plain, own):

@@ -1,6 +1,7 @@
-"""What do the heads do without the gates? MHEX with every gate held at 1: deep supervision alone, for comparison."""
+"""Which variants of MHEX are compared that no configuration makes? Gates held at 1, and heads that start small."""
 
 import torch
+from torch import nn
 from transformers import PreTrainedModel
 
 from hf_mhex.modeling.mhex import AttentionGate
@@ -18,3 +19,9 @@ def open_gates(model: PreTrainedModel) -> None:
     """Hold every gate of an MHEX classifier at 1, for as long as it lives: a saved one is plain MHEX again."""
     for gate in model.base_model.gates:
         gate.__class__ = OpenGate
+
+
+def start_small(model: PreTrainedModel) -> None:
+    """Draw the heads' weights anew as `nn.Linear` starts: up to 1 / sqrt(C), which a large a must make up for."""
+    for head in model.heads:
+        nn.init.kaiming_uniform_(head.weight, a=5**0.5)
