@@ -68,7 +68,7 @@ def opened(address, width=1280, height=1020):
         browser.close()
 
 
-SAID = "selector => (/Explained: .*/.exec(document.querySelector(selector).innerText) || [''])[0]"
+SAID = "selector => (/Explained: .*/.exec(document.querySelector(selector)?.innerText) || [''])[0]"
 
 
 def said(page, selector):
