@@ -32,6 +32,7 @@ ARMS = {
     "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5", "mosaic_epochs=4"],
 }
 VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
+SMALL = ("plain", "small heads")  # start with small heads
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
 
@@ -41,8 +42,9 @@ class Study:
     """One data set: its recipe with changes, what is compared, the learning rates to choose from and the seeds.
 
     Args:
-        measures: metrics of the recipe; rates are chosen by the first. classifier_factor: learning rate of the plain
-            network's fresh classifier, which starts small, over that of the rest; None for the same. arms: among ARMS.
+        measures: metrics of the recipe; rates are chosen by the first. classifier_factor: learning rate of heads that
+            start small (the plain network's classifier, small heads) over that of the rest; None for the same.
+        arms: among ARMS.
     """
 
     recipe: str
@@ -77,6 +79,7 @@ STUDIES = {
         (1e-4, 2e-4, 4e-4),
         5,
         5.0,
+        ("plain", "gates", "heads", "MHEX", "small heads"),
     ),
 }
 
@@ -129,7 +132,7 @@ def run_one(study: Study, arm: str, rate: float, seed: int, overrides: Iterable[
     """Train one network and measure its last weights on `splits`; nothing of it is kept."""
     rates = [f"learning_rate={rate}"]
     if study.classifier_factor is not None:
-        rates.append(f"head_learning_rate={rate * (study.classifier_factor if arm == 'plain' else 1)}")
+        rates.append(f"head_learning_rate={rate * (study.classifier_factor if arm in SMALL else 1)}")
     changes = [*study.changes, *LAST_WEIGHTS, *rates, f"training.seed={seed}", *ARMS[arm], *overrides]
     recipe = load_recipe(study.recipe, changes)
     with tempfile.TemporaryDirectory() as folder:

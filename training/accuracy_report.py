@@ -37,6 +37,21 @@ standard deviation between the plain network's seeds, whichever is larger. *Bett
 of the `.jsonl` beside this page; `make accuracy SET=... SOURCE=...` makes the missing ones and this page."""
 
 
+def overview(folder: Path) -> str:
+    """One line a set, measure and network of MHEX: how it stands to the plain network."""
+    lines = ["| set | measure | plain network | network | value | difference in points (margin) |", "|---" * 6 + "|"]
+    for name, study in STUDIES.items():
+        rows = Journal(folder / f"{name}.jsonl").rows
+        for measure in study.measures:
+            for arm in ("MHEX", "pointing"):
+                if compare(rows, arm, measure) is not None:
+                    plain, own = (fmean(by_seed(rows, kind, measure).values()) for kind in ("plain", arm))
+                    margin = f"{100 * margin_of(rows, measure):.2f}"
+                    stands = f"{verdict(rows, arm, measure)} ({margin})"
+                    lines.append(f"| {name} | {measure} | {plain:.4f} | {MEANING[arm]} | {own:.4f} | {stands} |")
+    return "\n".join(lines)
+
+
 def about(name: str, rows: list[dict]) -> str:
     """What a study's table rests on."""
     study = STUDIES[name]
@@ -44,9 +59,11 @@ def about(name: str, rows: list[dict]) -> str:
     sizes = ", ".join(f"{count} {split}" for split, count in first["rows"].items())
     ran_on = ", ".join(f"{package} {version}" for package, version in first["environment"].items())
     rates = ", ".join(f"{rate:g}" for rate in study.rates)
+    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
+    made_at = f", at source commit {' or '.join(commits)}" if commits else ""
     return (
         f"Recipe `{study.recipe}` with {', '.join(f'`{change}`' for change in study.changes)}; rows: {sizes}; learning "
-        f"rates tried: {rates}. Made by `{first['command']}` on {ran_on}."
+        f"rates tried: {rates}. Made by `{first['command']}` on {ran_on}{made_at}."
     )
 
 

@@ -9,6 +9,7 @@ import sys
 from pathlib import Path
 
 from hf_mhex.quality.index import overview
+from hf_mhex.training.accuracy_report import overview as overview_of_accuracy
 
 
 def demo_table(result: dict) -> str:
@@ -32,6 +33,7 @@ def with_tables(readme: str, docs: Path) -> str:
     tables = {
         "demo": demo_table(json.loads((docs / "demo.json").read_text())),
         "explanations": overview(docs / "explanations"),
+        "accuracy": overview_of_accuracy(docs / "accuracy"),
     }
     for name, table in tables.items():
         begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"

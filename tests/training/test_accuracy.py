@@ -10,7 +10,7 @@ from hf_mhex import MHEXResNetForImageClassification
 from hf_mhex.evaluation import build_mosaics
 from hf_mhex.training import accuracy
 from hf_mhex.training.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
-from hf_mhex.training.accuracy_report import write_page
+from hf_mhex.training.accuracy_report import overview, write_page
 from hf_mhex.training.variants import open_gates, start_small
 from networks import image_batch, lively_resnet
 from schemas import write_medmnist
@@ -48,6 +48,8 @@ def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
     assert again[-1]["test"] == json.loads(lines[-1])["test"]  # the same seed, the same network
     page = write_page(tmp_path / "out").read_text()
     assert "the command" in page and "deep supervision alone" in page and "margin" in page
+    line = [line for line in overview(tmp_path / "out").splitlines() if line.startswith("| pneumoniamnist |")]
+    assert len(line) == 1 and line[0].startswith("| pneumoniamnist | balanced_accuracy | ")
 
 
 def test_gates_alone_and_heads_alone_are_what_they_say():
