@@ -62,12 +62,13 @@ class Tap(nn.Module):
     def __init__(self, gate: nn.Module):
         super().__init__()
         self.gate, self.shown = gate, nn.Identity()
+        self.rectified = True  # reads one tensor, so that no summand is worth summing beforehand
 
     def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As the gate's."""
         return self.gate.read(*summands)
 
-    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None):
+    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None, first_sum=None):
         return self.gate((self.shown(sum(summands)),), valid)
 
 
