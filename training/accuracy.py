@@ -29,7 +29,7 @@ ARMS = {
     "heads": [],
     "MHEX": [],
     "small heads": [],
-    "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5", "mosaic_epochs=4"],
+    "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5"],
 }
 VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
 SMALL = ("plain", "small heads")  # start with small heads
@@ -59,11 +59,26 @@ class Study:
 STUDIES = {
     "fashion_mnist": Study(
         "fashion_mnist",
-        ("max_train_rows=10000", "num_train_epochs=6", "image_size=28", "model.config={}", "mosaics=0"),
+        (
+            "max_train_rows=10000",
+            "num_train_epochs=6",
+            "image_size=28",
+            "model.config={}",
+            "mosaics=0",
+            "mosaic_epochs=4",
+        ),
         ("accuracy",),
         (1e-3, 3e-3, 1e-2),
         5,
         arms=("plain", "gates", "heads", "MHEX", "small heads", "pointing"),
+    ),
+    "fashion_mnist_56px": Study(
+        "fashion_mnist",
+        ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0", "mosaic_epochs=6"),
+        ("accuracy",),
+        (3e-3, 1e-2, 2e-2),
+        5,
+        arms=("plain", "MHEX", "pointing"),
     ),
     "pneumoniamnist": Study(
         "medmnist/pneumoniamnist",

@@ -14,7 +14,7 @@ MEANING = {
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
     "small heads": "MHEX, its heads starting as small as `nn.Linear` does",
-    "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in 4 of 6 epochs)",
+    "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in the first epochs)",
 }
 
 
