@@ -12,7 +12,8 @@ import typer
 def speed(
     output: Annotated[Path, typer.Option(help="Folder for rows, tables and plot.")] = Path("outputs/speed"),
     networks: Annotated[
-        str | None, typer.Option(help="Of resnet50, bert-base, resnet18, minilm, separated by commas; all.")
+        str | None,
+        typer.Option(help="Of resnet50, bert-base, resnet18, minilm, resnet50-rank64, separated by commas; all."),
     ] = None,
     parts: Annotated[
         str | None, typer.Option(help="Of comparison, passes, growth, memory, separated by commas; all.")

@@ -5,9 +5,10 @@ from __future__ import annotations
 from dataclasses import asdict, dataclass
 
 from hf_mhex.speed.methods import BACKWARD, CLOSED, GIVEN, GRAD_CAM, PASSES, PLAIN, PREDICTED, PREDICTION, SOFTMAX
+from hf_mhex.speed.subjects import RANKS
 
 PARTS = ("comparison", "passes", "growth", "memory")
-NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm")
+NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm", "resnet50-rank64")
 LABELS, PIXELS, TOKENS = 10, 224, 128
 
 
@@ -47,9 +48,9 @@ def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PAR
     """The cases of some networks and parts, in the order in which they are measured."""
     found = []
     for batch in (8, 32, 1):
-        for network in NETWORKS:
+        for network in (name for name in NETWORKS if name not in RANKS or batch > 1):
             methods = tuple(CLOSED) if batch < 32 else (PLAIN, PREDICTION, GIVEN, SOFTMAX)
-            seldom = tuple(BACKWARD) if batch < 32 else ()
+            seldom = tuple(BACKWARD) if batch < 32 and network not in RANKS else ()
             found.append(Case("comparison", network, batch, usual_size(network), methods=methods, seldom=seldom))
     for network in ("resnet18", "minilm"):
         found.append(Case("comparison", network, 8, usual_size(network), threads=1, seldom=tuple(BACKWARD), rounds=0.5))
@@ -57,7 +58,7 @@ def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PAR
         methods = (PLAIN, GIVEN, *PASSES)
         found.append(Case("passes", network, 1, usual_size(network), methods=methods, rounds=0.1))
     found += growth_cases()
-    for network in NETWORKS:
+    for network in (name for name in NETWORKS if name not in RANKS):
         found.append(Case("memory", network, 8, usual_size(network), methods=(*CLOSED, GRAD_CAM)))
     return [case for case in found if case.part in parts and case.network in networks]
 

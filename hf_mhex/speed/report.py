@@ -23,7 +23,7 @@ from hf_mhex.speed.methods import (
     SOFTMAX,
 )
 
-LARGE = ("resnet18", "resnet50", "bert-base")
+LARGE = ("resnet18", "resnet50", "resnet50-rank64", "bert-base")
 GOALS = (  # (method, against, most, least, part, networks, batches)
     (PREDICTION, PLAIN, 1.03, None, "comparison", LARGE, (8, 32)),
     (GIVEN, PREDICTION, 1.10, None, "comparison", LARGE, (8, 32)),

@@ -33,7 +33,7 @@ def measure_speed(
     """Measure every case and return the rows, which `output`/rows.jsonl holds.
 
     Args:
-        networks: of "resnet50", "resnet18", "bert-base" and "minilm"; all. parts: of `PARTS`; all.
+        networks: of `NETWORKS`; all. parts: of `PARTS`; all.
         rounds: turns of each method; slow ones take a share of them.
         command: what the rows say they were made by.
 

@@ -16,6 +16,7 @@ from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassificati
 
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 SHAPES = {"bert-base": {}, "minilm": MINILM}
+RANKS = {"resnet50-rank64": ("resnet50", 64)}  # a network and the rank of its gates
 SPECIAL = {"cls": 101, "sep": 102, "mask": 103}  # BERT's own numbers
 
 
@@ -39,15 +40,20 @@ class Subject:
 
 
 def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> tuple[nn.Module, nn.Module]:
-    """The MHEX and the plain form of a timm ResNet ("resnet50") or of a BERT's shape ("bert-base", "minilm")."""
+    """The MHEX and the plain form of a timm ResNet ("resnet50") or of a BERT's shape ("bert-base", "minilm").
+
+    "resnet50-rank64" is ResNet-50 with `gate_rank=64`.
+    """
     torch.manual_seed(seed)
     if network in SHAPES:
         shape = SHAPES[network]
         mhex = MHEXBertForSequenceClassification(MHEXBertConfig(num_labels=labels, **shape))
         plain = BertForSequenceClassification(BertConfig(num_labels=labels, **shape))
     else:
-        mhex = MHEXResNetForImageClassification(MHEXResNetConfig(architecture=network, num_labels=labels))
-        plain = timm.create_model(network, num_classes=labels)
+        architecture, rank = RANKS.get(network, (network, None))
+        config = MHEXResNetConfig(architecture=architecture, num_labels=labels, gate_rank=rank)
+        mhex = MHEXResNetForImageClassification(config)
+        plain = timm.create_model(architecture, num_classes=labels)
     for gate in mhex.base_model.gates:
         nn.init.normal_(gate.weight, std=0.02)  # gates that are not all alike
     return mhex.eval().to(device), plain.eval().to(device)

@@ -97,7 +97,10 @@ def test_the_readme_says_what_the_rows_say():
 @pytest.mark.parametrize(
     "arguments, words",
     [
-        (["--networks", "resnet19"], "networks must be of resnet50, bert-base, resnet18, minilm; got resnet19."),
+        (
+            ["--networks", "resnet19"],
+            "networks must be of resnet50, bert-base, resnet18, minilm, resnet50-rank64; got resnet19.",
+        ),
         (["--parts", "time"], "parts must be of comparison, passes, growth, memory; got time."),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],
