@@ -20,12 +20,19 @@ from tqdm.auto import tqdm
 from hf_mhex import dataset_batches as batches
 from hf_mhex.dataset_shards import STORED, ShardWriter, keep_settings, shard_path
 from hf_mhex.dataset_source import Row, RowSource
-from hf_mhex.modeling.mhex_maps import check_blocks, check_options
+from hf_mhex.modeling.mhex_maps import check_blocks, check_options, check_rollout
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import restore_image
 from hf_mhex.visualize import overlay
 
-OPTIONS = {"mode": "contribution", "sign": "signed", "contrast": None, "decay": None, "sharpness": 0.0}
+OPTIONS = {
+    "mode": "contribution",
+    "sign": "signed",
+    "contrast": None,
+    "decay": None,
+    "sharpness": 0.0,
+    "rollout": False,
+}
 
 
 @dataclass(frozen=True)
@@ -83,7 +90,7 @@ def explain_dataset(
         words: whether to add the tokens of texts up to words.
         overlays: whether to paint images, to `overlays/<shard>/<row>.png`.
         map_dtype: "float16" or "int8".
-        options: `mode`, `sign`, `contrast`, `decay` and `sharpness` of `generate_saliency`.
+        options: `mode`, `sign`, `contrast`, `decay`, `sharpness` and `rollout` of `generate_saliency`.
 
     Raises ValueError or TypeError for an argument that cannot be, for a folder begun with other settings, and for data
     without a row. Row by row, only ValueError and TypeError of the model are recorded; all else ends the run.
@@ -243,7 +250,9 @@ def _checked_options(model, options: dict) -> dict:
     if unknown:
         raise TypeError(f"{unknown[0]!r} is no option of explain_dataset; of generate_saliency it takes {[*OPTIONS]}.")
     options = OPTIONS | options
-    check_options(*(options[name] for name in OPTIONS), None, model.config.num_labels)
+    given = options.copy()
+    check_rollout(given.pop("rollout"), (1, 1) if model.main_input_name == "pixel_values" else None)
+    check_options(*given.values(), None, model.config.num_labels)
     return options
 
 

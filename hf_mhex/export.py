@@ -13,7 +13,7 @@ import torch
 from torch import nn
 
 OUTPUTS = ("logits", "saliency", "block_logits")
-OPTIONS = {"target", "blocks", "mode", "sign", "contrast", "decay", "sharpness", "normalize"}
+OPTIONS = {"target", "blocks", "mode", "sign", "contrast", "decay", "sharpness", "normalize", "rollout"}
 LARGEST_ERROR = 1e-4  # of an exported graph against PyTorch, relative to the largest value where that exceeds 1
 
 
@@ -80,7 +80,7 @@ def graph_of(model, **options) -> ImageGraph:
     Args:
         model: an MHEX classifier in eval mode.
         options: arguments of `generate_saliency`: target (None or a class index), blocks, mode, sign, contrast, decay,
-            sharpness, normalize.
+            sharpness, normalize, rollout.
 
     Raises ValueError or TypeError for a model in training mode and an option that a graph cannot have.
     """

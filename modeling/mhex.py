@@ -26,6 +26,7 @@ from .mhex_maps import (
     block_map,
     check_blocks,
     check_options,
+    check_rollout,
     check_target,
     class_rows,
     combine_maps,
@@ -286,6 +287,7 @@ class MHEXClassifierMixin:
         sharpness: float | tuple[float, float] = 0.0,
         normalize: str | None = None,
         upsample: bool = True,
+        rollout: bool = False,
         **inputs,
     ) -> MHEXSaliency:
         """Class saliency from one pass in eval mode, without gradients. Takes what `forward` takes; labels are ignored.
@@ -302,6 +304,9 @@ class MHEXClassifierMixin:
             sharpness: share of a channel that the class must hold, or (positive, negative) shares, in [0, 1].
             normalize: None (raw), "minmax" or "percentile", for `saliency` alone.
             upsample: False leaves the combined map out.
+            rollout: texts; carry every block's map back from the tokens' features to the tokens, through the shares
+                that attention mixed them by (`mixing` of a layer; after Abnar & Zuidema, arXiv 2005.00928, and
+                Kobayashi et al., 2109.07152). Sums stay. Costs a second look at queries, keys and values.
 
         In mode "contribution", signed and with sharpness 0, the raw maps are exact: each block's sums to its logit
         (minus the reference), the combined one to `explained`, under the defaults the target's logit. Otherwise
@@ -314,6 +319,7 @@ class MHEXClassifierMixin:
         batch, size = self._read_inputs(inputs)
         chosen_blocks = check_blocks(blocks, self.num_blocks)
         sharpness = check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels)
+        check_rollout(rollout, size)
         target = check_target(target, batch, num_labels, size if upsample else None)
         decay = self.config.head_decay if decay is None else decay
         linear = sign == "signed" and sharpness == (0.0, 0.0)
@@ -335,7 +341,7 @@ class MHEXClassifierMixin:
             return features.added(mode)
 
         with evaluating(self):
-            outputs = self.base_model(**inputs, explain=explain)
+            outputs = self.base_model(**inputs, explain=explain, **({"rollout": True} if rollout else {}))
             logits, block_logits = self._logits(outputs.gate_scores)
         with maybe_autocast(device, enabled=False):
             early = select_classes(target, contrast, num_labels, logits)

@@ -20,12 +20,14 @@ class Features(NamedTuple):
         summands: what z [B, C, ...] is the sum of. Mean and map are linear, so a block that needs no z forms none.
         p: pooled descriptor [B, C]. valid: positions that count [B, N], None for all.
         gate: [B, C] where the CAM reads y = gate * summands[0] + summands[1]; None where it reads z.
+        rollout: [B, N, N], in row n the input positions' shares in position n, which maps are carried back by.
     """
 
     summands: tuple[torch.Tensor, ...]
     p: torch.Tensor
     valid: torch.Tensor | None = None
     gate: torch.Tensor | None = None
+    rollout: torch.Tensor | None = None
 
     def added(self, mode: str = "contribution") -> "Features":
         """The same with z, or y for the mode "cam", as one tensor of its own, unrounded."""
@@ -89,6 +91,8 @@ def block_map(rows: torch.Tensor, features: Features, mode: str) -> torch.Tensor
         maps = maps + rows @ f
     if features.valid is not None:
         maps = maps.masked_fill(~features.valid[:, None], 0)
+    if features.rollout is not None:
+        maps = maps @ features.rollout
     return maps.unflatten(2, features.summands[0].shape[2:])
 
 
@@ -267,3 +271,11 @@ def check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels:
     if len(pair) != 2 or not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in pair):
         raise ValueError(f"sharpness must be a number or a (positive, negative) pair in [0, 1], got {sharpness!r}.")
     return (float(pair[0]), float(pair[1]))
+
+
+def check_rollout(rollout, size: tuple[int, int] | None) -> None:
+    """Raise TypeError or ValueError unless `rollout` is False, or True for a text, whose maps have no size."""
+    if type(rollout) is not bool:
+        raise TypeError(f"rollout must be True or False, got {rollout!r}.")
+    if rollout and size is not None:
+        raise ValueError("rollout=True goes back through a text model's attention; an image model has none, use False.")

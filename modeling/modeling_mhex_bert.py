@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 
 import torch
+import torch.nn.functional as F
 from torch import nn
 from transformers.masking_utils import create_bidirectional_mask
 from transformers.models.bert.modeling_bert import (
@@ -27,7 +28,7 @@ from .mhex import (
     MHEXModelOutput,
     WideLinear,
 )
-from .mhex_maps import Features
+from .mhex_maps import Features, wide
 
 
 class MHEXBertLayer(BertLayer):
@@ -37,14 +38,35 @@ class MHEXBertLayer(BertLayer):
         super().__init__(config, layer_idx)
         self.gate = AttentionGate(config.hidden_size, config)
 
-    def forward(self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, **kwargs):
+    def mixing(self, x: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+        """How much of x + attention(x) at each token (rows) comes from each token of x [B, T, C]: [B, T, T].
+
+        Token i's sum y_i (biases left out) has one part for each token j: A_ij W_O v_j over the heads, and x_i itself
+        for j = i. A part's share is its projection on y_i over |y_i|^2, so rows sum to 1. Float32 or wider.
+        """
+        attend, output = self.attention.self, self.attention.output.dense.weight
+        heads = (*x.shape[:2], attend.num_attention_heads, attend.attention_head_size)
+        query, key, value = (part(x).view(heads).transpose(1, 2) for part in (attend.query, attend.key, attend.value))
+        scores = query @ key.mT * attend.scaling
+        if valid is not None:
+            scores = scores.masked_fill(~valid[:, None, None], torch.finfo(scores.dtype).min)
+        attention = scores.softmax(-1)
+        y = x + F.linear((attention @ value).transpose(1, 2).flatten(2), output)
+        back = F.linear(y, output.mT).view(heads).transpose(1, 2)  # <W_O v, y> = <v, W_O^T y>, head by head
+        parts = (attention * (back @ value.mT)).sum(1) + torch.diag_embed((x * y).sum(-1))
+        parts = parts.to(wide(parts.dtype))
+        return parts / parts.sum(-1, keepdim=True)
+
+    def forward(
+        self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, rollout=None, **kwargs
+    ):
         """hidden_states [B, T, C] to those of the next layer, a [B, C] and what `explain(Features)` returned."""
         shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
         branch = self.output.dropout(self.output.dense(self.intermediate(shortcut)))
         z = shortcut + branch
         read = self.gate.read(z.transpose(1, 2))
         p, scores, gate = self.gate(read, valid)
-        explanation = explain(Features(read, p, valid)) if explain else None
+        explanation = explain(Features(read, p, valid, rollout=rollout)) if explain else None
         return self.output.LayerNorm(gate[:, None] * z), scores, explanation
 
 
@@ -55,12 +77,17 @@ class MHEXBertEncoder(nn.Module):
         super().__init__()
         self.layer = nn.ModuleList([MHEXBertLayer(config, layer_idx=i) for i in range(config.num_hidden_layers)])
 
-    def forward(self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, **kwargs):
+    def forward(
+        self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, rollout=False, **kwargs
+    ):
         """hidden_states [B, T, C] to the last layer's, each layer's a [B, C] and what `explain` returned for it."""
-        scores, explanations = [], []
+        scores, explanations, rolled = [], [], None
         for block, layer in enumerate(self.layer):
+            if rollout:
+                mixing = layer.mixing(hidden_states, valid)
+                rolled = mixing if rolled is None else mixing @ rolled
             explain_block = partial(explain, block) if explain else None
-            hidden_states, a, explanation = layer(hidden_states, attention_mask, valid, explain_block, **kwargs)
+            hidden_states, a, explanation = layer(hidden_states, attention_mask, valid, explain_block, rolled, **kwargs)
             scores.append(a)
             explanations.append(explanation)
         return hidden_states, tuple(scores), tuple(explanations)
@@ -115,12 +142,14 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
         position_ids: torch.LongTensor | None = None,
         inputs_embeds: torch.FloatTensor | None = None,
         explain: Callable | None = None,
+        rollout: bool = False,
         **kwargs: Unpack[TransformersKwargs],
     ) -> MHEXModelOutput:
         """As `BertModel`; `attention_mask` is [B, T] (non-zero: valid) or extended, [B, 1, 1, T].
 
         Args:
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
+            rollout: give `Features.rollout` too, the product of all layers' `mixing` so far.
 
         Raises ValueError or TypeError for inputs that do not fit the model.
         """
@@ -137,6 +166,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
             create_bidirectional_mask(config=self.config, inputs_embeds=embedded, attention_mask=attention_mask),
             valid,
             explain,
+            rollout,
             **kwargs,
         )
         return MHEXModelOutput(

@@ -20,7 +20,18 @@ from transformers.pipelines.base import ChunkPipeline
 from .mhex_maps import check_blocks, combine_maps, decay_factors, normalize_map
 from .mhex_words import words_from_tokens
 
-SALIENCY_OPTIONS = {"target", "blocks", "mode", "sign", "contrast", "decay", "sharpness", "normalize", "upsample"}
+SALIENCY_OPTIONS = {
+    "target",
+    "blocks",
+    "mode",
+    "sign",
+    "contrast",
+    "decay",
+    "sharpness",
+    "normalize",
+    "upsample",
+    "rollout",
+}
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
 
 

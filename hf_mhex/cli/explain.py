@@ -30,6 +30,9 @@ def explain(
     ] = None,
     decay: Annotated[float | None, typer.Option(help="Weight of a block against the next deeper one.")] = None,
     mode: Annotated[str, typer.Option(help="contribution or cam.")] = "contribution",
+    rollout: Annotated[
+        bool, typer.Option("--rollout", help="Texts: carry maps back to the words through the attention.")
+    ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Picture (.png), page (.html) of a text, or folder for the answers to data.")
     ] = None,
@@ -79,7 +82,7 @@ def explain(
             )
         report_channels(network, processor, item, split, rows, output or Path("outputs/channels"), json_)
         return
-    options: dict = {"mode": mode, "decay": decay, "contrast": contrast}
+    options: dict = {"mode": mode, "decay": decay, "contrast": contrast, "rollout": rollout}
     if target is not None:
         options["target"] = label_index(network.config, target, "--target")
     if contrast not in (None, "mean", "runner_up", "softmax"):

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import torch
 
 from hf_mhex.baselines import Method, image_methods, text_methods
@@ -9,7 +11,7 @@ from hf_mhex.baselines.cams import LAST_BLOCK_CAM, PLAIN_CAM
 from hf_mhex.evaluation.controls import blurred_copy, centred_gaussian, constant_map, edge_map, random_map
 
 MHEX = "MHEX"
-DEFAULT, PAPER = "MHEX, defaults", "MHEX, the paper's CAM"
+DEFAULT, PAPER, ROLLOUT = "MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout"
 BLURRED = "blurred MHEX"
 CONTROLS = ("constant", "centred Gaussian", "random", "input edges", BLURRED)
 
@@ -45,6 +47,8 @@ def methods_for(family: str, kind: str, several_classes: bool = True) -> list[Me
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), Method(PAPER, paper_map)]
     if family == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
+    elif kind == "mhex":
+        found.append(Method(ROLLOUT, partial(mhex_map, rollout=True)))
     found += image_methods() if family == "images" else text_methods()
     return found + controls_for(family)
 
@@ -54,13 +58,14 @@ def candidates(family: str, several_classes: bool) -> tuple[dict, ...]:
 
     Each contrast with each weighing of blocks: all as the logits weigh them, all with milder decay or alike, and some
     alone (the last half or the last of an image network, where maps are of classes; the first one or three of BERT,
-    where a position is still a token).
+    where a position is still a token). In texts all blocks also with their maps carried back by `rollout`.
     """
     weighings: list[dict] = [{}, {"decay": 0.8}, {"decay": 1.0}]
     if family == "images":
         weighings += [{"part": "last half", "decay": 1.0}, {"part": "last"}]
     else:
-        weighings += [{"part": "first"}, {"part": "first three", "decay": 1.0}]
+        carried = [weighing | {"rollout": True} for weighing in weighings]
+        weighings += [{"part": "first"}, {"part": "first three", "decay": 1.0}, *carried]
     contrasts = ({}, {"contrast": "softmax"}, {"contrast": "mean"}) if several_classes else ({},)
     return tuple(contrast | weighing for contrast in contrasts for weighing in weighings)
 

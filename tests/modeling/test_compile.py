@@ -56,6 +56,12 @@ def test_saliency_is_one_graph(family, options):
     agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
 
 
+def test_a_rolled_out_saliency_is_one_graph():
+    model, inputs = network("bert"), inputs_for("bert")
+    saliency = functools.partial(model.generate_saliency, rollout=True)
+    agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
+
+
 @pytest.mark.parametrize("family", FAMILIES)
 def test_one_graph_serves_every_size(family):
     model, graphs = network(family), []
