@@ -122,6 +122,12 @@ def test_onnx_with_options(family, options, tmp_path):
 
 
 @pytest.mark.slow
+def test_onnx_of_a_rolled_out_text(tmp_path):
+    model = MODELS["bert"](torch.float32)
+    assert largest_error(model, export_onnx(model, tmp_path / "model.onnx", rollout=True), rollout=True) <= 1e-4
+
+
+@pytest.mark.slow
 def test_real_sizes(tmp_path):
     """ResNet-50 and MiniLM, with an 8-bit report over the embedded samples."""
     torch.manual_seed(0)
