@@ -77,6 +77,8 @@ ABLATIONS = {
             "softmax contrast": {"contrast": "softmax"},
             "first block": {"blocks": [0]},
             "first three blocks alike": {"blocks": [0, 1, 2], "decay": 1.0},
+            "rollout": {"rollout": True},
+            "rollout, softmax contrast, blocks alike": {"rollout": True, "contrast": "softmax", "decay": 1.0},
         },
     ),
 }

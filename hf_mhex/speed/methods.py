@@ -21,6 +21,7 @@ Prepare = Callable[[Subject], Callable[[], object]]
 
 PLAIN, PREDICTION, GIVEN = "plain network", "MHEX prediction", "MHEX, given target"
 PREDICTED, SOFTMAX, EVERY = "MHEX, predicted class", "MHEX, predicted class, softmax contrast", "MHEX, all classes"
+ROLLOUT = "MHEX, given target, rollout"
 GRAD_CAM, GRAD_CAM_PLAIN = "Grad-CAM (grad-cam)", "Grad-CAM (grad-cam), plain network"
 INTEGRATED, SHAP = "integrated gradients, 50 steps (captum)", "SHAP partition, 500 evaluations (shap)"
 
@@ -121,6 +122,7 @@ CLOSED = {  # no gradients
     PREDICTED: mhex_saliency(),
     SOFTMAX: mhex_saliency(contrast="softmax"),
     EVERY: mhex_saliency(target="all"),
+    ROLLOUT: mhex_saliency(target="given", rollout=True),
 }
 BACKWARD = {
     GRAD_CAM: grad_cam(),
@@ -141,7 +143,7 @@ IMAGES_ALONE = {name for name in METHODS if "CAM" in name or name.startswith("oc
 def available(name: str, is_image: bool) -> bool:
     """Whether a method exists for the family and its library is installed (torchcam comes with no extra)."""
     missing = "torchcam" in name and find_spec("torchcam") is None
-    return not missing and (is_image or name not in IMAGES_ALONE)
+    return not missing and name not in ({ROLLOUT} if is_image else IMAGES_ALONE)
 
 
 def prepare(name: str, subject: Subject) -> Callable[[], object]:
