@@ -80,13 +80,13 @@ def explain_picture(model, processor, path: str | None, target: str, contrast: s
     )
 
 
-def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int]):
+def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int], rollout: bool = False):
     """Scores, sum line, the coloured words and those of each block, both as frames of escaped HTML."""
     if not text or not text.strip():
         raise ValueError("Type a text first.")
     longest = min(tokenizer.model_max_length, model.config.max_position_embeddings)
     encoding = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
-    answer = model.generate_saliency(**encoding, **options_of(model, target, contrast, blocks))
+    answer = model.generate_saliency(**encoding, **options_of(model, target, contrast, blocks), rollout=rollout)
     label = model.config.id2label[int(answer.target[0])]
     [words] = explain_words(text, encoding, answer.saliency)
     entries = []

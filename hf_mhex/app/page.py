@@ -122,6 +122,7 @@ def text_tab(model, tokenizer) -> None:
             given = gr.Textbox(label="Text", lines=4, elem_id="text")
             examples = gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
             options = choices(model)
+            options.append(gr.Checkbox(True, label="Carry maps back to the words, through the attention (rollout)"))
             button = gr.Button("Explain the text", variant="primary")
         with gr.Column(scale=7, min_width=320):
             prediction = gr.Label(label="Prediction", num_top_classes=3)

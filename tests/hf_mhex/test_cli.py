@@ -91,6 +91,18 @@ def test_explain_a_text(models, capsys, tmp_path):
     assert code == 0 and out.startswith("good (") and "battery" in out and "map's sum" in out
 
 
+def test_explain_a_text_carried_back(models, capsys):
+    answers = []
+    for options in ([], ["--rollout"]):
+        code, out, _ = mhex("explain", models / "text", "The battery is good", "--json", *options, capsys=capsys)
+        assert code == 0
+        answers.append(json.loads(out))
+    plain, carried = answers
+    assert carried["explained"] == pytest.approx(plain["explained"], rel=1e-5) and carried["words"] != plain["words"]
+    total = sum(word["score"] for word in carried["words"]) + carried["special"]
+    assert total == pytest.approx(carried["explained"], rel=1e-5)
+
+
 def test_info(models, capsys):
     code, out, _ = mhex("info", models / "image", "--json", capsys=capsys)
     found = json.loads(out)

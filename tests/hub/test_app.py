@@ -33,6 +33,13 @@ def test_text_stays_text(models):
         assert "<script" not in page and "&lt;" in page and "default-src 'none'" in page
 
 
+def test_words_carried_back_keep_their_sum(models):
+    model, tokenizer = load(models[1])
+    given = (model, tokenizer, "a good film, a bad day", PREDICTED, NO_CONTRAST, [0, 1])
+    plain, carried = explain_sentence(*given), explain_sentence(*given, rollout=True)
+    assert carried[:2] == plain[:2] and carried[2] != plain[2]
+
+
 @pytest.mark.parametrize(
     ("content", "blocks", "message"),
     [(None, [0], "Pick or upload"), (b"no picture", [0], "no image that can be read"), ("whole", [], "one block")],
