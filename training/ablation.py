@@ -32,6 +32,7 @@ ROWS = 1000  # validation rows that mosaics and texts are drawn from
 SIZES = Sizes(rows=48, questions=108, slow=24)
 RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
+SLOW_HEADS = "head_learning_rate=3e-4"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 
 
@@ -59,6 +60,7 @@ ABLATIONS = {
             "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
             "rectified, half binary loss, fewer mosaics": (RECTIFIED, HALF, FEWER),
             "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, EARLY),
+            "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS),
             "block losses at 0.2": (BLOCKS,),
         },
         {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
