@@ -238,7 +238,7 @@ class MHEXClassifierMixin:
 
     def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int] | None]:
         """Check the inputs' values; return the batch size and the size to upsample to (None: the map's own)."""
-        raise NotImplementedError
+        raise NotImplementedError("each family's class says what its inputs are")
 
     @property
     def num_blocks(self) -> int:
@@ -305,7 +305,7 @@ class MHEXClassifierMixin:
             normalize: None (raw), "minmax" or "percentile", for `saliency` alone.
             upsample: False leaves the combined map out.
             rollout: texts; carry every block's map back from the tokens' features to the tokens, through the shares
-                that attention mixed them by (`mixing` of a layer; after Abnar & Zuidema, arXiv 2005.00928, and
+                that attention mixed them by (`rolled_out` of a layer; after Abnar & Zuidema, arXiv 2005.00928, and
                 Kobayashi et al., 2109.07152). Sums stay. Costs a second look at queries, keys and values.
 
         In mode "contribution", signed and with sharpness 0, the raw maps are exact: each block's sums to its logit
@@ -341,7 +341,7 @@ class MHEXClassifierMixin:
             return features.added(mode)
 
         with evaluating(self):
-            outputs = self.base_model(**inputs, explain=explain, **({"rollout": True} if rollout else {}))
+            outputs = self.base_model(**inputs, explain=explain, rollout=rollout)
             logits, block_logits = self._logits(outputs.gate_scores)
         with maybe_autocast(device, enabled=False):
             early = select_classes(target, contrast, num_labels, logits)

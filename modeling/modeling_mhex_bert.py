@@ -16,7 +16,7 @@ from transformers.models.bert.modeling_bert import (
 )
 from transformers.processing_utils import Unpack
 from transformers.utils import TransformersKwargs
-from transformers.utils.generic import can_return_tuple, merge_with_config_defaults
+from transformers.utils.generic import can_return_tuple, maybe_autocast, merge_with_config_defaults
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_mhex_bert import MHEXBertConfig
@@ -38,29 +38,41 @@ class MHEXBertLayer(BertLayer):
         super().__init__(config, layer_idx)
         self.gate = AttentionGate(config.hidden_size, config)
 
-    def mixing(self, x: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
-        """How much of x + attention(x) at each token (rows) comes from each token of x [B, T, C]: [B, T, T].
+    def rolled_out(self, x: torch.Tensor, valid: torch.Tensor | None, below: torch.Tensor | None) -> torch.Tensor:
+        """How much of x + attention(x) at each token (row) comes from each token of the text, [B, T, T]; rows sum to 1.
 
-        Token i's sum y_i (biases left out) has one part for each token j: A_ij W_O v_j over the heads, and x_i itself
-        for j = i. A part's share is its projection on y_i over |y_i|^2, so rows sum to 1. Float32 or wider.
+        The sum y_i at token i (biases left out) has a part for each token j of x [B, T, C]: A_ij W_O v_j over the
+        heads, and x_i itself for j = i. A part's share is its projection on y_i over |y_i|^2. `below` [B, T, T] are the
+        shares of the text's tokens in x, None where x is the text. Float32 or wider. Raises ValueError where W_O is
+        quantised.
         """
         attend, output = self.attention.self, self.attention.output.dense.weight
+        if not (torch.is_tensor(output) and output.is_floating_point()):
+            raise ValueError("rollout=True reads the attention's output weights, which are quantised here; use False.")
         heads = (*x.shape[:2], attend.num_attention_heads, attend.attention_head_size)
-        query, key, value = (part(x).view(heads).transpose(1, 2) for part in (attend.query, attend.key, attend.value))
-        scores = query @ key.mT * attend.scaling
-        if valid is not None:
-            scores = scores.masked_fill(~valid[:, None, None], torch.finfo(scores.dtype).min)
-        attention = scores.softmax(-1)
-        y = x + F.linear((attention @ value).transpose(1, 2).flatten(2), output)
-        back = F.linear(y, output.mT).view(heads).transpose(1, 2)  # <W_O v, y> = <v, W_O^T y>, head by head
-        parts = (attention * (back @ value.mT)).sum(1) + torch.diag_embed((x * y).sum(-1))
-        parts = parts.to(wide(parts.dtype))
-        return parts / parts.sum(-1, keepdim=True)
+        dtype = wide(x.dtype)
+        query, key, value = (
+            part(x).view(heads).transpose(1, 2).to(dtype) for part in (attend.query, attend.key, attend.value)
+        )
+        with maybe_autocast(x.device.type, enabled=False):
+            x, output = x.to(dtype), output.to(dtype)
+            scores = query @ key.mT * attend.scaling
+            if valid is not None:
+                scores = scores.masked_fill(~valid[:, None, None], torch.finfo(dtype).min)
+            attention = scores.softmax(-1)
+            y = x + F.linear((attention @ value).transpose(1, 2).flatten(2), output)
+            back = F.linear(y, output.mT).view(heads).transpose(1, 2)  # <W_O v, y> = <v, W_O^T y>, head by head
+            parts = (attention * (back @ value.mT)).sum(1) + torch.diag_embed((x * y).sum(-1))
+            shares = parts / parts.sum(-1, keepdim=True)
+            return shares if below is None else shares @ below
 
     def forward(
         self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, rollout=None, **kwargs
     ):
-        """hidden_states [B, T, C] to those of the next layer, a [B, C] and what `explain(Features)` returned."""
+        """hidden_states [B, T, C] to those of the next layer, a [B, C] and what `explain(Features)` returned.
+
+        valid [B, T] and rollout [B, T, T], this layer's `rolled_out`, go into `Features`.
+        """
         shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
         branch = self.output.dropout(self.output.dense(self.intermediate(shortcut)))
         z = shortcut + branch
@@ -80,12 +92,14 @@ class MHEXBertEncoder(nn.Module):
     def forward(
         self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, rollout=False, **kwargs
     ):
-        """hidden_states [B, T, C] to the last layer's, each layer's a [B, C] and what `explain` returned for it."""
+        """hidden_states [B, T, C] to the last layer's, each layer's a [B, C] and what `explain` returned for it.
+
+        With `rollout` each layer's `Features` have the shares of the text's tokens.
+        """
         scores, explanations, rolled = [], [], None
         for block, layer in enumerate(self.layer):
             if rollout:
-                mixing = layer.mixing(hidden_states, valid)
-                rolled = mixing if rolled is None else mixing @ rolled
+                rolled = layer.rolled_out(hidden_states, valid, rolled)
             explain_block = partial(explain, block) if explain else None
             hidden_states, a, explanation = layer(hidden_states, attention_mask, valid, explain_block, rolled, **kwargs)
             scores.append(a)
@@ -149,7 +163,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
 
         Args:
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
-            rollout: give `Features.rollout` too, the product of all layers' `mixing` so far.
+            rollout: give `Features.rollout` too, see `MHEXBertLayer.rolled_out`.
 
         Raises ValueError or TypeError for inputs that do not fit the model.
         """

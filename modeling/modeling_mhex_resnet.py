@@ -31,7 +31,7 @@ class MHEXBlock(GradientCheckpointingLayer):
 
     def branch(self, x: torch.Tensor) -> torch.Tensor:
         """f = F(x), just before it is added to the shortcut."""
-        raise NotImplementedError
+        raise NotImplementedError("each kind of block says what its branch is")
 
     def forward(self, x: torch.Tensor, explain: Callable | None = None):
         """x [B, C', H', W'] to the block's output [B, C, H, W], a [B, C] and what `explain(Features)` returned."""

@@ -62,7 +62,7 @@ class Tap(nn.Module):
     def __init__(self, gate: nn.Module):
         super().__init__()
         self.gate, self.shown = gate, nn.Identity()
-        self.rectified = True  # reads one tensor, so that no summand is worth summing beforehand
+        self.rectified = gate.rectified
 
     def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
         """As the gate's."""

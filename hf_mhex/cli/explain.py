@@ -75,6 +75,7 @@ def explain(
         from mhex_cli.channels import report_channels
 
         given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "column": column}
+        given["rollout"] = rollout or None
         foreign = [name for name, value in given.items() if value is not None]
         if foreign:
             raise ValueError(

@@ -46,11 +46,14 @@ def usual_size(network: str) -> int:
 
 def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PARTS) -> list[Case]:
     """The cases of some networks and parts, in the order in which they are measured."""
-    found = []
+    found, few = [], (PLAIN, PREDICTION, GIVEN, SOFTMAX)
+    full = [network for network in NETWORKS if network not in RANKS]
+    for batch in (8, 32):
+        found += [Case("comparison", network, batch, usual_size(network), methods=few) for network in RANKS]
     for batch in (8, 32, 1):
-        for network in (name for name in NETWORKS if name not in RANKS or batch > 1):
-            methods = tuple(CLOSED) if batch < 32 else (PLAIN, PREDICTION, GIVEN, SOFTMAX)
-            seldom = tuple(BACKWARD) if batch < 32 and network not in RANKS else ()
+        for network in full:
+            methods = tuple(CLOSED) if batch < 32 else few
+            seldom = tuple(BACKWARD) if batch < 32 else ()
             found.append(Case("comparison", network, batch, usual_size(network), methods=methods, seldom=seldom))
     for network in ("resnet18", "minilm"):
         found.append(Case("comparison", network, 8, usual_size(network), threads=1, seldom=tuple(BACKWARD), rounds=0.5))
@@ -58,7 +61,7 @@ def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PAR
         methods = (PLAIN, GIVEN, *PASSES)
         found.append(Case("passes", network, 1, usual_size(network), methods=methods, rounds=0.1))
     found += growth_cases()
-    for network in (name for name in NETWORKS if name not in RANKS):
+    for network in full:
         found.append(Case("memory", network, 8, usual_size(network), methods=(*CLOSED, GRAD_CAM)))
     return [case for case in found if case.part in parts and case.network in networks]
 

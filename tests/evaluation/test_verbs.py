@@ -49,6 +49,8 @@ def test_channels_and_collaboration(models, kind, data, tmp_path):
     assert "by block" in shown and "channels.json" in shown
     with pytest.raises(ValueError, match="--decay does not apply"):
         mhex("explain", models / kind, data, "--channels", "--decay", 0.5)
+    with pytest.raises(ValueError, match="--rollout does not apply"):
+        mhex("explain", models / kind, data, "--channels", "--rollout")
     found = mhex("collaboration", models / kind, data, "--rows", 8, "--json")
     assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
 

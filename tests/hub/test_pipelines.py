@@ -144,7 +144,12 @@ def test_a_stream_is_read_as_it_is_asked_for(texts):
 
 @pytest.mark.parametrize("contrast", [None, "mean", "runner_up", "softmax", 1])
 @pytest.mark.parametrize(
-    "long", [{"long_text": "windows", "overlap": 7}, {"long_text": "windows", "overlap": 0, "max_length": 11}, {}]
+    "long",
+    [
+        {"long_text": "windows", "overlap": 7},
+        {"long_text": "windows", "overlap": 0, "max_length": 11, "rollout": True},
+        {},
+    ],
 )
 def test_words_and_special_tokens_sum_to_explained(texts, contrast, long):
     with nullcontext() if long else pytest.warns(UserWarning, match="cut off"):

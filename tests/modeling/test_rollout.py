@@ -14,8 +14,8 @@ def attention_and_inputs(model, inputs):
     return answer.attentions, answer.hidden_states
 
 
-def slow_mixing(layer, attention, x):
-    """`mixing` of one text with loops over tokens and heads, from the vectors that attention adds up."""
+def slow_shares(layer, attention, x):
+    """The shares of one layer and one text with loops over tokens and heads, from the vectors that are added up."""
     attend, output = layer.attention.self, layer.attention.output.dense.weight
     tokens, size = len(x), attend.attention_head_size
     value = attend.value(x)
@@ -43,7 +43,7 @@ def test_shares_are_those_of_a_slow_derivation():
     for row in range(2):
         rolled = torch.eye(7, dtype=torch.float64)
         for block, layer in enumerate(model.bert.encoder.layer):
-            rolled = slow_mixing(layer, attentions[block][row], hidden[block][row]) @ rolled
+            rolled = slow_shares(layer, attentions[block][row], hidden[block][row]) @ rolled
             expected = plain.block_saliency[block][row] @ rolled
             torch.testing.assert_close(carried.block_saliency[block][row], expected, rtol=0, atol=1e-10)
             assert (expected - plain.block_saliency[block][row]).abs().max() > 1e-3
@@ -100,9 +100,32 @@ def test_half_precision_keeps_the_sums(dtype):
     torch.testing.assert_close(answer.saliency.sum(-1), answer.explained, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("value, error", [(1, TypeError), ("yes", TypeError), (None, TypeError)])
-def test_a_wrong_rollout_is_named(value, error):
-    with pytest.raises(error, match=f"rollout must be True or False, got {value!r}"):
+def test_autocast_keeps_the_sums():
+    model = lively_bert(torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        answer = model.generate_saliency(**text_batch(), rollout=True)
+    assert answer.saliency.dtype == torch.float32
+    torch.testing.assert_close(answer.saliency.sum(-1), answer.explained, rtol=1e-5, atol=1e-5)
+
+
+def test_a_row_without_a_token_gets_zeros():
+    inputs = text_batch()
+    inputs["attention_mask"][1] = 0
+    answer = lively_bert(torch.float32).generate_saliency(**inputs, rollout=True)
+    assert not answer.saliency[1].any() and answer.saliency.isfinite().all() and answer.saliency[0].any()
+
+
+def test_quantised_attention_is_refused():
+    model = lively_bert(torch.float32)
+    dense = model.bert.encoder.layer[1].attention.output.dense
+    dense.weight = torch.nn.Parameter((dense.weight * 100).to(torch.int8), requires_grad=False)
+    with pytest.raises(ValueError, match="rollout=True reads the attention's output weights, which are quantised"):
+        model.generate_saliency(**text_batch(), rollout=True)
+
+
+@pytest.mark.parametrize("value", [1, "yes", None])
+def test_a_wrong_rollout_is_named(value):
+    with pytest.raises(TypeError, match=f"rollout must be True or False, got {value!r}"):
         lively_bert().generate_saliency(**text_batch(), rollout=value)
 
 

@@ -93,19 +93,20 @@ def test_images(image_model, images, tmp_path):
     assert len(pictures) == 23 and pictures[10] == "overlays/000001/000000010.png"
 
 
-def test_texts_in_batches_by_length(text_model, texts, tmp_path, monkeypatch):
+@pytest.mark.parametrize("rollout", [False, True])
+def test_texts_in_batches_by_length(text_model, texts, tmp_path, monkeypatch, rollout):
     model, tokenizer = text_model
     shapes, generate = [], model.generate_saliency
     monkeypatch.setattr(
         model, "generate_saliency", lambda **given: shapes.append(given["input_ids"].shape) or generate(**given)
     )
-    explain(text_model, texts, tmp_path, rows_per_shard=20, batch_size=5, words=True)
+    explain(text_model, texts, tmp_path, rows_per_shard=20, batch_size=5, words=True, rollout=rollout)
     lengths = [shape[1] for shape in shapes]
     assert lengths[:4] == sorted(lengths[:4]) and lengths[4:] == sorted(lengths[4:])
     rows = read(tmp_path, tmp_path / "cache")
     assert rows["id"] == texts["id"]
     for row, text in zip(rows, texts["text"]):
-        answer = generate(**tokenizer(text, return_tensors="pt"))
+        answer = generate(**tokenizer(text, return_tensors="pt"), rollout=rollout)
         expected = answer.saliency[0].numpy()
         error = np.abs(restore_map(row["map"], row["map_scale"]) - expected).max()
         assert error <= 2**-11 * max(1, np.abs(expected).max())  # float16's rounding
@@ -191,6 +192,7 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
         ),
         (image_model, images, {"column": "photo"}, "column='photo' must be a column of the data: picture, name, kind"),
         (image_model, images, {"words": True}, "words=True needs texts"),
+        (image_model, images, {"rollout": True}, "rollout=True goes back through a text model's attention"),
         (text_model, texts, {"overlays": True}, "overlays=True needs images"),
         (text_model, texts, {"map_dtype": "uint4"}, "map_dtype must be one of 'float16', 'int8'"),
         (text_model, texts, {"batch_size": 0}, "batch_size must be an int of at least 1"),
