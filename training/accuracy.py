@@ -25,6 +25,7 @@ from hf_mhex.training.variants import open_gates, start_small
 
 ARMS = {
     "plain": ["model.kind=plain"],
+    "plain, one rate": ["model.kind=plain"],
     "gates": ["model.config.deep_supervision_weight=0", "model.config.head_decay=0"],
     "heads": [],
     "MHEX": [],
@@ -32,7 +33,7 @@ ARMS = {
     "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5"],
 }
 VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
-SMALL = ("plain", "small heads")  # start with small heads
+SMALL = ("plain", "small heads")  # start with small heads, which may learn faster than the rest
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
 
@@ -68,7 +69,7 @@ STUDIES = {
             "mosaic_epochs=4",
         ),
         ("accuracy",),
-        (1e-3, 3e-3, 1e-2),
+        (1e-3, 3e-3, 1e-2, 3e-2),
         5,
         arms=("plain", "gates", "heads", "MHEX", "small heads", "pointing"),
     ),
@@ -76,7 +77,7 @@ STUDIES = {
         "fashion_mnist",
         ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0", "mosaic_epochs=6"),
         ("accuracy",),
-        (3e-3, 1e-2),
+        (3e-3, 1e-2, 3e-2),
         5,
         arms=("plain", "MHEX", "pointing"),
     ),
@@ -84,7 +85,7 @@ STUDIES = {
         "medmnist/pneumoniamnist",
         ("image_size=28", "num_train_epochs=10"),
         ("medmnist_auc", "balanced_accuracy"),
-        (3e-4, 1e-3, 3e-3),
+        (3e-4, 1e-3, 3e-3, 1e-2),
         10,
     ),
     "ag_news": Study(
@@ -94,7 +95,16 @@ STUDIES = {
         (1e-4, 2e-4, 4e-4),
         5,
         5.0,
-        ("plain", "gates", "heads", "MHEX", "small heads"),
+        ("plain", "plain, one rate", "gates", "heads", "MHEX", "small heads"),
+    ),
+    "ag_news_fresh": Study(
+        "ag_news_minilm_7600",
+        ("max_train_rows=2400", "num_train_epochs=1", "split_seed=1"),
+        ("accuracy",),
+        (2e-4,),
+        5,
+        5.0,
+        ("plain", "MHEX"),
     ),
 }
 

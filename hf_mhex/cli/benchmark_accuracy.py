@@ -9,7 +9,7 @@ import typer
 
 
 def accuracy(
-    study: Annotated[str, typer.Argument(metavar="SET", help="fashion_mnist, pneumoniamnist or ag_news.")],
+    study: Annotated[str, typer.Argument(metavar="SET", help="Name of a study; a wrong one lists them.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
     arms: Annotated[str | None, typer.Option(help="Names separated by commas; a wrong one lists them. All.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for rows and page.")] = Path("outputs/accuracy"),
