@@ -25,7 +25,7 @@ from hf_mhex.training.variants import open_gates, start_small
 
 ARMS = {
     "plain": ["model.kind=plain"],
-    "plain, one rate": ["model.kind=plain"],
+    "plain at one rate": ["model.kind=plain"],
     "gates": ["model.config.deep_supervision_weight=0", "model.config.head_decay=0"],
     "heads": [],
     "MHEX": [],
@@ -95,7 +95,7 @@ STUDIES = {
         (1e-4, 2e-4, 4e-4),
         5,
         5.0,
-        ("plain", "plain, one rate", "gates", "heads", "MHEX", "small heads"),
+        ("plain", "plain at one rate", "gates", "heads", "MHEX", "small heads"),
     ),
     "ag_news_fresh": Study(
         "ag_news_minilm_7600",

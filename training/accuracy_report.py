@@ -10,7 +10,7 @@ from hf_mhex.training.accuracy import ARMS, STUDIES, by_seed, chosen_rate, compa
 
 MEANING = {
     "plain": "plain network",
-    "plain, one rate": "plain network, its classifier at the rate of the rest",
+    "plain at one rate": "plain network, its classifier at the rate of the rest",
     "gates": "gates alone (last head only)",
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
