@@ -305,8 +305,8 @@ class MHEXClassifierMixin:
             normalize: None (raw), "minmax" or "percentile", for `saliency` alone.
             upsample: False leaves the combined map out.
             rollout: texts; carry every block's map back from the tokens' features to the tokens, through the shares
-                that attention mixed them by (`rolled_out` of a layer; after Abnar & Zuidema, arXiv 2005.00928, and
-                Kobayashi et al., 2109.07152). Sums stay. Costs a second look at queries, keys and values.
+                that attention mixed them by (`attended` of a layer; after Abnar & Zuidema, arXiv 2005.00928, and
+                Kobayashi et al., 2109.07152). Sums stay. Attention is then computed plainly, its matrix kept.
 
         In mode "contribution", signed and with sharpness 0, the raw maps are exact: each block's sums to its logit
         (minus the reference), the combined one to `explained`, under the defaults the target's logit. Otherwise

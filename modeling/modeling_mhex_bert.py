@@ -38,16 +38,18 @@ class MHEXBertLayer(BertLayer):
         super().__init__(config, layer_idx)
         self.gate = AttentionGate(config.hidden_size, config)
 
-    def rolled_out(self, x: torch.Tensor, valid: torch.Tensor | None, below: torch.Tensor | None) -> torch.Tensor:
-        """How much of x + attention(x) at each token (row) comes from each token of the text, [B, T, T]; rows sum to 1.
+    def attended(
+        self, x: torch.Tensor, valid: torch.Tensor | None, rollout: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        """LayerNorm(y) of y = x + attention(x), x [B, T, C], and y's shares of the text's tokens for x's, [B, T, T].
 
-        The sum y_i at token i (biases left out) has a part for each token j of x [B, T, C]: A_ij W_O v_j over the
-        heads, and x_i itself for j = i. A part's share is its projection on y_i over |y_i|^2. `below` [B, T, T] are the
-        shares of the text's tokens in x, None where x is the text. Float32 or wider. Raises ValueError where W_O is
-        quantised.
+        y_i at token i (biases left out) has a part for each token j: A_ij W_O v_j over the heads, and x_i itself for
+        j = i. A part's share is its projection on y_i over |y_i|^2, so that shares sum to 1. They are multiplied by
+        `rollout`, those of x, in float32 or wider. In eval mode. Raises ValueError where W_O is quantised.
         """
-        attend, output = self.attention.self, self.attention.output.dense.weight
-        if not (torch.is_tensor(output) and output.is_floating_point()):
+        attend, output = self.attention.self, self.attention.output
+        weight = output.dense.weight
+        if not (torch.is_tensor(weight) and weight.is_floating_point()):
             raise ValueError("rollout=True reads the attention's output weights, which are quantised here; use False.")
         heads = (*x.shape[:2], attend.num_attention_heads, attend.attention_head_size)
         dtype = wide(x.dtype)
@@ -55,31 +57,38 @@ class MHEXBertLayer(BertLayer):
             part(x).view(heads).transpose(1, 2).to(dtype) for part in (attend.query, attend.key, attend.value)
         )
         with maybe_autocast(x.device.type, enabled=False):
-            x, output = x.to(dtype), output.to(dtype)
-            scores = query @ key.mT * attend.scaling
+            scores = (attend.scaling * query) @ key.mT
             if valid is not None:
                 scores = scores.masked_fill(~valid[:, None, None], torch.finfo(dtype).min)
             attention = scores.softmax(-1)
-            y = x + F.linear((attention @ value).transpose(1, 2).flatten(2), output)
-            back = F.linear(y, output.mT).view(heads).transpose(1, 2)  # <W_O v, y> = <v, W_O^T y>, head by head
+            context = (attention @ value).transpose(1, 2).flatten(2).to(x.dtype)
+        mixed = output.dense(context)
+        shortcut = output.LayerNorm(mixed + x)
+        with maybe_autocast(x.device.type, enabled=False):
+            x = x.to(dtype)
+            y = x + (mixed.to(dtype) - output.dense.bias.to(dtype))
+            back = F.linear(y, weight.to(dtype).mT).view(heads).transpose(1, 2)  # <W_O v, y> = <v, W_O^T y> by heads
             parts = (attention * (back @ value.mT)).sum(1) + torch.diag_embed((x * y).sum(-1))
-            shares = parts / parts.sum(-1, keepdim=True)
-            return shares if below is None else shares @ below
+            return shortcut, parts / parts.sum(-1, keepdim=True) @ rollout
 
     def forward(
         self, hidden_states, attention_mask=None, valid=None, explain: Callable | None = None, rollout=None, **kwargs
     ):
-        """hidden_states [B, T, C] to those of the next layer, a [B, C] and what `explain(Features)` returned.
+        """hidden_states [B, T, C] to those of the next layer, a [B, C], what `explain(Features)` returned, `rollout`.
 
-        valid [B, T] and rollout [B, T, T], this layer's `rolled_out`, go into `Features`.
+        rollout: shares [B, T, T] of the text's tokens in hidden_states, None to do without. It becomes `attended`'s
+        and goes into `Features`, as does valid [B, T].
         """
-        shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
+        if rollout is None:
+            shortcut, _ = self.attention(hidden_states, attention_mask, **kwargs)
+        else:
+            shortcut, rollout = self.attended(hidden_states, valid, rollout)
         branch = self.output.dropout(self.output.dense(self.intermediate(shortcut)))
         z = shortcut + branch
         read = self.gate.read(z.transpose(1, 2))
         p, scores, gate = self.gate(read, valid)
         explanation = explain(Features(read, p, valid, rollout=rollout)) if explain else None
-        return self.output.LayerNorm(gate[:, None] * z), scores, explanation
+        return self.output.LayerNorm(gate[:, None] * z), scores, explanation, rollout
 
 
 class MHEXBertEncoder(nn.Module):
@@ -96,12 +105,14 @@ class MHEXBertEncoder(nn.Module):
 
         With `rollout` each layer's `Features` have the shares of the text's tokens.
         """
-        scores, explanations, rolled = [], [], None
+        scores, explanations = [], []
+        tokens, dtype = hidden_states.shape[1], wide(hidden_states.dtype)
+        shares = torch.eye(tokens, dtype=dtype, device=hidden_states.device) if rollout else None
         for block, layer in enumerate(self.layer):
-            if rollout:
-                rolled = layer.rolled_out(hidden_states, valid, rolled)
             explain_block = partial(explain, block) if explain else None
-            hidden_states, a, explanation = layer(hidden_states, attention_mask, valid, explain_block, rolled, **kwargs)
+            hidden_states, a, explanation, shares = layer(
+                hidden_states, attention_mask, valid, explain_block, shares, **kwargs
+            )
             scores.append(a)
             explanations.append(explanation)
         return hidden_states, tuple(scores), tuple(explanations)
@@ -163,7 +174,7 @@ class MHEXBertModel(MHEXBertPreTrainedModel):
 
         Args:
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
-            rollout: give `Features.rollout` too, see `MHEXBertLayer.rolled_out`.
+            rollout: give `Features.rollout` too, see `MHEXBertLayer.attended`; in eval mode.
 
         Raises ValueError or TypeError for inputs that do not fit the model.
         """
