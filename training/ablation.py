@@ -145,7 +145,7 @@ def judge(measures: ImageMeasures | TextMeasures, options: dict) -> dict[str, fl
     """Measures of the maps with these options: means, of the Grid Pointing Game the median too."""
     call = partial(mhex_map, **options)
     if isinstance(measures, TextMeasures):
-        found = measures.measure("removal", call)
+        found = measures.measure("rows", call)
         names = [f"{what} ({how})" for what in ("comprehensiveness", "sufficiency") for how in ("mask", "delete")]
         return {name: round(fmean(found[name]), 5) for name in names}
     result = {}
