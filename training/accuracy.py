@@ -133,7 +133,7 @@ def run_study(
         raise ValueError(f"arms must be among {', '.join(study.arms)}; got {', '.join(unknown)}.")
     common = {"command": command, "commit": source_commit(), "environment": environment()}
     for arm in wanted:
-        for rate in study.rates:
+        for rate in study.rates if len(study.rates) > 1 else ():
             about = {"part": "tuning", "arm": arm, "rate": rate, "seed": 0}
             if journal.find(**about) is None:
                 say(f"{name}: {arm}, learning rate {rate:g}, chosen on validation rows")
@@ -148,7 +148,9 @@ def run_study(
 
 
 def chosen_rate(rows: list[dict], arm: str, study: Study) -> float:
-    """The learning rate with the best first measure on validation rows."""
+    """The learning rate with the best first measure on validation rows; where there is one alone, that one."""
+    if len(study.rates) == 1:
+        return study.rates[0]
     tried = [row for row in rows if row["part"] == "tuning" and row["arm"] == arm and row["rate"] in study.rates]
     return max(tried, key=lambda row: row["validation"][study.measures[0]])["rate"]
 

@@ -66,7 +66,7 @@ def about(name: str, rows: list[dict]) -> str:
     first = next(row for row in rows if row["part"] == "test")
     sizes = ", ".join(f"{count} {split}" for split, count in first["rows"].items())
     ran_on = ", ".join(f"{package} {version}" for package, version in first["environment"].items())
-    rates = ", ".join(f"{rate:g}" for rate in study.rates)
+    rates = ", ".join(f"{rate:g}" for rate in study.rates) + (" (given)" if len(study.rates) == 1 else "")
     commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
     made_at = f", at source commit {' or '.join(commits)}" if commits else ""
     return (
