@@ -50,6 +50,7 @@ class MHEXConfigMixin:
         rectified: gates, heads and maps read ReLU(x + f) in place of z = x + f. Maps are then sums of what is there.
         binary_share: share of a binary cross-entropy over all labels in every head's loss for single labels, the rest
             being cross-entropy. It fixes the logits' zero, which softmax leaves open: above it speaks for a label.
+        head_std: new heads are drawn from a normal distribution of standard deviation `head_std / sqrt(channels)`.
         gate_rank: rank of W1 in blocks of more than `2 * gate_rank` channels, where two factors hold fewer parameters
             than one matrix; None for a full W1 everywhere.
 
@@ -62,6 +63,7 @@ class MHEXConfigMixin:
     label_smoothing: float | int = 0.0
     rectified: bool = False
     binary_share: float | int = 0.0
+    head_std: float | int = 16.0
     gate_rank: int | None = None
 
     keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
@@ -86,6 +88,7 @@ class MHEXConfigMixin:
             ("deep_supervision_weight", 0, float("inf")),
             ("label_smoothing", 0, 1 - 1e-6),
             ("binary_share", 0, 1),
+            ("head_std", 0, float("inf")),
         ):
             value = getattr(self, name)
             if isinstance(value, bool) or not isinstance(value, (int, float)):
@@ -208,14 +211,18 @@ class AttentionGate(WideLinear):
 
 
 class Head(WideLinear):
-    """A block's head: W2 [K, C] on a = W1 p. It starts large, normal with standard deviation 16 / sqrt(C).
+    """A block's head: W2 [K, C] on a = W1 p. It starts large, normal with standard deviation `head_std` / sqrt(C).
 
     W1 serves logits and gate alike. A large W2 asks for a small a, at which gates stay near their middle; a small one
     drives them to their ends, which costs accuracy (docs/training.md).
     """
 
+    def __init__(self, channels: int, config):
+        self.std = config.head_std / channels**0.5
+        super().__init__(channels, config.num_labels)
+
     def reset_parameters(self):
-        init.normal_(self.weight, std=16 / self.in_features**0.5)
+        init.normal_(self.weight, std=self.std)
 
 
 @contextmanager

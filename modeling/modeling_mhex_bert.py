@@ -212,9 +212,7 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
         super().__init__(config)
         self.num_labels = config.num_labels
         self.bert = MHEXBertModel(config, add_pooling_layer=False)
-        self.heads = nn.ModuleList(
-            [Head(config.hidden_size, config.num_labels) for _ in range(config.num_hidden_layers)]
-        )
+        self.heads = nn.ModuleList([Head(config.hidden_size, config) for _ in range(config.num_hidden_layers)])
         self.post_init()
 
     @can_return_tuple

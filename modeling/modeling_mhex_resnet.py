@@ -215,7 +215,7 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         super().__init__(config)
         self.num_labels = config.num_labels
         self.resnet = MHEXResNetModel(config)
-        self.heads = nn.ModuleList([Head(gate.out_features, config.num_labels) for gate in self.resnet.gates])
+        self.heads = nn.ModuleList([Head(gate.out_features, config) for gate in self.resnet.gates])
         self.post_init()
 
     @can_return_tuple

@@ -106,9 +106,9 @@ def test_half_precision_is_saved_and_read_as_such(tmp_path, family):
     assert identical(back.state_dict(), model.state_dict())
 
 
-def starts_large(head):
-    """Whether the weights look as if drawn from a normal distribution of standard deviation 16 / sqrt(C)."""
-    drawn = head.weight.detach() * head.in_features**0.5 / 16
+def starts_with(std, head):
+    """Whether the weights look as if drawn from a normal distribution of standard deviation `std` / sqrt(C)."""
+    drawn = head.weight.detach() * head.in_features**0.5 / std
     return 0.7 < drawn.std() < 1.3 and drawn.mean().abs() < 0.5 and drawn.abs().max() < 5
 
 
@@ -126,8 +126,10 @@ def test_another_label_count_makes_new_heads_only(tmp_path, family):
     states = [{k: v for k, v in m.state_dict().items() if k not in heads} for m in (model, again)]
     assert identical(*states)
     for head in again.heads:
-        assert head.weight.shape[0] == 7 and starts_large(head)
+        assert head.weight.shape[0] == 7 and starts_with(16, head)
     assert again(**inputs_for(family)).logits.shape[1] == 7
+    small = CLASSIFIER[family].from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True, head_std=0.5)
+    assert all(starts_with(0.5, head) for head in small.heads)
 
 
 @pytest.mark.parametrize("family", FAMILIES)
@@ -279,5 +281,5 @@ def test_missing_gates_and_heads_start_as_new_ones_do(tmp_path, family):
     again, info = CLASSIFIER[family].from_pretrained(tmp_path, output_loading_info=True)
     assert set(info["missing_keys"]) == set(lost) and len(lost) == 2 * model.num_blocks
     assert gates_are_one(again, inputs_for(family))
-    assert all(starts_large(head) for head in again.heads)
+    assert all(starts_with(16, head) for head in again.heads)
     assert all(torch.equal(again.state_dict()[key], value) for key, value in kept.items())
