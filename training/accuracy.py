@@ -102,7 +102,7 @@ STUDIES = {
         ("max_train_rows=2400", "num_train_epochs=1", "split_seed=1"),
         ("accuracy",),
         (2e-4,),
-        5,
+        10,
         5.0,
         ("plain", "MHEX"),
     ),
