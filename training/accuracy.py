@@ -30,6 +30,7 @@ ARMS = {
     "heads": [],
     "MHEX": [],
     "small heads": [],
+    "light": ["model.config.deep_supervision_weight=0.2"],
     "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5"],
 }
 VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
@@ -87,6 +88,7 @@ STUDIES = {
         ("medmnist_auc", "balanced_accuracy"),
         (3e-4, 1e-3, 3e-3, 1e-2),
         10,
+        arms=("plain", "gates", "heads", "MHEX", "light"),
     ),
     "ag_news": Study(
         "ag_news_minilm_7600",

@@ -15,6 +15,7 @@ MEANING = {
     "heads": "deep supervision alone (gates held at 1)",
     "MHEX": "MHEX",
     "small heads": "MHEX, its heads starting as small as `nn.Linear` does",
+    "light": "MHEX, its blocks' losses at 0.2",
     "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in the first epochs)",
 }
 
