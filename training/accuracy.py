@@ -78,7 +78,7 @@ STUDIES = {
         "fashion_mnist",
         ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0", "mosaic_epochs=6"),
         ("accuracy",),
-        (3e-3, 1e-2, 3e-2),
+        (3e-3, 1e-2),
         5,
         arms=("plain", "MHEX", "pointing"),
     ),
