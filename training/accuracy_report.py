@@ -36,20 +36,18 @@ INTRODUCTION = """Networks by one recipe, each at the learning rate that did bes
 over further seeds on the test rows, whose last weights are measured. Differences are paired by seed, with 95 %
 intervals by Student's t. *No worse*: the interval's lower end is above minus the margin, which is half a point or one
 standard deviation between the plain network's seeds, whichever is larger. *Better*: it is above 0; several verdicts
-stand side by side, uncorrected. On ag_news heads that start small (the plain network's classifier too) learn five times
-faster than the rest, large ones as fast; the plain network with its classifier at the rate of the rest is, at its
-best, as good on validation rows (0.9053), so its test rows were not asked.
-How large heads start was chosen on validation rows of seed 0, after test rows of small heads had been seen; the rows
-named small heads are those, made as arm MHEX of commit c7b44d7 and renamed. That is why ag_news_fresh asks again, at
-the rate chosen before, on another split of the same file: 1,219 of its 1,520 test rows were not among ag_news's. Five
-of its seeds could not tell (-0.26 [-1.48, +0.95]; one MHEX network ended two points below the others), so five more
-were added.
-fashion_mnist_56px, the recipe's own image size with fewer rows, was added after the loss of maps that point had been
-seen at 28 pixels, and after validation rows of one seed had shown none at 56. On pneumoniamnist
-blocks' losses at 0.2 were added after the loss in balanced accuracy of deep supervision had been seen. In rows older
-than commit 532a8ba, but for fashion_mnist_56px's, commits were written in afterwards, from what was checked out. Every
-run is a line of the `.jsonl` beside this page; `make accuracy SET=... SOURCE=...` makes the missing ones and this
-page."""
+stand side by side, uncorrected. On ag_news heads that start small (the plain network's classifier too) learn five
+times faster than the rest, large ones as fast; the plain network with its classifier at the rate of the rest is, at
+its best, as good on validation rows (0.9053), so its test rows were not asked. How large heads start was chosen on
+validation rows of seed 0, after test rows of small heads had been seen; the rows named small heads are those, made as
+arm MHEX of commit c7b44d7 and renamed. That is why ag_news_fresh asks again, at the rate chosen before, on another
+split of the same file: 1,219 of its 1,520 test rows were not among ag_news's. Five of its seeds could not tell (-0.26
+[-1.48, +0.95]; one MHEX network ended two points below the others), so five more were added. fashion_mnist_56px, the
+recipe's own image size with fewer rows, was added after the loss of maps that point had been seen at 28 pixels, and
+after validation rows of one seed had shown none at 56. On pneumoniamnist blocks' losses at 0.2 were added after the
+loss in balanced accuracy of deep supervision had been seen. In rows older than commit 532a8ba, but for
+fashion_mnist_56px's, commits were written in afterwards, from what was checked out. Every run is a line of the
+`.jsonl` beside this page; `make accuracy SET=... SOURCE=...` makes the missing ones and this page."""
 
 
 def overview(folder: Path) -> str:
