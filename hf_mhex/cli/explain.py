@@ -123,11 +123,13 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
     """Explain data, and say how much of it."""
     from hf_mhex.dataset_explaining import explain_dataset, processes
     from hf_mhex.dataset_source import open_data
+    from hf_mhex.processes import leave_together
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
     state = processes()
     found = explain_dataset(network.to(state.device), processor, open_data(**data), output, **options)
+    leave_together()
     if found.rows == found.bad:
         raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
     if not state.is_main_process:

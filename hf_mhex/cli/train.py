@@ -31,6 +31,7 @@ def train(
     """
     if engine not in ("trainer", "accelerate"):
         raise ValueError(f"--engine must be trainer or accelerate, got {engine!r}.")
+    from hf_mhex.processes import leave_together
     from hf_mhex.training.recipe import load_recipe
 
     bad_rows = [] if on_bad_row is None else [f"data.on_bad_row={on_bad_row}"]
@@ -55,12 +56,3 @@ def train(
         numbers = [f"{name} {value:.4f}" for name, value in row[split].items() if "block" not in name]
         typer.echo(f"{split} ({row['rows'][split]} rows): {', '.join(numbers)}")
     typer.echo(f"{row['minutes']} minutes; {output / 'model'}")
-
-
-def leave_together() -> None:
-    """End the processes' group, for one that exits within it may abort and take a finished run down with it."""
-    from torch import distributed
-
-    if distributed.is_available() and distributed.is_initialized():
-        distributed.barrier()
-        distributed.destroy_process_group()

@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
+from hf_mhex.processes import leave_together
 from hf_mhex.training import loop, run
 from hf_mhex.training.job import prepare
 from hf_mhex.training.recipe import load_recipe
@@ -97,3 +98,4 @@ def main(folder, batch, accumulate):
 if __name__ == "__main__":
     for split in sys.argv[2:]:
         main(Path(sys.argv[1]), *map(int, split.split("x")))
+    leave_together()
