@@ -27,6 +27,13 @@ from hf_mhex.training.accuracy import LAST_WEIGHTS
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
+from hf_mhex.training.variants import (
+    distil_heads,
+    erase_patches,
+    fade_block_losses,
+    mask_tokens,
+    weigh_block_losses,
+)
 
 ROWS = 1000  # validation rows that mosaics and texts are drawn from
 SIZES = Sizes(rows=48, questions=108, slow=24)
@@ -34,11 +41,23 @@ RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosai
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
 SLOW_HEADS = "head_learning_rate=3e-4"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
+BODY = "model.architecture_kwargs={{layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: {}}}"
+VARIANTS = {  # done to the trainer before it trains
+    "deeper heads' losses weigh more": partial(weigh_block_losses, deeper=True),
+    "earlier heads' losses weigh more": partial(weigh_block_losses, deeper=False),
+    "block losses fade out": fade_block_losses,
+    "heads learn from the last": distil_heads,
+    "random erasing": erase_patches,
+    "token masking": mask_tokens,
+}
 
 
 @dataclass(frozen=True)
 class Ablation:
-    """One family: the recipe with its changes, the factors (overrides by name), and the maps that are judged."""
+    """One family: the recipe with its changes, the factors (overrides by name), and the maps that are judged.
+
+    A factor that no override makes is among `VARIANTS`.
+    """
 
     recipe: str
     changes: tuple[str, ...]
@@ -62,6 +81,14 @@ ABLATIONS = {
             "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, EARLY),
             "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS),
             "block losses at 0.2": (BLOCKS,),
+            "block losses fade out": (),
+            "deeper heads' losses weigh more": (),
+            "earlier heads' losses weigh more": (),
+            "heads learn from the last": (),
+            "random erasing": (),
+            "antialiased strides": ("model.architecture=resnetblur18",),
+            "stride 16 instead of 8": (BODY.format(16),),
+            "stride 32 instead of 8": (BODY.format(32),),
         },
         {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
     ),
@@ -73,6 +100,11 @@ ABLATIONS = {
             "rectified": (RECTIFIED,),
             "binary loss": (BINARY,),
             "rectified, binary loss": (RECTIFIED, BINARY),
+            "block losses fade out": (),
+            "deeper heads' losses weigh more": (),
+            "earlier heads' losses weigh more": (),
+            "heads learn from the last": (),
+            "token masking": (),
         },
         {
             "defaults": {},
@@ -123,6 +155,8 @@ def run_one(ablation: Ablation, factor: str, seed: int, overrides: Iterable[str]
     with tempfile.TemporaryDirectory() as folder:
         job = prepare(recipe, seed)
         trainer = make_trainer(recipe, recipe.training_arguments(Path(folder)), job)
+        if factor in VARIANTS:
+            VARIANTS[factor](trainer)
         took = trainer.train().metrics["train_runtime"]
         accuracy = scores(trainer, job.validation, "validation")["accuracy"]
     measures = measures_for(job, recipe.model.family)
