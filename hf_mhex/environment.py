@@ -19,6 +19,17 @@ def environment() -> dict[str, str]:
     return versions | {"machine": f"{platform.machine()}, {cores} cores"}
 
 
+def ran_on(rows: list[dict]) -> str:
+    """All versions and machines under `environment` in the rows of one table: "torch 2.14.0 and 2.14.1, timm ..."."""
+    found: dict[str, dict[str, None]] = {}
+    for row in rows:
+        for name, value in row["environment"].items():
+            found.setdefault(name, {})[value] = None
+    return ", ".join(
+        ("" if name == "machine" else f"{name} ") + " and ".join(sorted(values)) for name, values in found.items()
+    )
+
+
 def source_commit() -> str | None:
     """The commit of the checkout that this package runs from, with "-dirty" where tracked files differ from it.
 

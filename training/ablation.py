@@ -9,12 +9,11 @@ run is one JSON line in OUTPUT/SET.jsonl; a stopped study goes on where it was.
 from __future__ import annotations
 
 import tempfile
-from collections import Counter
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from statistics import fmean, median, stdev
+from statistics import fmean, median
 
 from hf_mhex.environment import environment, source_commit
 from hf_mhex.journal import Journal
@@ -187,47 +186,3 @@ def judge(measures: ImageMeasures | TextMeasures, options: dict) -> dict[str, fl
         values = measures.measure(f"grid {grid}", call)[f"grid pointing {grid}"]
         result |= {f"grid pointing {grid}": round(fmean(values), 5), f"{grid}, median": round(median(values), 5)}
     return result | {"insertion - deletion": round(fmean(measures.measure("choice", call)["choice"]), 5)}
-
-
-def table(rows: list[dict]) -> str:
-    """Means over seeds (standard deviations in brackets), a line for each factor and map."""
-    names = list(next(iter(rows[0]["maps"].values())))
-    lines = ["| factor | accuracy | map | " + " | ".join(names) + " |", "|---" * (len(names) + 3) + "|"]
-    for factor in dict.fromkeys(row["factor"] for row in rows):
-        own = [row for row in rows if row["factor"] == factor]
-        accuracy = written([row["accuracy"] for row in own])
-        for kind in own[0]["maps"]:
-            cells = [written([row["maps"][kind][name] for row in own]) for name in names]
-            lines.append(f"| {factor} | {accuracy} | {kind} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
-
-
-def written(values: list[float]) -> str:
-    """Mean and standard deviation."""
-    spread = f" ({stdev(values):.3f})" if len(values) > 1 else ""
-    return f"{fmean(values):.3f}{spread}"
-
-
-def write_page(folder: Path) -> Path:
-    """Write `folder`/README.md from the rows in it; return its path."""
-    parts = ["# Which lever makes the maps better?", INTRODUCTION]
-    for name, ablation in ABLATIONS.items():
-        rows = Journal(folder / f"{name}.jsonl").rows
-        if rows:
-            ran_on = ", ".join(f"{package} {version}" for package, version in rows[0]["environment"].items())
-            counts = Counter(row["factor"] for row in rows)
-            seeds = " to ".join(str(count) for count in sorted({min(counts.values()), max(counts.values())}))
-            base = f"Recipe `{ablation.recipe}` with {', '.join(f'`{change}`' for change in ablation.changes)}"
-            size = f"{rows[0]['rows']} training rows, seeds a factor: {seeds}"
-            about = f"{base}; {size}. Made by `{rows[0]['command']}` on {ran_on}."
-            rows.sort(key=lambda row: list(ablation.factors).index(row["factor"]))
-            parts += [f"## {name}", about, table(rows)]
-    page = folder / "README.md"
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
-    return page
-
-
-INTRODUCTION = """One factor at a time from a fixed base, and their combinations; the same seeds for all. Everything is
-measured on validation rows. *Rectified*: gates, heads and maps read ReLU(x + f). *Binary loss*: each head learns by the
-binary cross-entropy of every label instead of cross-entropy. *Mosaics*: half of the batches are joined to 2 x 2 images
-whose parts are classified each by the positions of its own. docs/evaluation.md defines the measures."""

@@ -8,15 +8,14 @@ validation rows, and only runs at the chosen rate see the test rows.
 
 from __future__ import annotations
 
-import math
 import tempfile
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from statistics import fmean, stdev
+from statistics import stdev
 
-from hf_mhex.baselines import library
 from hf_mhex.environment import environment, source_commit
+from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.journal import Journal
 from hf_mhex.training.job import prepare
 from hf_mhex.training.recipe import load_recipe
@@ -198,12 +197,8 @@ def compare(rows: list[dict], arm: str, measure: str) -> dict | None:
     differences = [own[seed] - plain[seed] for seed in sorted(set(plain) & set(own))]
     if len(differences) < 2:
         return None
-    half = (
-        float(library("scipy.stats").t.ppf(0.975, len(differences) - 1))
-        * stdev(differences)
-        / math.sqrt(len(differences))
-    )
-    low, high = fmean(differences) - half, fmean(differences) + half
+    found = student_interval(differences)
     margin = margin_of(rows, measure)
-    verdict = {"no_worse": low > -margin, "better": low > 0}
-    return {"mean": fmean(differences), "low": low, "high": high, "seeds": len(differences), "margin": margin} | verdict
+    verdict = {"no_worse": found.low > -margin, "better": found.low > 0}
+    interval = {"mean": found.estimate, "low": found.low, "high": found.high, "seeds": found.rows}
+    return interval | {"margin": margin} | verdict

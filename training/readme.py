@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+from hf_mhex.environment import ran_on
 from hf_mhex.quality.index import overview
 from hf_mhex.training.accuracy_report import overview as overview_of_accuracy
 
@@ -19,12 +20,11 @@ def demo_table(result: dict) -> str:
         f"{row['map_share_of_time']:.0%} |"
         for row in result["models"]
     ]
-    ran_on = ", ".join(f"{name} {value}" for name, value in result["environment"].items() if name != "machine")
     head = [
         "| model | accuracy | majority class | completeness error | map's share of the time |",
         "|---|---|---|---|---|",
     ]
-    footer = f"*Seed {result['seed']}, {result['seconds']:.0f} s on {result['environment']['machine']}; {ran_on}.*"
+    footer = f"*Seed {result['seed']}, {result['seconds']:.0f} s on {ran_on([result])}.*"
     return "\n".join([*head, *rows, "", footer])
 
 

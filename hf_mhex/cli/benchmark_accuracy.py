@@ -44,7 +44,8 @@ def ablation(
     Example: mhex benchmark ablation images source=fashion-mnist
     """
     from hf_mhex.journal import without_folders
-    from hf_mhex.training.ablation import run_ablation, write_page
+    from hf_mhex.training.ablation import run_ablation
+    from hf_mhex.training.ablation_report import write_page
 
     wanted = [name.strip() for name in factors.split(";")] if factors else None
     command = " ".join(["mhex benchmark ablation", study, *map(without_folders, overrides or [])])

@@ -23,7 +23,7 @@ from hf_mhex.evaluation.faithfulness import (
 )
 from hf_mhex.evaluation.form import entropy, gini, marked_area
 from hf_mhex.evaluation.imputation import impute
-from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
+from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference, student_interval
 from hf_mhex.evaluation.localisation import (
     Mosaics,
     build_mosaics,
@@ -80,6 +80,7 @@ __all__ = [
     "shuffle_parameters",
     "similarity",
     "soft_average_drop",
+    "student_interval",
     "sufficiency",
     "text_drop",
     "unit_range",

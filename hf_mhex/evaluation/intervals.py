@@ -1,10 +1,14 @@
-"""How sure is a mean over few rows? Bootstrap intervals, and paired ones for differences between methods."""
+"""How sure is a mean over few rows? Bootstrap intervals, paired ones for differences, Student's for a few seeds."""
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
+from statistics import fmean, stdev
 
 import numpy as np
+
+from hf_mhex.baselines import library
 
 
 @dataclass(frozen=True)
@@ -69,3 +73,17 @@ def paired_difference(left, right, groups=None, level: float = 0.95, samples: in
     if left.shape != right.shape:
         raise ValueError(f"left and right must be the same rows, got {left.shape} and {right.shape}.")
     return bootstrap(left - right, groups, "mean", level, samples, seed)
+
+
+def student_interval(values, level: float = 0.95) -> Interval:
+    """Mean of N numbers, one a seed, with the interval of Student's t (N - 1 degrees of freedom).
+
+    For differences between networks that share their seeds, where too few are there to resample. Raises ValueError for
+    fewer than two values, RuntimeError without scipy (extra `bench`).
+    """
+    values = [float(value) for value in values]
+    if len(values) < 2:
+        raise ValueError(f"values must be at least two numbers, one a seed; got {len(values)}.")
+    quantile = library("scipy.stats").t.ppf((1 + level) / 2, len(values) - 1)
+    half = float(quantile) * stdev(values) / math.sqrt(len(values))
+    return Interval(fmean(values), fmean(values) - half, fmean(values) + half, len(values))

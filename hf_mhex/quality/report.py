@@ -7,6 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_mhex.environment import ran_on
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
 from hf_mhex.quality.methods import CONTROLS, MHEX
 from hf_mhex.quality.orders import compare_orders, orders_section
@@ -81,12 +82,11 @@ def about(rows: list[dict]) -> str:
     """What the tables rest on."""
     first = rows[0]
     sizes = ", ".join(f"{name} {value}" for name, value in first["sizes"].items())
-    versions = ", ".join(f"{name} {value}" for name, value in first["environment"].items())
     made = f"Made by `{first['command']}`." if first["command"] else ""
     return (
-        f"{made} Seed {first['seed']}; {sizes}. {versions}.\n\nMeans with 95 % bootstrap intervals (percentile, 2,000 "
-        "resamples; the Grid Pointing Game resamples mosaics). The explained class is the network's own answer. An "
-        "arrow shows the better direction. A dagger marks methods with many passes a row, judged on fewer rows; an "
+        f"{made} Seed {first['seed']}; {sizes}. {ran_on(rows)}.\n\nMeans with 95 % bootstrap intervals (percentile, "
+        "2,000 resamples; the Grid Pointing Game resamples mosaics). The explained class is the network's own answer. "
+        "An arrow shows the better direction. A dagger marks methods with many passes a row, judged on fewer rows; an "
         "asterisk marks values that differ from MHEX's on the same rows (paired interval without 0, at least five rows "
         "or mosaics). docs/evaluation.md defines each measure."
     )

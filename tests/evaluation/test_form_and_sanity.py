@@ -23,6 +23,7 @@ from hf_mhex.evaluation import (
     random_map,
     shuffle_parameters,
     similarity,
+    student_interval,
     unit_range,
 )
 from hf_mhex.evaluation.ordering import ranks
@@ -98,6 +99,15 @@ def test_bootstrap_intervals_cover_and_pairing_narrows():
     paired = paired_difference(left, right)
     assert paired.low > 0 and paired.high - paired.low < 0.4
     assert bootstrap(left).low < bootstrap(right).high  # the separate intervals overlap all the same
+
+
+def test_students_interval_over_seeds():
+    found = student_interval([0.1, 0.3, 0.2])
+    half = 4.302653 * 0.1 / 3**0.5  # t of two degrees of freedom, from a table
+    assert (found.estimate, found.low, found.high) == pytest.approx((0.2, 0.2 - half, 0.2 + half), rel=1e-5)
+    assert found.rows == 3
+    with pytest.raises(ValueError, match="at least two"):
+        student_interval([0.1])
 
 
 def test_bootstrap_of_the_median_of_one_row_and_of_nothing():

@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import hf_mhex.environment
-from hf_mhex.environment import environment, source_commit
+from hf_mhex.environment import environment, ran_on, source_commit
 
 
 def git(folder, *arguments):
@@ -20,6 +20,11 @@ def test_versions_and_machine_without_its_name():
     found = environment()
     assert list(found) == ["python", "hf-mhex", "torch", "transformers", "timm", "machine"]
     assert re.fullmatch(r"\w+, \d+ cores", found["machine"])
+
+
+def test_a_table_names_every_version_that_it_rests_on():
+    rows = [{"environment": {"torch": torch, "machine": "x86_64, 2 cores"}} for torch in ("2.14.1", "2.14.0", "2.14.1")]
+    assert ran_on(rows) == "torch 2.14.0 and 2.14.1, x86_64, 2 cores"
 
 
 def test_the_checkout_s_commit():

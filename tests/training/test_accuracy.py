@@ -7,7 +7,7 @@ import torch
 from scipy.stats import ttest_rel
 
 from hf_mhex import MHEXResNetForImageClassification
-from hf_mhex.evaluation import build_mosaics
+from hf_mhex.evaluation import build_mosaics, student_interval
 from hf_mhex.training import accuracy
 from hf_mhex.training.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
 from hf_mhex.training.accuracy_report import overview, write_page
@@ -109,7 +109,8 @@ def test_what_is_not_there_is_named(tmp_path):
 def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, monkeypatch):
     from hf_mhex.quality.parts import Sizes
     from hf_mhex.training import ablation
-    from hf_mhex.training.ablation import ABLATIONS, Ablation, run_ablation, write_page
+    from hf_mhex.training.ablation import ABLATIONS, Ablation, run_ablation
+    from hf_mhex.training.ablation_report import write_page
 
     small = Ablation(
         "medmnist/pneumoniamnist",
@@ -127,6 +128,15 @@ def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, m
     assert rows[0]["maps"] != rows[1]["maps"]
     assert run_ablation("images", [source], tmp_path / "out", seeds=1) == rows  # nothing left to do
     page = write_page(tmp_path / "out").read_text()
-    assert "the command" in page and page.count("| rectified |") == 2
+    assert "the command" in page and page.count("| rectified |") == 2  # one line a map; one seed has no interval
+
+    rows = run_ablation("images", [source], tmp_path / "out", seeds=2, say=lambda line: None)
+    base, rectified = (
+        {row["seed"]: row["maps"]["defaults"]["insertion - deletion"] for row in rows if row["factor"] == factor}
+        for factor in ("base", "rectified")
+    )
+    found = student_interval([rectified[seed] - base[seed] for seed in (0, 1)])
+    page = write_page(tmp_path / "out").read_text()
+    assert f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}] |\n\nEvery map:" in page.replace("*", "")
     with pytest.raises(ValueError, match="factors must be among base; rectified"):
         run_ablation("images", [source], tmp_path / "out", factors=["luck"])
