@@ -14,7 +14,7 @@ from pathlib import Path
 
 import torch
 
-from hf_mhex.environment import environment
+from hf_mhex.environment import environment, source_commit
 from hf_mhex.journal import Journal
 from hf_mhex.speed.cases import NETWORKS, PARTS, Case, all_cases
 from hf_mhex.speed.methods import available, prepare
@@ -49,7 +49,7 @@ def measure_speed(
     for row in journal.rows:
         if {name: row[name] for name in made_with} != made_with:
             raise ValueError(f"output={str(output)!r} holds rows of other rounds or another seed; name another folder.")
-    common = made_with | {"command": command, "environment": environment()}
+    common = made_with | {"command": command, "commit": source_commit(), "environment": environment()}
     before = torch.get_num_threads()
     try:
         for case in all_cases(networks, parts):
