@@ -1,6 +1,7 @@
 """Which lever makes the maps better, and what does it cost? One factor at a time from a fixed base, over seeds.
 
     mhex benchmark ablation images source=FOLDER_OF_FASHION_MNIST      # or: make ablation SET=images SOURCE=...
+    mhex benchmark ablation radiographs source=pneumoniamnist.npz
 
 Everything is measured on validation rows: defaults are chosen here, and the published tables see the test rows. Every
 run is one JSON line in OUTPUT/SET.jsonl; a stopped study goes on where it was.
@@ -64,6 +65,7 @@ class Ablation:
     maps: dict[str, dict]
 
 
+IMAGE_MAPS = {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}}
 ABLATIONS = {
     "images": Ablation(
         "fashion_mnist",
@@ -89,7 +91,18 @@ ABLATIONS = {
             "stride 16 instead of 8": (BODY.format(16),),
             "stride 32 instead of 8": (BODY.format(32),),
         },
-        {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}},
+        IMAGE_MAPS,
+    ),
+    "radiographs": Ablation(
+        "medmnist/pneumoniamnist",
+        ("image_size=28", "num_train_epochs=10", "model.config={}", "metrics=[accuracy]"),
+        {
+            "base": (),
+            "rectified": (RECTIFIED,),
+            "half binary loss": (HALF,),
+            "rectified, half binary loss": (RECTIFIED, HALF),
+        },
+        IMAGE_MAPS,
     ),
     "texts": Ablation(
         "sample_product_reviews",

@@ -31,7 +31,7 @@ def accuracy(
 
 
 def ablation(
-    study: Annotated[str, typer.Argument(metavar="SET", help="images or texts.")],
+    study: Annotated[str, typer.Argument(metavar="SET", help="images, radiographs or texts.")],
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
     seeds: Annotated[int, typer.Option(help="Networks for each factor.")] = 3,
     factors: Annotated[str | None, typer.Option(help="Names of factors, separated by semicolons; all.")] = None,
