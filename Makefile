@@ -88,7 +88,7 @@ accuracy: .venv/.installed
 # make ablation SET=images SOURCE=fashion-mnist
 ablation: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark ablation $(SET) source=$(SOURCE) --output docs/ablation
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark ablation $(SET) $(if $(SOURCE),source=$(SOURCE)) --output docs/ablation
 
 # make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
 reference: .venv/.installed
