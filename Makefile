@@ -78,7 +78,6 @@ benchmark: .venv/.installed
 
 bench-speed: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(BIN)/python -m pip install --quiet --no-deps torchcam==0.4.1  # it asks for an older numpy than it needs
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output docs/speed
 # make accuracy SET=ag_news SOURCE=ag_news_test.csv
 accuracy: .venv/.installed

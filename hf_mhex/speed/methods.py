@@ -141,7 +141,7 @@ IMAGES_ALONE = {name for name in METHODS if "CAM" in name or name.startswith("oc
 
 
 def available(name: str, is_image: bool) -> bool:
-    """Whether a method exists for the family and its library is installed (torchcam comes with no extra)."""
+    """Whether a method exists for the family and its library is installed (torchcam is not for Python 3.10)."""
     missing = "torchcam" in name and find_spec("torchcam") is None
     return not missing and name not in ({ROLLOUT} if is_image else IMAGES_ALONE)
 

@@ -10,6 +10,8 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
 from pathlib import Path
 
 import torch
@@ -19,6 +21,9 @@ from hf_mhex.journal import Journal
 from hf_mhex.speed.cases import NETWORKS, PARTS, Case, all_cases
 from hf_mhex.speed.methods import available, prepare
 from hf_mhex.speed.subjects import make_networks, make_subject
+
+# What other methods come from, by the names of package and module: how a library does a thing changes by its version.
+COMPARED = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam", "shap": "shap"}
 
 
 def measure_speed(
@@ -49,7 +54,8 @@ def measure_speed(
     for row in journal.rows:
         if {name: row[name] for name in made_with} != made_with:
             raise ValueError(f"output={str(output)!r} holds rows of other rounds or another seed; name another folder.")
-    common = made_with | {"command": command, "commit": source_commit(), "environment": environment()}
+    common = made_with | {"command": command, "commit": source_commit()}
+    common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
     before = torch.get_num_threads()
     try:
         for case in all_cases(networks, parts):
