@@ -12,7 +12,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-LIBRARIES = {"pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime", "scipy": "scipy"}
+LIBRARIES = {
+    "pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime", "scipy": "scipy",
+    "torchcam": "torchcam, for Python 3.11 and newer",
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
