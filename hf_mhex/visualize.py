@@ -294,7 +294,8 @@ def _draw_scale(figure: Figure, left: int, upper: int, wide: int, low: float, hi
     _write(figure, left, numbers, [_number(low)])
     _write(figure, left + wide, numbers, [_number(high)], align="right")
     zero = wide * low / (low - high)
-    if 7 * CHARACTER < zero < wide - 7 * CHARACTER:
+    taken = [(len(_number(value)) + 1) * CHARACTER for value in (low, high)]
+    if taken[0] < zero < wide - taken[1]:
         _write(figure, left + zero, numbers, ["0"], align="center")
 
 

@@ -5,12 +5,14 @@ import subprocess
 import sys
 from concurrent.futures import ThreadPoolExecutor
 from html.parser import HTMLParser
+from itertools import pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
 
+from hf_mhex import visualize
 from hf_mhex.visualize import block_strip, overlay, words_html, words_terminal
 from hf_mhex.words import ExplainedText, Word
 
@@ -219,6 +221,26 @@ def test_the_strip_begins_with_the_image_in_its_own_colours():
     assert len(set(strip[second[0] + 50, second[2] + 50])) == 1
 
 
+@pytest.mark.parametrize("low", [-0.00604, -0.00929, -5.82e-05, -1234.5])
+def test_numbers_of_a_scale_do_not_run_into_each_other(low, monkeypatch):
+    figures = []
+
+    class Kept(visualize.Figure):
+        def __init__(self, *arguments, **named):
+            super().__init__(*arguments, **named)
+            figures.append(self)
+
+    monkeypatch.setattr(visualize, "Figure", Kept)
+    zeros = 0
+    for share in np.linspace(0.05, 0.95, 19):  # where 0 stands on the scale
+        values = np.linspace(low, low * (share - 1) / share, 64).reshape(8, 8)
+        overlay(GREY, values, size=240)
+        boxes = sorted(text.get_window_extent().extents.tolist() for text in figures[-1].texts)
+        zeros += len(boxes) == 3
+        assert all(left[2] < right[0] for left, right in pairwise(boxes))
+    assert 0 < zeros < 19
+
+
 def test_each_block_has_its_own_scale():
     saliency = np.random.default_rng(0).normal(size=(7, 7))
     strip = block_strip(GREY, [saliency, 100 * saliency])
@@ -257,6 +279,7 @@ def test_pictures_need_no_pyplot_and_leave_the_settings_alone():
     code = """
 import sys, matplotlib
 before = matplotlib.rcParams.copy()  # reading its backend would load pyplot
+from hf_mhex import visualize
 from hf_mhex.visualize import block_strip, overlay
 overlay([[0.5]], [[1.0, -1.0]], title="t"), block_strip([[0.5]], [[[1.0]]])
 assert "matplotlib.pyplot" not in sys.modules

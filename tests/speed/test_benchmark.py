@@ -91,7 +91,7 @@ def test_the_readme_says_what_the_rows_say():
     stated = re.search(
         r"adds (\d+) to (\d+) % to the time of a\s+prediction", (COMMITTED / "../../README.md").read_text()
     )
-    assert stated.groups() == tuple(f"{100 * (ratio - 1):.0f}" for ratio in (min(ratios), max(ratios)))
+    assert stated.groups() == tuple(str(round(100 * (ratio - 1))) for ratio in (min(ratios), max(ratios)))
 
 
 @pytest.mark.parametrize(
