@@ -37,7 +37,8 @@ def test_words_carried_back_keep_their_sum(models):
     model, tokenizer = load(models[1])
     given = (model, tokenizer, "a good film, a bad day", PREDICTED, NO_CONTRAST, [0, 1])
     plain, carried = explain_sentence(*given), explain_sentence(*given, rollout=True)
-    assert carried[:2] == plain[:2] and carried[2] != plain[2]
+    assert carried[0] == pytest.approx(plain[0], abs=1e-5)  # attention is computed in another order
+    assert carried[1] == plain[1] and carried[2] != plain[2]
 
 
 @pytest.mark.parametrize(
