@@ -30,6 +30,12 @@ def ran_on(rows: list[dict]) -> str:
     )
 
 
+def made_at(rows: list[dict]) -> str:
+    """The source commits under `commit` in the rows of one table, ", at source commits ..."; "" where none is known."""
+    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
+    return f", at source commits {', '.join(commits)}" if commits else ""
+
+
 def source_commit() -> str | None:
     """The commit of the checkout that this package runs from, with "-dirty" where tracked files differ from it.
 

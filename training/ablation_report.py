@@ -6,7 +6,7 @@ from collections import Counter
 from pathlib import Path
 from statistics import fmean, stdev
 
-from hf_mhex.environment import ran_on
+from hf_mhex.environment import made_at, ran_on
 from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.journal import Journal
 from hf_mhex.training.ablation import ABLATIONS, Ablation
@@ -49,8 +49,7 @@ def about(ablation: Ablation, rows: list[dict]) -> str:
     counts = Counter(row["factor"] for row in rows).values()
     seeds = " to ".join(str(count) for count in sorted({min(counts), max(counts)}))
     base = f"Recipe `{ablation.recipe}` with {', '.join(f'`{change}`' for change in ablation.changes)}"
-    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
-    made = f"Made by `{rows[0]['command']}` on {ran_on(rows)}, at source commits {', '.join(commits)}."
+    made = f"Made by `{rows[0]['command']}` on {ran_on(rows)}{made_at(rows)}."
     return f"{base}; {rows[0]['rows']} training rows, seeds a factor: {seeds}. {made}"
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from statistics import fmean, stdev
 
-from hf_mhex.environment import ran_on
+from hf_mhex.environment import made_at, ran_on
 from hf_mhex.journal import Journal
 from hf_mhex.training.accuracy import ARMS, STUDIES, Study, by_seed, chosen_rate, compare, margin_of
 
@@ -71,11 +71,9 @@ def about(name: str, rows: list[dict]) -> str:
     study = STUDIES[name]
     first = next(row for row in rows if row["part"] == "test")
     sizes = ", ".join(f"{count} {split}" for split, count in first["rows"].items())
-    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
-    made_at = f", at source commits {', '.join(commits)}" if commits else ""
     return (
         f"Recipe `{study.recipe}` with {', '.join(f'`{change}`' for change in study.changes)}; rows: {sizes}. Made by "
-        f"`{first['command']}` on {ran_on(rows)}{made_at}."
+        f"`{first['command']}` on {ran_on(rows)}{made_at(rows)}."
     )
 
 

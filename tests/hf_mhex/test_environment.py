@@ -7,7 +7,7 @@ import subprocess
 from pathlib import Path
 
 import hf_mhex.environment
-from hf_mhex.environment import environment, ran_on, source_commit
+from hf_mhex.environment import environment, made_at, ran_on, source_commit
 
 
 def git(folder, *arguments):
@@ -25,6 +25,13 @@ def test_versions_and_machine_without_its_name():
 def test_a_table_names_every_version_that_it_rests_on():
     rows = [{"environment": {"torch": torch, "machine": "x86_64, 2 cores"}} for torch in ("2.14.1", "2.14.0", "2.14.1")]
     assert ran_on(rows) == "torch 2.14.0 and 2.14.1, x86_64, 2 cores"
+
+
+def test_a_table_names_every_commit_that_is_known():
+    assert made_at([{"commit": "b" * 40}, {"commit": None}, {}, {"commit": "a" * 40}]) == (
+        ", at source commits aaaaaaa, bbbbbbb"
+    )
+    assert made_at([{"commit": None}]) == ""
 
 
 def test_the_checkout_s_commit():
