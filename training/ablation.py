@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
 from statistics import fmean, median
@@ -24,6 +24,7 @@ from hf_mhex.quality.methods import mhex_map
 from hf_mhex.quality.parts import Sizes
 from hf_mhex.quality.texts import TextMeasures
 from hf_mhex.training.accuracy import LAST_WEIGHTS
+from hf_mhex.training.block_weights import fit_block_weights, weighed_map
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
@@ -37,6 +38,7 @@ from hf_mhex.training.variants import (
 
 ROWS = 1000  # validation rows that mosaics and texts are drawn from
 SIZES = Sizes(rows=48, questions=108, slow=24)
+FITTED = 64  # validation rows, the last ones, that weights of blocks are fitted on
 RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
 SLOW_HEADS = "head_learning_rate=3e-4"
@@ -56,13 +58,14 @@ VARIANTS = {  # done to the trainer before it trains
 class Ablation:
     """One family: the recipe with its changes, the factors (overrides by name), and the maps that are judged.
 
-    A factor that no override makes is among `VARIANTS`.
+    A factor that no override makes is among `VARIANTS`. `fitted`: maps whose blocks weigh what block_weights.py finds.
     """
 
     recipe: str
     changes: tuple[str, ...]
     factors: dict[str, tuple[str, ...]]
     maps: dict[str, dict]
+    fitted: dict[str, dict] = field(default_factory=dict)
 
 
 IMAGE_MAPS = {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}}
@@ -90,8 +93,11 @@ ABLATIONS = {
             "antialiased strides": ("model.architecture=resnetblur18",),
             "stride 16 instead of 8": (BODY.format(16),),
             "stride 32 instead of 8": (BODY.format(32),),
+            "mosaics in 6 of 8 epochs as above, stride 16": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(16)),
+            "mosaics in 6 of 8 epochs as above, stride 32": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(32)),
         },
         IMAGE_MAPS,
+        {"fitted weights": {}},
     ),
     "radiographs": Ablation(
         "medmnist/pneumoniamnist",
@@ -126,6 +132,7 @@ ABLATIONS = {
             "rollout": {"rollout": True},
             "rollout, softmax contrast, blocks alike": {"rollout": True, "contrast": "softmax", "decay": 1.0},
         },
+        {"fitted weights": {}, "rollout, fitted weights": {"rollout": True}},
     ),
 }
 
@@ -171,25 +178,36 @@ def run_one(ablation: Ablation, factor: str, seed: int, overrides: Iterable[str]
             VARIANTS[factor](trainer)
         took = trainer.train().metrics["train_runtime"]
         accuracy = scores(trainer, job.validation, "validation")["accuracy"]
-    measures = measures_for(job, recipe.model.family)
-    found = {name: judge(measures, options) for name, options in ablation.maps.items()}
-    return {"accuracy": accuracy, "maps": found, "rows": len(job.train), "minutes": round(took / 60, 2)}
+    measures = measures_for(job, recipe.model.family, slice(ROWS), SIZES)
+    found = {name: judge(measures, partial(mhex_map, **options)) for name, options in ablation.maps.items()}
+    weights = {}
+    if ablation.fitted:
+        last = measures_for(job, recipe.model.family, slice(-FITTED, None), replace(SIZES, rows=FITTED))
+        weights = {name: fit_block_weights(last, options) for name, options in ablation.fitted.items()}
+    for name, fitted in weights.items():
+        found[name] = judge(measures, partial(weighed_map, weights=fitted, options=ablation.fitted[name]))
+    return {
+        "accuracy": accuracy,
+        "maps": found,
+        "block_weights": {name: [round(weight, 5) for weight in fitted.tolist()] for name, fitted in weights.items()},
+        "rows": len(job.train),
+        "minutes": round(took / 60, 2),
+    }
 
 
-def measures_for(job: Job, family: str) -> ImageMeasures | TextMeasures:
-    """The measures over the first validation rows; their order is that of the split, drawn by its seed."""
+def measures_for(job: Job, family: str, wanted: slice, sizes: Sizes) -> ImageMeasures | TextMeasures:
+    """The measures over the wanted validation rows; their order is that of the split, drawn by its seed."""
     model, rows = job.model.eval(), job.validation
-    labels = [int(label) for label in rows.labels[:ROWS]]
+    labels = [int(label) for label in rows.labels[wanted]]
     if family == "resnet":
-        pictures = [rows[row]["image"] for row in range(len(labels))]
-        return ImageMeasures(model, image_part(pictures, labels, job.processor, model.config.num_channels), SIZES)
-    texts = [job.processor.decode(ids, skip_special_tokens=True) for ids in rows.encodings["input_ids"][:ROWS]]
-    return TextMeasures(model, text_part(texts, labels, job.processor, job.processor.model_max_length), SIZES)
+        pictures = [rows[row]["image"] for row in range(len(rows))[wanted]]
+        return ImageMeasures(model, image_part(pictures, labels, job.processor, model.config.num_channels), sizes)
+    texts = [job.processor.decode(ids, skip_special_tokens=True) for ids in rows.encodings["input_ids"][wanted]]
+    return TextMeasures(model, text_part(texts, labels, job.processor, job.processor.model_max_length), sizes)
 
 
-def judge(measures: ImageMeasures | TextMeasures, options: dict) -> dict[str, float]:
-    """Measures of the maps with these options: means, of the Grid Pointing Game the median too."""
-    call = partial(mhex_map, **options)
+def judge(measures: ImageMeasures | TextMeasures, call: Callable) -> dict[str, float]:
+    """Measures of the maps that `call` makes: means, of the Grid Pointing Game the median too."""
     if isinstance(measures, TextMeasures):
         found = measures.measure("rows", call)
         names = [f"{what} ({how})" for what in ("comprehensiveness", "sufficiency") for how in ("mask", "delete")]

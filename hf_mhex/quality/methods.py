@@ -18,13 +18,16 @@ CONTROLS = ("constant", "centred Gaussian", "random", "input edges", BLURRED)
 
 def mhex_map(model, inputs, target, **options) -> torch.Tensor:
     """The combined map of `generate_saliency`, [B, H, W] or [B, T]."""
-    if isinstance(inputs, dict):
-        given = {name: inputs[name] for name in ("input_ids", "attention_mask")}
-    else:
-        given = {"pixel_values": inputs}
     if "part" in options:
         options["blocks"] = blocks_of(options.pop("part"), model.num_blocks)
-    return model.generate_saliency(**given, target=target, **options).saliency.float()
+    return model.generate_saliency(**given_inputs(inputs), target=target, **options).saliency.float()
+
+
+def given_inputs(inputs) -> dict[str, torch.Tensor]:
+    """What a model takes by name, of a method's inputs: images [B, C, H, W], or a dict of a text's."""
+    if isinstance(inputs, dict):
+        return {name: inputs[name] for name in ("input_ids", "attention_mask")}
+    return {"pixel_values": inputs}
 
 
 def paper_map(model, inputs, target) -> torch.Tensor:
