@@ -31,8 +31,12 @@ def ran_on(rows: list[dict]) -> str:
 
 
 def made_at(rows: list[dict]) -> str:
-    """The source commits under `commit` in the rows of one table, ", at source commits ..."; "" where none is known."""
-    commits = sorted({row["commit"][:7] for row in rows if row.get("commit")})
+    """The source commits under `commit` in the rows of one table, ", at source commits ..."; "" where none is known.
+
+    They are shortened, "-dirty" is not.
+    """
+    known = {row["commit"].partition("-") for row in rows if row.get("commit")}
+    commits = sorted(commit[:7] + dash + state for commit, dash, state in known)
     return f", at source commits {', '.join(commits)}" if commits else ""
 
 

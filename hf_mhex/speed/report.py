@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from hf_mhex.environment import ran_on
+from hf_mhex.environment import made_at, ran_on
 from hf_mhex.evaluation.intervals import Interval, bootstrap
 from hf_mhex.speed.methods import (
     EVERY,
@@ -186,9 +186,10 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
     lines = [
         "# What an explanation costs",
         "",
-        f"`{first['command']}` on {first['device']}: {ran_on(found)}. Seed {first['seed']}, {first['rounds']} rounds "
-        "(slow methods a share of them). Methods take turns in one process; a ratio is the median over rounds, in "
-        "brackets its 95 % bootstrap interval. Random weights, 10 classes unless said otherwise.",
+        f"`{first['command']}` on {first['device']}: {ran_on(found)}{made_at(found)}. Seed {first['seed']}, "
+        f"{first['rounds']} rounds (slow methods a share of them). Methods take turns in one process; a ratio is the "
+        "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
+        "otherwise.",
     ]
     parts = rows.values("part")
     sections = [("What was asked for", goal_lines(rows))]

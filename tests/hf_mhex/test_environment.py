@@ -31,6 +31,7 @@ def test_a_table_names_every_commit_that_is_known():
     assert made_at([{"commit": "b" * 40}, {"commit": None}, {}, {"commit": "a" * 40}]) == (
         ", at source commits aaaaaaa, bbbbbbb"
     )
+    assert made_at([{"commit": "c" * 40 + "-dirty"}]) == ", at source commits ccccccc-dirty"
     assert made_at([{"commit": None}]) == ""
 
 
