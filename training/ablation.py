@@ -41,7 +41,7 @@ SIZES = Sizes(rows=48, questions=108, slow=24)
 FITTED = 64  # validation rows, the last ones, that weights of blocks are fitted on
 RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
-SLOW_HEADS = "head_learning_rate=3e-4"
+SLOW_HEADS = "head_learning_rate={}"  # of gates and heads; the body's is 3e-3
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 BODY = "model.architecture_kwargs={{layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: {}}}"
 VARIANTS = {  # done to the trainer before it trains
@@ -83,7 +83,9 @@ ABLATIONS = {
             "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
             "rectified, half binary loss, fewer mosaics": (RECTIFIED, HALF, FEWER),
             "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, EARLY),
-            "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS),
+            "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-4")),
+            "the same, heads thirty times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("1e-4")),
+            "the same, heads a hundred times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-5")),
             "block losses at 0.2": (BLOCKS,),
             "block losses fade out": (),
             "deeper heads' losses weigh more": (),
