@@ -95,8 +95,6 @@ ABLATIONS = {
             "antialiased strides": ("model.architecture=resnetblur18",),
             "stride 16 instead of 8": (BODY.format(16),),
             "stride 32 instead of 8": (BODY.format(32),),
-            "mosaics in 6 of 8 epochs as above, stride 16": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(16)),
-            "mosaics in 6 of 8 epochs as above, stride 32": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(32)),
         },
         IMAGE_MAPS,
         {"fitted weights": {}},
