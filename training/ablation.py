@@ -25,10 +25,12 @@ from hf_mhex.quality.parts import Sizes
 from hf_mhex.quality.texts import TextMeasures
 from hf_mhex.training.accuracy import LAST_WEIGHTS
 from hf_mhex.training.block_weights import fit_block_weights, weighed_map
+from hf_mhex.training.guided_upsampling import guided_map
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
 from hf_mhex.training.variants import (
+    cut_mix,
     distil_heads,
     erase_patches,
     fade_block_losses,
@@ -50,6 +52,7 @@ VARIANTS = {  # done to the trainer before it trains
     "block losses fade out": fade_block_losses,
     "heads learn from the last": distil_heads,
     "random erasing": erase_patches,
+    "CutMix": cut_mix,
     "token masking": mask_tokens,
 }
 
@@ -92,6 +95,7 @@ ABLATIONS = {
             "earlier heads' losses weigh more": (),
             "heads learn from the last": (),
             "random erasing": (),
+            "CutMix": (),
             "antialiased strides": ("model.architecture=resnetblur18",),
             "stride 16 instead of 8": (BODY.format(16),),
             "stride 32 instead of 8": (BODY.format(32),),
@@ -180,6 +184,8 @@ def run_one(ablation: Ablation, factor: str, seed: int, overrides: Iterable[str]
         accuracy = scores(trainer, job.validation, "validation")["accuracy"]
     measures = measures_for(job, recipe.model.family, slice(ROWS), SIZES)
     found = {name: judge(measures, partial(mhex_map, **options)) for name, options in ablation.maps.items()}
+    if recipe.model.family == "resnet":
+        found["guided upsampling"] = judge(measures, guided_map)
     weights = {}
     if ablation.fitted:
         last = measures_for(job, recipe.model.family, slice(-FITTED, None), replace(SIZES, rows=FITTED))

@@ -6,13 +6,16 @@ weighed by depth or over time, heads that learn from the last one, and inputs wi
 
 from collections.abc import Callable
 
+import numpy as np
 import torch
 import torch.nn.functional as F
+from timm.data.mixup import cutmix_bbox_and_lam
 from timm.data.random_erasing import RandomErasing
 from torch import nn
 from transformers import PreTrainedModel, Trainer, TrainerCallback
 
 from hf_mhex.modeling.mhex import AttentionGate
+from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 
 
 class OpenGate(AttentionGate):
@@ -87,6 +90,34 @@ def erase_patches(trainer: Trainer) -> None:
     """Set a rectangle of half of the training images to 0, the mean colour (Zhong et al. 2017, arXiv 1708.04896)."""
     erase = RandomErasing(probability=0.5, mode="const", device="cpu")
     replace_inputs(trainer, "pixel_values", lambda pixels: erase(pixels.clone()))
+
+
+def cut_mix(trainer: Trainer) -> None:
+    """Paste a rectangle of another image into each training image; both labels count, by area.
+
+    CutMix (Yun et al. 2019, arXiv 1905.04899), one rectangle a batch and half of the batches left as they are.
+    """
+    drawn: dict = {}
+
+    def paste(model, inputs, named):
+        drawn.clear()
+        if not model.training or torch.rand(()) < 0.5:
+            return None
+        pixels = named["pixel_values"].clone()
+        place, kept = cutmix_bbox_and_lam(pixels.shape, np.random.beta(1, 1))
+        top, bottom, left, right = place
+        drawn.update(other=torch.randperm(len(pixels), device=pixels.device), kept=float(kept))
+        pixels[..., top:bottom, left:right] = pixels[drawn["other"], :, top:bottom, left:right]
+        return inputs, named | {"pixel_values": pixels}
+
+    def blend(model, inputs, named, outputs):
+        if drawn:
+            labels, count = named["labels"][drawn["other"]], named.get("num_items_in_batch")
+            second, _ = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, count)
+            outputs.loss = drawn["kept"] * outputs.loss + (1 - drawn["kept"]) * second
+
+    trainer.model.register_forward_pre_hook(paste, with_kwargs=True)
+    trainer.model.register_forward_hook(blend, with_kwargs=True)
 
 
 def mask_tokens(trainer: Trainer, most: float = 0.5) -> None:

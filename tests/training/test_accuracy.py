@@ -127,11 +127,13 @@ def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, m
     rows = run_ablation("images", [source], tmp_path / "out", seeds=1, command="the command", say=lambda line: None)
     assert [row["factor"] for row in rows] == ["base", "rectified"]
     assert rows[0]["maps"] != rows[1]["maps"]
-    assert [list(row["maps"]) for row in rows] == 2 * [["defaults", "last block", "fitted weights"]]
+    assert [list(row["maps"]) for row in rows] == 2 * [
+        ["defaults", "last block", "guided upsampling", "fitted weights"]
+    ]
     assert [len(row["block_weights"]["fitted weights"]) for row in rows] == [4, 4]
     assert run_ablation("images", [source], tmp_path / "out", seeds=1) == rows  # nothing left to do
     page = write_page(tmp_path / "out").read_text()
-    assert "the command" in page and page.count("| rectified |") == 3  # one line a map; one seed has no interval
+    assert "the command" in page and page.count("| rectified |") == 4  # one line a map; one seed has no interval
 
     rows = run_ablation("images", [source], tmp_path / "out", seeds=2, say=lambda line: None)
     base, rectified = (

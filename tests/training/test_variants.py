@@ -2,6 +2,7 @@
 
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -12,7 +13,14 @@ from hf_mhex.training.inputs import TextCollator
 from hf_mhex.training.job import prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer
-from hf_mhex.training.variants import distil_heads, erase_patches, fade_block_losses, mask_tokens, weigh_block_losses
+from hf_mhex.training.variants import (
+    cut_mix,
+    distil_heads,
+    erase_patches,
+    fade_block_losses,
+    mask_tokens,
+    weigh_block_losses,
+)
 from networks import image_batch, lively_bert, lively_resnet
 from schemas import write_medmnist
 
@@ -102,3 +110,31 @@ def test_token_masking_spares_special_tokens():
     changed = seen[0] != batch["input_ids"]
     assert (seen[0][changed] == tokenizer.mask_token_id).all() and not changed[special].any()
     assert 0.15 < changed[~special].float().mean() < 0.35
+
+
+def test_cut_mix_weighs_both_labels_by_area(network):
+    seen = []
+    network.model.resnet.register_forward_pre_hook(lambda model, inputs: seen.append(inputs[0]))
+    cut_mix(SimpleNamespace(model=network.model))
+    pixels, labels = network.inputs["pixel_values"], network.inputs["labels"]
+    torch.manual_seed(0)
+    np.random.seed(0)
+    mixed = 0
+    for _ in range(20):
+        found = network.model(**network.inputs)
+        pasted = (seen[-1] != pixels).any(1)  # [B, H, W]
+        other = torch.arange(len(labels))
+        for row in pasted.flatten(1).any(1).nonzero()[:, 0].tolist():
+            whole = [bool((seen[-1][row] == pixels[source])[:, pasted[row]].all()) for source in range(len(labels))]
+            other[row] = whole.index(True)
+        gone = float(pasted.flatten(1).double().mean(1).max())  # one rectangle for the batch; some rows keep their own
+        mixed += 0 < gone < 1
+        one, two = (
+            [F.cross_entropy(scores, wanted) for scores in (found.logits, *found.block_logits.unbind(1))]
+            for wanted in (labels, labels[other])
+        )
+        parts = [(1 - gone) * own + gone * pasted_one for own, pasted_one in zip(one, two)]
+        torch.testing.assert_close(found.loss, parts[0] + 0.7 * sum(parts[1:]))
+    assert mixed > 3
+    network.model.eval()
+    torch.testing.assert_close(network.model(**network.inputs).loss, network.found.loss)
