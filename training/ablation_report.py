@@ -43,6 +43,9 @@ brackets. docs/evaluation.md defines the measures.
   removals, in the logit, and what the maps hold at what is removed, on the last 64 validation rows, which no other
   measure sees. The sum is that combination of the blocks' logits.
 - *Heads learn from the last*: half of every earlier head's loss is its divergence from the last head, temperature 2.
+- *Guided upsampling* (a map too): a cell's share falls more on those of its pixels that look like its mean colour; sums
+  are kept (`training/guided_upsampling.py`).
+- *CutMix*: half of the batches have a rectangle of another image in each, and both labels count by area.
 - *Random erasing*: half of the training images have a rectangle of mean colour. *Token masking*: training texts have
   [MASK] for a share of their tokens, from none to half. Erased parts, by which maps are judged, are then known ones.
 - *Antialiased strides*: timm's resnetblur18 of the same widths. *Stride*: of the last feature map."""
