@@ -40,8 +40,8 @@ brackets. docs/evaluation.md defines the measures.
   weights rise or fall with depth in a straight line, 1 on average.
 - *The same, heads N times slower*: gates and heads learn at an Nth of the body's rate of 3e-3.
 - *Fitted weights* (a map, not a training): the blocks' maps weigh what least squares finds between the cost of random
-  removals, in the logit, and what the maps hold at what is removed, on the last 64 validation rows, which no other
-  measure sees. The sum is that combination of the blocks' logits.
+  removals, in the logit, and what the maps hold at what is removed, on the last 64 validation rows, which no measure of
+  maps sees. The sum is that combination of the blocks' logits.
 - *Heads learn from the last*: half of every earlier head's loss is its divergence from the last head, temperature 2.
 - *Guided upsampling* (a map too): a cell's share falls more on those of its pixels that look like its mean colour; sums
   are kept (`training/guided_upsampling.py`).
