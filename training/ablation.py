@@ -44,6 +44,7 @@ FITTED = 64  # validation rows, the last ones, that weights of blocks are fitted
 RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosaics=0.25"
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
 SLOW_HEADS = "head_learning_rate={}"  # of gates and heads; the body's is 3e-3
+FASTER = "learning_rate=1e-2"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 BODY = "model.architecture_kwargs={{layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: {}}}"
 VARIANTS = {  # done to the trainer before it trains
@@ -89,6 +90,9 @@ ABLATIONS = {
             "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-4")),
             "the same, heads thirty times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("1e-4")),
             "the same, heads a hundred times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-5")),
+            "the same, all at a rate of 1e-2": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER),
+            "the same, stride 32 instead of 8": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(32)),
+            "base at a rate of 1e-2": (FASTER,),
             "block losses at 0.2": (BLOCKS,),
             "block losses fade out": (),
             "deeper heads' losses weigh more": (),
