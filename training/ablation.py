@@ -62,7 +62,8 @@ VARIANTS = {  # done to the trainer before it trains
 class Ablation:
     """One family: the recipe with its changes, the factors (overrides by name), and the maps that are judged.
 
-    A factor that no override makes is among `VARIANTS`. `fitted`: maps whose blocks weigh what block_weights.py finds.
+    A factor that no override makes is among `VARIANTS`. `maps` and `fitted` are options of `generate_saliency`; the
+    blocks of `fitted` weigh what block_weights.py finds. `others` are maps that a function makes.
     """
 
     recipe: str
@@ -70,9 +71,11 @@ class Ablation:
     factors: dict[str, tuple[str, ...]]
     maps: dict[str, dict]
     fitted: dict[str, dict] = field(default_factory=dict)
+    others: dict[str, Callable] = field(default_factory=dict)
 
 
 IMAGE_MAPS = {"defaults": {}, "softmax contrast": {"contrast": "softmax"}, "last block": {"blocks": [-1]}}
+GUIDED = {"guided upsampling": guided_map}
 ABLATIONS = {
     "images": Ablation(
         "fashion_mnist",
@@ -106,6 +109,7 @@ ABLATIONS = {
         },
         IMAGE_MAPS,
         {"fitted weights": {}},
+        GUIDED,
     ),
     "radiographs": Ablation(
         "medmnist/pneumoniamnist",
@@ -117,6 +121,7 @@ ABLATIONS = {
             "rectified, half binary loss": (RECTIFIED, HALF),
         },
         IMAGE_MAPS,
+        others=GUIDED,
     ),
     "texts": Ablation(
         "sample_product_reviews",
@@ -187,9 +192,8 @@ def run_one(ablation: Ablation, factor: str, seed: int, overrides: Iterable[str]
         took = trainer.train().metrics["train_runtime"]
         accuracy = scores(trainer, job.validation, "validation")["accuracy"]
     measures = measures_for(job, recipe.model.family, slice(ROWS), SIZES)
-    found = {name: judge(measures, partial(mhex_map, **options)) for name, options in ablation.maps.items()}
-    if recipe.model.family == "resnet":
-        found["guided upsampling"] = judge(measures, guided_map)
+    calls = {name: partial(mhex_map, **options) for name, options in ablation.maps.items()} | ablation.others
+    found = {name: judge(measures, call) for name, call in calls.items()}
     weights = {}
     if ablation.fitted:
         last = measures_for(job, recipe.model.family, slice(-FITTED, None), replace(SIZES, rows=FITTED))
