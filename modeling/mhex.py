@@ -20,7 +20,7 @@ from transformers import initialization as init
 from transformers.utils import ModelOutput
 from transformers.utils.generic import maybe_autocast
 
-from .mhex_loss import deep_supervision_loss
+from .mhex_loss import absent_loss, deep_supervision_loss
 from .mhex_maps import (
     Features,
     block_map,
@@ -50,6 +50,9 @@ class MHEXConfigMixin:
         rectified: gates, heads and maps read ReLU(x + f) in place of z = x + f. Maps are then sums of what is there.
         binary_share: share of a binary cross-entropy over all labels in every head's loss for single labels, the rest
             being cross-entropy. It fixes the logits' zero, which softmax leaves open: above it speaks for a label.
+        instance_share: share of the binary cross-entropy of a block's absent labels that is taken at every position
+            instead of their mean (`absent_loss`). Maps then speak for a label only where it is. Labels must suit that:
+            an ill picture may hold healthy parts, so "healthy" is not absent everywhere in it.
         head_std: new heads are drawn from a normal distribution of standard deviation `head_std / sqrt(channels)`.
         gate_rank: rank of W1 in blocks of more than `2 * gate_rank` channels, where two factors hold fewer parameters
             than one matrix; None for a full W1 everywhere.
@@ -63,10 +66,11 @@ class MHEXConfigMixin:
     label_smoothing: float | int = 0.0
     rectified: bool = False
     binary_share: float | int = 0.0
+    instance_share: float | int = 0.0
     head_std: float | int = 16.0
     gate_rank: int | None = None
 
-    keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
+    keys_to_ignore_at_inference = ["block_logits", "block_losses", "absent_losses", "hidden_states", "attentions"]
 
     @classmethod
     def paper(cls, **kwargs):
@@ -88,6 +92,7 @@ class MHEXConfigMixin:
             ("deep_supervision_weight", 0, float("inf")),
             ("label_smoothing", 0, 1 - 1e-6),
             ("binary_share", 0, 1),
+            ("instance_share", 0, 1),
             ("head_std", 0, float("inf")),
         ):
             value = getattr(self, name)
@@ -118,12 +123,15 @@ class MHEXModelOutput(ModelOutput):
 
 @dataclass
 class MHEXClassifierOutput(ModelOutput):
-    """A classifier: logits [B, K], block_logits [B, blocks, K]; with labels, loss and block_losses [blocks]."""
+    """A classifier: logits [B, K], block_logits [B, blocks, K]; with labels, loss and block_losses [blocks], and where
+    the config has an `instance_share`, absent_losses [B, blocks, K].
+    """
 
     loss: torch.FloatTensor | None = None
     logits: torch.FloatTensor | None = None
     block_logits: torch.FloatTensor | None = None
     block_losses: torch.FloatTensor | None = None
+    absent_losses: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -267,16 +275,23 @@ class MHEXClassifierMixin:
         factors = decay_factors(list(range(self.num_blocks)), self.config.head_decay, blocks)
         return (factors[:, None] * blocks).sum(1), blocks
 
-    def _classify(self, outputs: MHEXModelOutput, labels=None, num_items_in_batch=None) -> MHEXClassifierOutput:
+    def _absent_loss(self, block: int, features: Features) -> torch.Tensor:
+        """What each label costs where it is absent, by what a block's map says at each position, [B, K]."""
+        with maybe_autocast(features.p.device.type, enabled=False):
+            rows = self.base_model.gates[block].equivalent(self._head(block))
+            return absent_loss(block_map(rows[None], features.added(), "contribution").flatten(2), features.valid)
+
+    def _classify(self, outputs, labels=None, items=None, absent_losses=None) -> MHEXClassifierOutput:
         logits, block_logits = self._logits(outputs.gate_scores)
         loss = block_losses = None
         if labels is not None:
-            loss, block_losses = deep_supervision_loss(logits, block_logits, labels, self.config, num_items_in_batch)
+            loss, block_losses = deep_supervision_loss(logits, block_logits, labels, self.config, items, absent_losses)
         return MHEXClassifierOutput(
             loss=loss,
             logits=logits,
             block_logits=block_logits,
             block_losses=block_losses,
+            absent_losses=absent_losses,
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )

@@ -7,7 +7,9 @@ import torch
 import torch.nn.functional as F
 
 
-def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None, label_weights=None):
+def deep_supervision_loss(
+    logits, block_logits, labels, config, num_items_in_batch=None, absent_losses=None, label_weights=None
+):
     """The task loss of the model's logits [B, K] plus `deep_supervision_weight` * the sum over blocks [B, blocks, K].
 
     Cross-entropy, BCE or MSE by `config.problem_type` (inferred from the labels, as everywhere in transformers, and
@@ -15,19 +17,29 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
     which makes the gradient independent of how a batch is split. Returns loss [] and the blocks' losses [blocks].
 
     Args:
+        absent_losses: what each head's label costs where it is absent, [B, blocks, K], see `absent_loss`; None unless
+            `config.instance_share` is above 0.
         label_weights: factors on the losses of rows by their label or, with several labels, of present ones, [K].
 
-    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value.
+    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value, and
+    for an `instance_share` of a loss that has no binary cross-entropy.
     """
     if config.problem_type is None:
         integer = not labels.is_floating_point() and labels.dtype != torch.bool
         kinds = ("single" if integer else "multi") + "_label_classification"
         config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
     labels = check_labels(labels.to(logits.device), logits.shape, config)
+    binary = config.problem_type == "multi_label_classification" or config.binary_share > 0
+    if config.instance_share and (config.problem_type == "regression" or not binary):
+        raise ValueError(
+            f"instance_share={config.instance_share} is a share of the binary cross-entropy, which the loss has not; "
+            "set binary_share above 0, or instance_share to 0."
+        )
     stacked = torch.cat([logits[:, None], block_logits], dim=1)
+    absent = None if absent_losses is None else torch.cat([F.softplus(logits)[:, None], absent_losses], dim=1)
     weights = None if label_weights is None else label_weights.to(stacked)
     if config.problem_type == "single_label_classification":
-        each = single_label_losses(stacked, labels, config)
+        each = single_label_losses(stacked, labels, config, absent)
         if weights is not None:
             each = each * weights[labels.clamp(min=0)][:, None]
         count = (labels != -100).sum().clamp(min=1)
@@ -36,16 +48,16 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
             goal = labels.to(stacked.dtype)[:, None].expand_as(stacked)
             each = F.mse_loss(stacked, goal, reduction="none").sum(-1)
         else:
-            each = binary_losses(stacked, labels, config, weights)
+            each = binary_losses(stacked, labels, config, weights, absent)
         count = logits.numel()
     losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
     return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
 
 
-def single_label_losses(logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tensor:
+def single_label_losses(logits: torch.Tensor, labels: torch.Tensor, config, absent=None) -> torch.Tensor:
     """Cross-entropy of logits [B, H, K] by H heads for labels [B], [B, H]; 0 for rows labelled -100.
 
-    `config.binary_share` of it is the binary cross-entropy of all labels instead.
+    `config.binary_share` of it is the binary cross-entropy of all labels instead, with `absent` as `binary_losses` has.
     """
     heads, num_labels = logits.shape[1:]
     spread = labels.repeat_interleave(heads)
@@ -53,16 +65,36 @@ def single_label_losses(logits: torch.Tensor, labels: torch.Tensor, config) -> t
     each = F.cross_entropy(logits.flatten(0, 1), spread, label_smoothing=smoothing, reduction="none").view(-1, heads)
     if config.binary_share:
         present = F.one_hot(labels.clamp(min=0), num_labels)
-        binary = binary_losses(logits, present, config).masked_fill((labels == -100)[:, None], 0)
+        binary = binary_losses(logits, present, config, absent=absent).masked_fill((labels == -100)[:, None], 0)
         each = (1 - config.binary_share) * each + config.binary_share * binary
     return each
 
 
-def binary_losses(logits: torch.Tensor, labels: torch.Tensor, config, weights=None) -> torch.Tensor:
-    """Binary cross-entropy of logits [B, H, K] for labels [B, K] in [0, 1], summed over the labels, [B, H]."""
+def binary_losses(logits: torch.Tensor, labels: torch.Tensor, config, weights=None, absent=None) -> torch.Tensor:
+    """Binary cross-entropy of logits [B, H, K] for labels [B, K] in [0, 1], summed over the labels, [B, H].
+
+    absent: [B, H, K], what `config.instance_share` of softplus(logits) becomes where a label is 0.
+    """
     goal = labels.to(logits.dtype) * (1 - config.label_smoothing) + 0.5 * config.label_smoothing
     goal = goal[:, None].expand_as(logits)
-    return F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weights, reduction="none").sum(-1)
+    each = F.binary_cross_entropy_with_logits(logits, goal, pos_weight=weights, reduction="none")
+    if absent is not None:
+        more = (1 - goal) * (absent - F.softplus(logits))
+        each = each + config.instance_share * more * (labels == 0)[:, None]
+    return each.sum(-1)
+
+
+def absent_loss(maps: torch.Tensor, valid: torch.Tensor | None = None) -> torch.Tensor:
+    """The mean over positions of softplus(N * map) for maps [B, K, N] that sum to the logits, [B, K].
+
+    The binary loss of an absent label is softplus(logit). softplus is convex, so this is at least as much, and equal
+    where all positions say the same: a label that is absent is absent at every position, while one that is present need
+    not be everywhere, which is how multiple-instance learning reads a bag by its instances.
+    valid [B, N]: positions that count.
+    """
+    counts = torch.ones_like(maps[:, :1]) if valid is None else valid[:, None].to(maps.dtype)
+    total = counts.sum(-1, keepdim=True).clamp(min=1)
+    return (F.softplus(total * maps) * counts / total).sum(-1)
 
 
 def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.Tensor:

@@ -234,16 +234,19 @@ class MHEXBertForSequenceClassification(MHEXClassifierMixin, MHEXBertPreTrainedM
 
         Raises ValueError or TypeError for inputs or labels that do not fit the model.
         """
+        by_position = labels is not None and self.config.instance_share > 0
         outputs = self.bert(
             input_ids=input_ids,
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
             inputs_embeds=inputs_embeds,
+            explain=self._absent_loss if by_position else None,
             return_dict=True,
             **kwargs,
         )
-        answer = self._classify(outputs, labels, num_items_in_batch)
+        absent_losses = torch.stack(outputs.explanations, dim=1) if by_position else None
+        answer = self._classify(outputs, labels, num_items_in_batch, absent_losses)
         if answer.loss is not None:  # no head reads the last LayerNorm, but DDP waits for a gradient of every weight
             answer.loss = answer.loss + 0 * outputs.last_hidden_state[:, 0, 0].sum()
         return answer

@@ -6,7 +6,6 @@ from functools import partial
 
 import timm
 import torch
-import torch.nn.functional as F
 from timm.models.resnet import BasicBlock, Bottleneck, ResNet
 from torch import nn
 from transformers import PreTrainedModel
@@ -23,7 +22,7 @@ from .mhex import (
     MHEXModelOutput,
     WideLinear,
 )
-from .mhex_maps import Features, position_sum, wide
+from .mhex_maps import Features, pooled_descriptor, position_sum
 
 
 class MHEXBlock(GradientCheckpointingLayer):
@@ -237,17 +236,24 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         Raises ValueError or TypeError for pixels or labels that do not fit the model.
         """
         grid = labels.shape[1:3] if labels is not None and labels.ndim > 2 else None
-        explain = None if grid is None else partial(self._part_scores, grid)
+        by_position = labels is not None and self.config.instance_share > 0
+        explain = partial(self._teach_parts, grid or (1, 1)) if grid or by_position else None
         outputs = self.resnet(pixel_values, output_hidden_states, explain, return_dict=True)
-        if grid is not None:
-            outputs.gate_scores, labels = outputs.explanations, labels.flatten(0, 2)
-        return self._classify(outputs, labels, num_items_in_batch)
+        absent_losses = None
+        if explain:
+            outputs.gate_scores, absent_losses = zip(*outputs.explanations)
+            absent_losses = torch.stack(absent_losses, dim=1) if by_position else None
+        if grid:
+            labels = labels.flatten(0, 2)
+        return self._classify(outputs, labels, num_items_in_batch, absent_losses)
 
-    def _part_scores(self, grid: tuple[int, int], block: int, features: Features) -> torch.Tensor:
-        """a = W1 p [B * R * S, C] of the parts of a grid of R x S, each pooled by itself."""
-        z = features.added().summands[0]
-        parts = F.adaptive_avg_pool2d(z.to(wide(z.dtype)), grid).flatten(2).mT.flatten(0, 1)
-        return self.resnet.gates[block].scores(parts.relu())
+    def _teach_parts(self, grid: tuple[int, int], block: int, features: Features):
+        """a = W1 p [B * R * S, C] of the parts of a grid of R x S, each pooled by itself, and their `_absent_loss`."""
+        parts = parts_of(features.added().summands[0], grid)
+        scores = self.resnet.gates[block].scores(torch.stack([part.p for part in parts], dim=1).flatten(0, 1))
+        if not self.config.instance_share:
+            return scores, None
+        return scores, torch.stack([self._absent_loss(block, part) for part in parts], dim=1).flatten(0, 1)
 
     def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int]]:
         pixel_values = inputs.get("pixel_values")
@@ -255,6 +261,17 @@ class MHEXResNetForImageClassification(MHEXClassifierMixin, MHEXResNetPreTrained
         if not torch.compiler.is_compiling() and not pixel_values.isfinite().all():
             raise ValueError("pixel_values must be finite, got NaN or infinity.")
         return pixel_values.shape[0], tuple(pixel_values.shape[-2:])
+
+
+def parts_of(z: torch.Tensor, grid: tuple[int, int]) -> list[Features]:
+    """The parts of z [B, C, H, W] in a grid of R x S, row by row; where sides do not divide, neighbours overlap."""
+
+    def cuts(size: int, count: int) -> list[slice]:
+        return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+    rows, columns = (cuts(size, count) for size, count in zip(z.shape[2:], grid))
+    parts = [(z[:, :, row, column],) for row in rows for column in columns]
+    return [Features(part, pooled_descriptor(part)) for part in parts]
 
 
 def check_pixels(pixel_values, config: MHEXResNetConfig) -> None:

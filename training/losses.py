@@ -37,6 +37,7 @@ def recipe_loss(outputs, labels: torch.Tensor, config, weights: torch.Tensor | N
     blocks = logits[:, None][:, :0] if plain else outputs["block_logits"]
     if weights is None:
         return outputs["loss"], logits.new_zeros(0) if plain else outputs["block_losses"]
-    loss, block_losses = deep_supervision_loss(logits, blocks, labels, config, num_items, weights)
+    absent_losses = outputs.get("absent_losses")
+    loss, block_losses = deep_supervision_loss(logits, blocks, labels, config, num_items, absent_losses, weights)
     # the model's own loss reaches weights that no head reads, and DDP waits for a gradient of every weight
     return loss + 0 * outputs["loss"], block_losses

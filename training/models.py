@@ -14,7 +14,7 @@ from hf_mhex.training.demo import minilm_folder
 from hf_mhex.training.plain import PlainBert, PlainResNet
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
-MHEX_ONLY = ("gate_scale", "head_decay", "deep_supervision_weight", "rectified")
+MHEX_ONLY = ("gate_scale", "head_decay", "deep_supervision_weight", "rectified", "instance_share")
 
 
 def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, object]:
@@ -38,7 +38,7 @@ def build_text(settings: ModelSettings, processing: ProcessingSettings, fields: 
         given = AutoConfig.from_pretrained(source).to_dict()
         loss_fields = {name: fields.pop(name) for name in ("label_smoothing", "binary_share") if name in fields}
         config = BertConfig.from_dict({**given, "model_type": "bert"}, **fields)
-        for name in ("label_smoothing", "binary_share", "deep_supervision_weight"):
+        for name in ("label_smoothing", "binary_share", "instance_share", "deep_supervision_weight"):
             setattr(config, name, loss_fields.get(name, 0.0))
         model = PlainBert.from_pretrained(source, config=config, ignore_mismatched_sizes=True)
     longest = min(processing.max_length, model.config.max_position_embeddings)

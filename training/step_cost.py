@@ -37,7 +37,7 @@ def image_pair(architecture: str) -> tuple:
 def text_pair(sizes: dict) -> tuple:
     """MHEX-BERT and its plain twin."""
     plain = BertConfig(num_labels=LABELS, problem_type="single_label_classification", **sizes)
-    plain.label_smoothing = plain.binary_share = plain.deep_supervision_weight = 0.0
+    plain.label_smoothing = plain.binary_share = plain.instance_share = plain.deep_supervision_weight = 0.0
     return MHEXBertForSequenceClassification(MHEXBertConfig(num_labels=LABELS, **sizes)), PlainBert(plain)
 
 

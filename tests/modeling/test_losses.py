@@ -136,6 +136,86 @@ def test_a_grid_of_labels_teaches_each_part_by_its_own_positions(kind, rectified
             assert torch.allclose(output.block_logits[row, block], logits, rtol=0, atol=1e-9)
 
 
+def test_parts_of_sides_that_do_not_divide_are_those_of_adaptive_pooling():
+    model, _ = network("resnet", 4, rectified=True)
+    inputs = image_batch(1, (90, 118), dtype=torch.float64)
+    output = model(**inputs, labels=torch.arange(6).view(1, 2, 3) % 4)
+    features, _ = caught(model, inputs)
+    assert any(x.shape[-1] % 3 for x, *_ in features)
+    for block, (x, f, w1, w2) in enumerate(features):
+        means = F.adaptive_avg_pool2d((x + f).relu(), (2, 3))[0].flatten(1)
+        assert torch.allclose(output.block_logits[:, block], (w2 @ w1 @ means).mT, rtol=0, atol=1e-9)
+
+
+def absent_by_position(part, valid, w_eq):
+    """The mean over positions of softplus of what each says for each label, [K], for a part [C, N], slowly."""
+    count = int(valid.sum())
+    mean = sum(part[:, n] for n in range(len(valid)) if valid[n]) / count
+    costs = 0
+    for n in range(len(valid)):
+        if valid[n]:
+            costs = costs + (1 + (w_eq @ ((mean > 0) * part[:, n])).exp()).log() / count
+    return costs
+
+
+@pytest.mark.parametrize("family, rectified, grid", [("bert", False, None), ("bert", True, None),
+                                                     ("resnet", False, None), ("resnet", True, (2, 2)),
+                                                     ("resnet", False, (2, 2))])  # fmt: skip
+@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
+def test_an_instance_share_denies_absent_labels_at_every_position(family, rectified, grid, kind):
+    share, binary = 0.4, 0.7
+    model, inputs = network(family, 4, rectified=rectified, binary_share=binary, instance_share=share,
+                            problem_type=kind)  # fmt: skip
+    if grid:
+        inputs = image_batch(1, (128, 192), dtype=torch.float64)
+    rows, parts = len(next(iter(inputs.values()))), grid or (1, 1)
+    labels = torch.arange(rows * parts[0] * parts[1]) % 4
+    present = F.one_hot(labels, 4).double()
+    given = present if kind.startswith("multi") else labels
+    output = model(**inputs, labels=given.view(rows, *grid, *given.shape[1:]) if grid else given)
+    features, _ = caught(model, inputs)
+    for block, (x, f, w1, w2) in enumerate(features):
+        z = (x + f).relu() if rectified else x + f
+        if family == "bert":
+            pieces, masks = list(z), inputs["attention_mask"].bool()
+        else:
+            strips = [strip for row in z for strip in row.chunk(parts[0], 1)]
+            pieces = [piece.flatten(1) for strip in strips for piece in strip.chunk(parts[1], 2)]
+            masks = torch.ones(len(pieces), pieces[0].shape[1], dtype=torch.bool)
+        expected = torch.stack([absent_by_position(piece, mask, w2 @ w1) for piece, mask in zip(pieces, masks)])
+        assert torch.allclose(output.absent_losses[:, block], expected, rtol=0, atol=1e-9)
+        logits = output.block_logits[:, block]
+        assert (expected >= F.softplus(logits) - 1e-12).all() and (expected > F.softplus(logits) + 1e-4).any()
+        blended = (1 - share) * F.softplus(logits) + share * expected
+        by_label = present * F.softplus(-logits) + (1 - present) * blended
+        if kind.startswith("multi"):
+            wanted = by_label.mean()
+        else:
+            wanted = (1 - binary) * task_loss(logits, labels, kind) + binary * by_label.sum(-1).mean()
+        assert torch.allclose(output.block_losses[block], wanted, rtol=1e-9)
+    plain = task_loss(output.logits, given, kind)
+    if kind.startswith("single"):
+        plain = (1 - binary) * plain + binary * 4 * task_loss(output.logits, present, "multi_label_classification")
+    assert torch.allclose(output.loss, plain + output.block_losses.sum(), rtol=1e-12)
+
+
+def test_an_instance_share_leaves_predictions_and_their_cost_alone():
+    for family in ("bert", "resnet"):
+        model, inputs = network(family, 4, binary_share=1, instance_share=1)
+        usual, _ = network(family, 4, binary_share=1)
+        answer = model(**inputs)
+        assert torch.equal(answer.logits, usual(**inputs).logits)
+        assert answer.absent_losses is None and answer.loss is None
+
+
+@pytest.mark.parametrize("kind, fields", [("single_label_classification", {}), ("regression", {"binary_share": 1})])
+def test_an_instance_share_of_no_binary_loss_is_refused(kind, fields):
+    model, inputs = network("bert", 4, problem_type=kind, instance_share=0.2, **fields)
+    labels = torch.zeros(4, 4, dtype=torch.float64) if kind == "regression" else torch.arange(4)
+    with pytest.raises(ValueError, match="instance_share=0.2 is a share of the binary cross-entropy.*binary_share"):
+        model(**inputs, labels=labels)
+
+
 def test_ignored_labels_do_not_count():
     model, inputs = network("bert", 4)
     whole = model(**{name: value[:2] for name, value in inputs.items()}, labels=torch.tensor([1, 3]))
@@ -145,11 +225,13 @@ def test_ignored_labels_do_not_count():
 
 
 @pytest.mark.parametrize("family, num_labels, kind, labels", CASES)
-def test_gradient_does_not_depend_on_how_a_batch_is_split(family, num_labels, kind, labels):
+@pytest.mark.parametrize("share", [0, 0.5])
+def test_gradient_does_not_depend_on_how_a_batch_is_split(family, num_labels, kind, labels, share):
     """num_items_in_batch as the Trainer gives it: the number of label entries over the accumulated batches."""
+    fields = {} if kind == "regression" else {"binary_share": share, "instance_share": share}
 
     def gradient(parts):
-        model, inputs = network(family, num_labels, problem_type=kind)
+        model, inputs = network(family, num_labels, problem_type=kind, **fields)
         for part in parts:
             rows = {name: value[part] for name, value in inputs.items()}
             model(**rows, labels=labels[part], num_items_in_batch=torch.tensor(labels.numel())).loss.backward()

@@ -145,6 +145,7 @@ CONFIGS = [
     (MHEXBertConfig, {"deep_supervision_weight": -1}, "deep_supervision_weight must lie in .*, got -1"),
     (MHEXBertConfig, {"label_smoothing": 1}, "label_smoothing must lie in .*, got 1"),
     (MHEXBertConfig, {"binary_share": 2}, r"binary_share must lie in \[0, 1\], got 2"),
+    (MHEXResNetConfig, {"instance_share": 1.5}, r"instance_share must lie in \[0, 1\], got 1.5"),
     (MHEXBertConfig, {"head_std": -1}, r"head_std must lie in \[0, inf\], got -1"),
     (MHEXResNetConfig, {"rectified": 1}, "rectified must be True or False, got 1"),
     (MHEXBertConfig, {"chunk_size_feed_forward": 4}, "chunk_size_feed_forward must be 0, got 4"),

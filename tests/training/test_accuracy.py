@@ -118,6 +118,7 @@ def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, m
         {"base": (), "rectified": ("model.config.rectified=true",)},
         {"defaults": {}, "last block": {"blocks": [-1]}},
         {"fitted weights": {}},
+        {"guided upsampling": ablation.guided_map},
     )
     monkeypatch.setitem(ABLATIONS, "images", small)
     monkeypatch.setattr(ablation, "SIZES", Sizes(rows=2, questions=2, slow=1, samples=2, steps=2))

@@ -80,7 +80,9 @@ def test_weighted_loss_by_a_slow_loop(kind, items):
     weights = torch.tensor([0.5, 1.0, 2.0, 4.0])
     outputs = model(**text_batch(), labels=labels)
     heads = [outputs.logits, *outputs.block_logits.unbind(1)]
-    total, blocks = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, items, weights)
+    total, blocks = deep_supervision_loss(
+        outputs.logits, outputs.block_logits, labels, model.config, items, None, weights
+    )
     expected = []
     for head in heads:
         value = 0.0
@@ -95,7 +97,7 @@ def test_weighted_loss_by_a_slow_loop(kind, items):
         expected.append(value / (items or labels.numel()))
     assert torch.allclose(blocks, torch.stack(expected[1:]))
     assert torch.allclose(total, expected[0] + 0.7 * sum(expected[1:]))
-    even = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, None, torch.ones(4))
+    even = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, None, None, torch.ones(4))
     assert torch.allclose(even[0], outputs.loss)
 
 
