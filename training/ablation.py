@@ -45,6 +45,7 @@ RECTIFIED, MOSAICS, FEWER = "model.config.rectified=true", "mosaics=0.5", "mosai
 EARLY, BLOCKS = "mosaic_epochs=6", "model.config.deep_supervision_weight=0.2"
 SLOW_HEADS = "head_learning_rate={}"  # of gates and heads; the body's is 3e-3
 FASTER = "learning_rate=1e-2"
+INSTANCE = "model.config.instance_share={}"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
 BODY = "model.architecture_kwargs={{layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: {}}}"
 VARIANTS = {  # done to the trainer before it trains
@@ -94,6 +95,9 @@ ABLATIONS = {
             "the same, heads thirty times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("1e-4")),
             "the same, heads a hundred times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-5")),
             "the same, all at a rate of 1e-2": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER),
+            "at 1e-2, instance share 0.02": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.02)),
+            "at 1e-2, instance share 0.05": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.05)),
+            "at 1e-2, instance share 0.2": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.2)),
             "the same, stride 32 instead of 8": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(32)),
             "base at a rate of 1e-2": (FASTER,),
             "block losses at 0.2": (BLOCKS,),
@@ -119,6 +123,7 @@ ABLATIONS = {
             "rectified": (RECTIFIED,),
             "half binary loss": (HALF,),
             "rectified, half binary loss": (RECTIFIED, HALF),
+            "half binary loss, instance share 0.2": (HALF, INSTANCE.format(0.2)),
         },
         IMAGE_MAPS,
         others=GUIDED,
@@ -131,6 +136,7 @@ ABLATIONS = {
             "rectified": (RECTIFIED,),
             "binary loss": (BINARY,),
             "rectified, binary loss": (RECTIFIED, BINARY),
+            "binary loss, instance share 0.2": (BINARY, INSTANCE.format(0.2)),
             "block losses fade out": (),
             "deeper heads' losses weigh more": (),
             "earlier heads' losses weigh more": (),
