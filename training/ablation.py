@@ -47,6 +47,7 @@ SLOW_HEADS = "head_learning_rate={}"  # of gates and heads; the body's is 3e-3
 FASTER = "learning_rate=1e-2"
 INSTANCE = "model.config.instance_share={}"
 BINARY, HALF = "model.config.binary_share=1", "model.config.binary_share=0.5"
+POINTING = (RECTIFIED, HALF, MOSAICS, EARLY)
 BODY = "model.architecture_kwargs={{layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: {}}}"
 VARIANTS = {  # done to the trainer before it trains
     "deeper heads' losses weigh more": partial(weigh_block_losses, deeper=True),
@@ -90,15 +91,18 @@ ABLATIONS = {
             "rectified, binary loss, mosaics": (RECTIFIED, BINARY, MOSAICS),
             "rectified, half binary loss, mosaics": (RECTIFIED, HALF, MOSAICS),
             "rectified, half binary loss, fewer mosaics": (RECTIFIED, HALF, FEWER),
-            "rectified, half binary loss, mosaics in 6 of 8 epochs": (RECTIFIED, HALF, MOSAICS, EARLY),
-            "the same, heads ten times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-4")),
-            "the same, heads thirty times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("1e-4")),
-            "the same, heads a hundred times slower": (RECTIFIED, HALF, MOSAICS, EARLY, SLOW_HEADS.format("3e-5")),
-            "the same, all at a rate of 1e-2": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER),
-            "at 1e-2, instance share 0.02": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.02)),
-            "at 1e-2, instance share 0.05": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.05)),
-            "at 1e-2, instance share 0.2": (RECTIFIED, HALF, MOSAICS, EARLY, FASTER, INSTANCE.format(0.2)),
-            "the same, stride 32 instead of 8": (RECTIFIED, HALF, MOSAICS, EARLY, BODY.format(32)),
+            "rectified, half binary loss, mosaics in 6 of 8 epochs": POINTING,
+            "the same, heads ten times slower": (*POINTING, SLOW_HEADS.format("3e-4")),
+            "the same, heads thirty times slower": (*POINTING, SLOW_HEADS.format("1e-4")),
+            "the same, heads a hundred times slower": (*POINTING, SLOW_HEADS.format("3e-5")),
+            "the same, all at a rate of 1e-2": (*POINTING, FASTER),
+            "at 1e-2, instance share 0.02": (*POINTING, FASTER, INSTANCE.format(0.02)),
+            "at 1e-2, instance share 0.05": (*POINTING, FASTER, INSTANCE.format(0.05)),
+            "at 1e-2, instance share 0.2": (*POINTING, FASTER, INSTANCE.format(0.2)),
+            "at 1e-2, stride 16": (*POINTING, FASTER, BODY.format(16)),
+            "at 1e-2, stride 16, instance share 0.05": (*POINTING, FASTER, BODY.format(16), INSTANCE.format(0.05)),
+            "at 1e-2, stride 32": (*POINTING, FASTER, BODY.format(32)),
+            "the same, stride 32 instead of 8": (*POINTING, BODY.format(32)),
             "base at a rate of 1e-2": (FASTER,),
             "block losses at 0.2": (BLOCKS,),
             "block losses fade out": (),
