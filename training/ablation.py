@@ -81,7 +81,14 @@ GUIDED = {"guided upsampling": guided_map}
 ABLATIONS = {
     "images": Ablation(
         "fashion_mnist",
-        ("max_train_rows=5000", "num_train_epochs=8", "model.config={}", "mosaics=0", "mosaic_epochs=null"),
+        (
+            "max_train_rows=5000",
+            "num_train_epochs=8",
+            "learning_rate=3e-3",
+            "model.config={}",
+            "mosaics=0",
+            "mosaic_epochs=null",
+        ),
         {
             "base": (),
             "gates of rank 16": ("model.config.gate_rank=16",),

@@ -22,6 +22,7 @@ from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import describe, make_trainer, scores
 from hf_mhex.training.variants import open_gates, start_small
 
+POINTING = ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5"]
 ARMS = {
     "plain": ["model.kind=plain"],
     "plain at one rate": ["model.kind=plain"],
@@ -30,7 +31,8 @@ ARMS = {
     "MHEX": [],
     "small heads": [],
     "light": ["model.config.deep_supervision_weight=0.2"],
-    "pointing": ["model.config.rectified=true", "model.config.binary_share=0.5", "mosaics=0.5"],
+    "pointing": POINTING,
+    "instances": [*POINTING, "model.config.instance_share=0.05"],
 }
 VARIANTS = {"heads": open_gates, "small heads": start_small}  # done to the model before it is trained
 SMALL = ("plain", "small heads")  # start with small heads, which may learn faster than the rest
@@ -79,7 +81,7 @@ STUDIES = {
         ("accuracy",),
         (3e-3, 1e-2),
         5,
-        arms=("plain", "MHEX", "pointing"),
+        arms=("plain", "MHEX", "pointing", "instances"),
     ),
     "pneumoniamnist": Study(
         "medmnist/pneumoniamnist",

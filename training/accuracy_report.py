@@ -18,6 +18,7 @@ MEANING = {
     "small heads": "MHEX, its heads starting as small as `nn.Linear` does",
     "light": "MHEX, its blocks' losses at 0.2",
     "pointing": "MHEX for maps that point (rectified, half binary loss, mosaics in the first epochs)",
+    "instances": "MHEX for maps that point, instance share 0.05 (as the recipe has it)",
 }
 
 
@@ -57,7 +58,7 @@ def overview(folder: Path) -> str:
     for name, study in STUDIES.items():
         rows = Journal(folder / f"{name}.jsonl").rows
         for measure in study.measures:
-            for arm in ("MHEX", "pointing"):
+            for arm in ("MHEX", "pointing", "instances"):
                 if compare(rows, arm, measure) is not None:
                     plain, own = (fmean(by_seed(rows, kind, measure).values()) for kind in ("plain", arm))
                     margin = f"{100 * margin_of(rows, measure):.2f}"
