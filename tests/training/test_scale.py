@@ -21,34 +21,35 @@ SCRIPT = Path(__file__).parents[1] / "support" / "fsdp_steps.py"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 RECIPES = {
     "resnet": """
-model: {architecture: resnet18, architecture_kwargs: {layers: [1, 1, 1, 1], channels: [8, 8, 12, 12]}}
+model: {architecture: resnet18, architecture_kwargs: {layers: [1, 1, 1, 1], channels: [8, 8, 12, 12]}, config: {%s}}
 data: {source: %s}
 processing: {image_size: 28, crop_pct: 1.0}
 optimisation: {freeze_batch_norm: true}
 """,
     "bert": """
-model: {family: bert, weights: %s, config: {hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0}}
+model: {family: bert, weights: %s, config: {hidden_dropout_prob: 0.0, attention_probs_dropout_prob: 0.0, %s}}
 data: {source: %s}
 """,
 }
 
 
-def recipe_text(family, folder):
+def recipe_text(family, folder, config=""):
     """A recipe over generated data of the family in `folder`."""
     torch.manual_seed(0)
     if family == "resnet":
-        return RECIPES[family] % write_medmnist(folder / "set.npz", 3, colour=True)
+        return RECIPES[family] % (config, write_medmnist(folder / "set.npz", 3, colour=True))
     found, labels = texts(64)
     source = write_csv(folder / "rows.csv", {"text": found, "label": labels})
-    return RECIPES[family] % (small_bert(folder / "bert"), source)
+    return RECIPES[family] % (small_bert(folder / "bert"), config, source)
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("config", ["", "binary_share: 0.5, instance_share: 0.3"])
 @pytest.mark.parametrize("family", ["resnet", "bert"])
-def test_fsdp2_on_two_processes_learns_as_one(family, tmp_path):
+def test_fsdp2_on_two_processes_learns_as_one(family, config, tmp_path):
     """torch's fully_shard over gloo; Accelerate itself takes FSDP on accelerators only."""
     path = tmp_path / "recipe.yaml"
-    path.write_text(recipe_text(family, tmp_path))
+    path.write_text(recipe_text(family, tmp_path, config))
     _, whole = steps(str(path), shard=False)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2"]
     done = subprocess.run([*command, str(SCRIPT), str(path)], capture_output=True, text=True, env=ENVIRONMENT)
@@ -64,7 +65,7 @@ def test_the_command_under_torchrun(tmp_path):
     source = write_medmnist(tmp_path / "set.npz", 3, colour=True)
     path = tmp_path / "recipe.yaml"
     training = "training: {max_steps: 4, per_device_train_batch_size: 4, logging_steps: 1, use_cpu: true}\n"
-    path.write_text(RECIPES["resnet"] % source + training)
+    path.write_text(RECIPES["resnet"] % ("", source) + training)
     command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mhex_cli"]
     command += ["train", str(path), "activation_checkpointing=true", "--json", "--output", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
