@@ -117,7 +117,7 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
-    pointing = {"rectified": True, "binary_share": 0.5}  # with mosaics: maps that point (docs/training.md)
+    pointing = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # docs/training.md, maps that point
     model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
@@ -132,7 +132,7 @@ def train_images(folder: Path) -> dict:
         pixels, labels = mosaics_of(pixels, labels) if next(joined) else (pixels, labels)
         return {"pixel_values": pixels, "labels": labels}
 
-    return fit(model, data["train"], collate, folder, learning_rate=3e-3, weight_decay=0.05, num_train_epochs=epochs)
+    return fit(model, data["train"], collate, folder, learning_rate=1e-2, weight_decay=0.05, num_train_epochs=epochs)
 
 
 def train_texts(folder: Path) -> dict:
