@@ -108,7 +108,6 @@ ABLATIONS = {
             "at 1e-2, instance share 0.2": (*POINTING, FASTER, INSTANCE.format(0.2)),
             "at 1e-2, stride 16": (*POINTING, FASTER, BODY.format(16)),
             "at 1e-2, stride 16, instance share 0.05": (*POINTING, FASTER, BODY.format(16), INSTANCE.format(0.05)),
-            "at 1e-2, stride 32": (*POINTING, FASTER, BODY.format(32)),
             "the same, stride 32 instead of 8": (*POINTING, BODY.format(32)),
             "base at a rate of 1e-2": (FASTER,),
             "block losses at 0.2": (BLOCKS,),
