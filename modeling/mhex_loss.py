@@ -29,16 +29,16 @@ def deep_supervision_loss(
         kinds = ("single" if integer else "multi") + "_label_classification"
         config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
     labels = check_labels(labels.to(logits.device), logits.shape, config)
-    binary = config.problem_type == "multi_label_classification" or config.binary_share > 0
-    if config.instance_share and (config.problem_type == "regression" or not binary):
+    single = config.problem_type == "single_label_classification"
+    if config.instance_share and (config.problem_type == "regression" or (single and not config.binary_share)):
         raise ValueError(
-            f"instance_share={config.instance_share} is a share of the binary cross-entropy, which the loss has not; "
-            "set binary_share above 0, or instance_share to 0."
+            f"instance_share={config.instance_share} is a share of a binary cross-entropy, and the loss of "
+            f"{config.problem_type} has none; set it to 0{', or binary_share above 0' if single else ''}."
         )
     stacked = torch.cat([logits[:, None], block_logits], dim=1)
     absent = None if absent_losses is None else torch.cat([F.softplus(logits)[:, None], absent_losses], dim=1)
     weights = None if label_weights is None else label_weights.to(stacked)
-    if config.problem_type == "single_label_classification":
+    if single:
         each = single_label_losses(stacked, labels, config, absent)
         if weights is not None:
             each = each * weights[labels.clamp(min=0)][:, None]

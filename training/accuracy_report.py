@@ -46,7 +46,8 @@ arm MHEX of commit c7b44d7 and renamed. That is why ag_news_fresh asks again, at
 split of the same file: 1,219 of its 1,520 test rows were not among ag_news's. Five of its seeds could not tell (-0.26
 [-1.48, +0.95]; one MHEX network ended two points below the others), so five more were added. fashion_mnist_56px, the
 recipe's own image size with fewer rows, was added after the loss of maps that point had been seen at 28 pixels, and
-after validation rows of one seed had shown none at 56. On pneumoniamnist blocks' losses at 0.2 were added after the
+after validation rows of one seed had shown none at 56; its arm with an instance share came last, the share chosen on
+the ablation's validation rows. On pneumoniamnist blocks' losses at 0.2 were added after the
 loss in balanced accuracy of deep supervision had been seen. In rows older than commit 532a8ba, but for
 fashion_mnist_56px's, commits were written in afterwards, from what was checked out. Every run is a line of the
 `.jsonl` beside this page; `make accuracy SET=... SOURCE=...` makes the missing ones and this page."""

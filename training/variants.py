@@ -113,8 +113,8 @@ def cut_mix(trainer: Trainer) -> None:
     def blend(model, inputs, named, outputs):
         if drawn:
             labels, count = named["labels"][drawn["other"]], named.get("num_items_in_batch")
-            logits, absent = (outputs.logits, outputs.block_logits), outputs.absent_losses
-            second, _ = deep_supervision_loss(*logits, labels, model.config, count, absent)
+            logits, blocks, absent = outputs.logits, outputs.block_logits, outputs.absent_losses
+            second, _ = deep_supervision_loss(logits, blocks, labels, model.config, count, absent)
             outputs.loss = drawn["kept"] * outputs.loss + (1 - drawn["kept"]) * second
 
     trainer.model.register_forward_pre_hook(paste, with_kwargs=True)

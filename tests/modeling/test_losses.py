@@ -199,7 +199,7 @@ def test_an_instance_share_denies_absent_labels_at_every_position(family, rectif
     assert torch.allclose(output.loss, plain + output.block_losses.sum(), rtol=1e-12)
 
 
-def test_an_instance_share_leaves_predictions_and_their_cost_alone():
+def test_an_instance_share_leaves_predictions_alone():
     for family in ("bert", "resnet"):
         model, inputs = network(family, 4, binary_share=1, instance_share=1)
         usual, _ = network(family, 4, binary_share=1)
@@ -208,11 +208,19 @@ def test_an_instance_share_leaves_predictions_and_their_cost_alone():
         assert answer.absent_losses is None and answer.loss is None
 
 
-@pytest.mark.parametrize("kind, fields", [("single_label_classification", {}), ("regression", {"binary_share": 1})])
-def test_an_instance_share_of_no_binary_loss_is_refused(kind, fields):
+@pytest.mark.parametrize(
+    "kind, fields, cure",
+    [
+        ("single_label_classification", {}, "set it to 0, or binary_share above 0"),
+        ("regression", {"binary_share": 1}, "set it to 0[.]"),
+    ],
+)
+def test_an_instance_share_of_no_binary_loss_is_refused(kind, fields, cure):
     model, inputs = network("bert", 4, problem_type=kind, instance_share=0.2, **fields)
     labels = torch.zeros(4, 4, dtype=torch.float64) if kind == "regression" else torch.arange(4)
-    with pytest.raises(ValueError, match="instance_share=0.2 is a share of the binary cross-entropy.*binary_share"):
+    with pytest.raises(
+        ValueError, match=f"instance_share=0.2 is a share of a binary .* loss of {kind} has none; {cure}"
+    ):
         model(**inputs, labels=labels)
 
 
