@@ -8,7 +8,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: ablation accuracy architectures bench-speed benchmark cards demo format lint pictures reference test test-app test-common test-extras test-hub test-slow
+.PHONY: accuracy architectures bench-speed benchmark cards demo format lint pictures reference test test-app test-common test-extras test-hub test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -28,7 +28,7 @@ test-slow: .venv/.installed
 
 test-extras: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench,export]'
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile tests/evaluation tests/export
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m pytest -n 2 --dist loadfile tests/baselines tests/benchmarks tests/evaluation tests/export
 
 test-hub: .venv/.installed
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m 'slow or not slow' tests/hub \
@@ -44,19 +44,20 @@ test-common: .venv/.installed
 	folder=$$($(BIN)/python tests/common/prepare.py) && { \
 	$(OFFLINE) RUN_SLOW=1 TRANSFORMERS_TESTS=$$folder $(BIN)/python -m pytest -m slow tests/common \
 		--quiet --junit-xml=outputs/common_tests.xml; \
-	$(BIN)/python tests/common/summary.py outputs/common_tests.xml docs/common_tests.md; }
+	$(BIN)/python tests/common/summary.py outputs/common_tests.xml results/common_tests.md; }
 
 architectures: .venv/.installed
-	$(OFFLINE) $(BIN)/python -m hf_mhex.architectures docs/architectures
+	$(OFFLINE) $(BIN)/python -m hf_mhex.training.studies.architectures results/architectures
 
-# All that is shown of the demo's models, made anew: README table, docs/demo.*, model_cards/ and the pictures of the app.
+# All that is shown of the demo's models, made anew: README table, docs/demo.png, results/demo.json, model_cards/ and
+# the pictures of the app.
 cards: demo
 	command -v chromium || (apt-get update && apt-get install --yes chromium)
 	$(BIN)/python -m pip install --quiet --editable '.[app,browser]'
 	$(MAKE) pictures
 
 pictures:
-	$(BIN)/python -m hf_mhex.training.readme outputs/demo
+	$(BIN)/python -m hf_mhex.training.studies.readme outputs/demo
 	for model in mhex-resnet-fashion-mnist mhex-bert-product-reviews; do \
 		$(OFFLINE) $(BIN)/mhex card outputs/demo/$$model hf-mhex/$$model --revision $(RELEASE) \
 			--output model_cards/$$model || exit 1; \
@@ -71,27 +72,23 @@ benchmark: .venv/.installed
 	test -d $(TRAINED)/plain/model || \
 		$(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) model.kind=plain --output $(TRAINED)/plain
 	compare="$(BIN)/mhex benchmark explanations $(RECIPE) $(TRAINED)/mhex/model $(SET) \
-		--plain $(TRAINED)/plain/model --output docs/explanations/$(notdir $(RECIPE))"; \
+		--plain $(TRAINED)/plain/model --output results/explanations/$(notdir $(RECIPE))"; \
 	export OMP_NUM_THREADS=1 $(OFFLINE); \
 	$$compare --on plain & plain=$$!; $$compare --on mhex && wait $$plain && $$compare
-	$(BIN)/python -m hf_mhex.quality.index docs/explanations
+	$(BIN)/python -m hf_mhex.benchmarks.explanations.index results/explanations
 
 bench-speed: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	$(OFFLINE) $(BIN)/mhex benchmark speed --output docs/speed
+	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
+
 # make accuracy SET=ag_news SOURCE=ag_news_test.csv
 accuracy: .venv/.installed
 	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark accuracy $(SET) source=$(SOURCE) --output docs/accuracy
-
-# make ablation SET=images SOURCE=fashion-mnist
-ablation: .venv/.installed
-	$(BIN)/python -m pip install --quiet --editable '.[bench]'
-	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/mhex benchmark ablation $(SET) $(if $(SOURCE),source=$(SOURCE)) --output docs/ablation
+	OMP_NUM_THREADS=1 $(OFFLINE) $(BIN)/python -m hf_mhex.training.studies.accuracy $(SET) source=$(SOURCE) --output results/accuracy
 
 # make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
 reference: .venv/.installed
-	$(OFFLINE) $(BIN)/mhex reference $(MODEL) source=$(SOURCE) --revision $(RELEASE) --cards model_cards
+	$(OFFLINE) $(BIN)/python -m hf_mhex.training.studies.reference $(MODEL) source=$(SOURCE) --revision $(RELEASE) --cards model_cards
 
 lint: .venv/.installed
 	$(BIN)/ruff check .

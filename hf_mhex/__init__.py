@@ -9,7 +9,9 @@ from transformers import (
 from transformers.pipelines import PIPELINE_REGISTRY
 
 from hf_mhex.conversion import ConversionReport, from_bert, from_timm
-from hf_mhex.dataset_explaining import DatasetExplanation, explain_dataset
+from hf_mhex.data.samples import load_sample
+from hf_mhex.explaining.dataset import DatasetExplanation, explain_dataset
+from hf_mhex.hub.publishing import publish
 from hf_mhex.loading import load
 from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
 from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
@@ -18,8 +20,6 @@ from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassificatio
 from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification, MHEXResNetModel
 from hf_mhex.modeling.pipeline_mhex import ImageSaliencyPipeline, TextSaliencyPipeline
 from hf_mhex.processors import image_processor_for
-from hf_mhex.publishing import publish
-from hf_mhex.samples import load_sample
 
 __version__ = "0.1.0"
 

@@ -30,18 +30,18 @@ def test_arrows_point_one_way(name):
     """training -> hf_mhex -> modeling; only the command line stands above all."""
     found = set(imports_of(name))
     if name.startswith("modeling/"):
-        assert not any(module.split(".")[0] in ("hf_mhex", "mhex_cli", "training") for module in found)
+        assert not any(module.split(".")[0] in ("hf_mhex", "training") for module in found)
     elif name.startswith("hf_mhex/") and not name.startswith("hf_mhex/cli/"):
-        assert not any(module.startswith(("hf_mhex.training", "mhex_cli")) for module in found)
+        assert not any(module.startswith(("hf_mhex.training", "hf_mhex.cli")) for module in found)
     elif name.startswith("training/"):
-        assert not any(module.startswith("mhex_cli") for module in found)
+        assert not any(module.startswith("hf_mhex.cli") for module in found)
     assert not any(module.split(".")[0] in ("modeling", "training") for module in found)
 
 
 def test_nothing_large_and_nothing_of_one_machine():
     assert all((ROOT / name).stat().st_size < 1_500_000 for name in TRACKED)
     for name in TRACKED:
-        if not name.endswith((".png", ".parquet")):
+        if not name.endswith((".png", ".parquet", ".safetensors")):
             assert not re.search(r"(^|[^A-Za-z0-9_.])/(work|root|home|farm)/", (ROOT / name).read_text()), name
 
 
@@ -50,12 +50,6 @@ def test_nothing_is_unpickled(name):
     assert "pickle" not in set(imports_of(name))
     text = (ROOT / name).read_text()
     assert "torch.load" not in text.replace("weights_only=True", "") or "weights_only=True" in text
-
-
-def test_each_module_says_what_it_answers():
-    for name in SOURCES:
-        if (ROOT / name).read_text().strip():
-            assert ast.get_docstring(ast.parse((ROOT / name).read_text())), name
 
 
 def test_a_wheel_holds_everything(tmp_path):
@@ -68,18 +62,18 @@ def test_a_wheel_holds_everything(tmp_path):
     with zipfile.ZipFile(next(tmp_path.glob("*.whl"))) as wheel:
         held = set(wheel.namelist())
         wheel.extractall(tmp_path / "site")
-    homes = {"hf_mhex/cli/": "mhex_cli/", "modeling/": "hf_mhex/modeling/", "training/": "hf_mhex/training/"}
     for name in TRACKED:
-        if name.startswith(("hf_mhex/", "modeling/", "training/")):
-            home = next((start for start in homes if name.startswith(start)), "")
-            assert homes.get(home, "") + name.removeprefix(home) in held, name
+        if name.startswith(("hf_mhex/", "modeling/", "training/")) and not name.startswith("training/studies/"):
+            assert "hf_mhex/" + name.removeprefix("hf_mhex/") in held, name
+    assert not any(name.startswith(("results/", "hf_mhex/training/studies/")) for name in held)
     code = (
-        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r}); import hf_mhex, hf_mhex.training.demo, mhex_cli;"
-        "modules = (hf_mhex, hf_mhex.training.demo, mhex_cli);"
+        f"import sys; sys.path.insert(0, {str(tmp_path / 'site')!r});"
+        "import hf_mhex, hf_mhex.training.demo, hf_mhex.cli;"
+        "modules = (hf_mhex, hf_mhex.training.demo, hf_mhex.cli);"
         f"assert all(module.__file__.startswith({str(tmp_path / 'site')!r}) for module in modules);"
         "from hf_mhex.training.recipe import load_recipe, recipe_names; list(map(load_recipe, recipe_names()));"
         "print(len(hf_mhex.load_sample('product_reviews')['test']), len(recipe_names()));"
-        "sys.argv = ['mhex', 'train', '--help']; mhex_cli.main()"
+        "sys.argv = ['mhex', 'train', '--help']; hf_mhex.cli.main()"
     )
     environment = os.environ | {"HF_HOME": str(tmp_path / "home")}
     command = [sys.executable, "-c", code]

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from transformers import AutoTokenizer
 
 import hf_mhex
-from hf_mhex.training.readme import with_tables
+from hf_mhex.training.studies.readme import with_tables
 from minilm import MINILM
 from networks import lively_resnet
 
@@ -55,8 +55,8 @@ def test_own_checkpoint(tmp_path, monkeypatch):
 
 
 def test_tables():
-    result = json.loads((ROOT / "docs/demo.json").read_text())
-    assert with_tables(README, ROOT / "docs") == README
+    result = json.loads((ROOT / "results/demo.json").read_text())
+    assert with_tables(README, ROOT / "results") == README
     assert len(result["models"]) == 2
 
 

@@ -29,16 +29,16 @@ from transformers import (
     set_seed,
 )
 
+from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.summary import summarise_quality
 from hf_mhex.conversion import from_bert, from_timm
+from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment, source_commit
+from hf_mhex.explaining.words import explain_words
 from hf_mhex.loading import load
+from hf_mhex.pictures.maps import block_strip, overlay, words_html
 from hf_mhex.processors import image_processor_for, restore_image
-from hf_mhex.quality.loading import image_part, shuffled, text_part
-from hf_mhex.quality.summary import summarise_quality
-from hf_mhex.samples import load_sample
 from hf_mhex.training.inputs import mosaics_of
-from hf_mhex.visualize import block_strip, overlay, words_html
-from hf_mhex.words import explain_words
 
 SEED = 0
 BATCH = 32

@@ -7,12 +7,13 @@ from collections.abc import Iterable, Iterator
 
 from torch.utils.data import DataLoader
 
+from hf_mhex.data.labels import LabelEncoder
+from hf_mhex.data.opening import read_splits
+from hf_mhex.data.rows import Rows, check, read_data, read_image, read_text
+from hf_mhex.data.settings import DataSettings
 from hf_mhex.training.inputs import ImageCollator, TextCollator, TokenizedRows
-from hf_mhex.training.labels import LabelEncoder
 from hf_mhex.training.recipe import load_recipe, recipe_names, set_value
-from hf_mhex.training.rows import Rows, check, read_data, read_image, read_text
-from hf_mhex.training.settings import DataSettings, ProcessingSettings
-from hf_mhex.training.sources import read_splits
+from hf_mhex.training.settings import ProcessingSettings
 
 SPLITS = ("train", "validation", "test")
 

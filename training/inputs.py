@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch.utils.data import Dataset
 
-from hf_mhex.training.rows import Rows
+from hf_mhex.data.rows import Rows
 from hf_mhex.training.settings import ProcessingSettings
 
 

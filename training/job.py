@@ -8,11 +8,11 @@ import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, set_seed
 
+from hf_mhex.data.rows import read_data
 from hf_mhex.training.inputs import ImageCollator, TextCollator, TokenizedRows
 from hf_mhex.training.losses import balanced_weights
 from hf_mhex.training.models import build
 from hf_mhex.training.recipe import Recipe
-from hf_mhex.training.rows import read_data
 
 
 @dataclass

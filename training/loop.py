@@ -19,7 +19,7 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
-from hf_mhex.metrics import measure
+from hf_mhex.evaluation.metrics import measure
 from hf_mhex.training.job import Job, check_batch, prepare
 from hf_mhex.training.losses import labels_by_row, recipe_loss
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups

@@ -24,8 +24,8 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
+from hf_mhex.data.settings import DataSettings
 from hf_mhex.training.settings import (
-    DataSettings,
     EvaluationSettings,
     ModelSettings,
     OptimisationSettings,

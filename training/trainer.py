@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from transformers import EarlyStoppingCallback, Trainer
 
-from hf_mhex.metrics import measure
+from hf_mhex.evaluation.metrics import measure
 from hf_mhex.training.losses import labels_by_row, recipe_loss
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings
@@ -60,7 +60,7 @@ class MHEXTrainer(Trainer):
     Args:
         optimisation: the recipe's section.
         class_weights: factors on the labels' losses, [K], or None.
-        metrics: names of `hf_mhex.metrics` to evaluate by, None for those of the model's problem type.
+        metrics: names of `hf_mhex.evaluation.metrics` to evaluate by, None for those of the model's problem type.
         arguments: those of Trainer.
 
     Raises ValueError for TrainingArguments that would undo what the model or the recipe does.

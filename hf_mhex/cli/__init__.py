@@ -1,25 +1,25 @@
-"""What does the `mhex` command offer? The verbs, how they fail, and nothing heavy: each verb imports what it needs."""
+"""What does the `mhex` command offer? The verbs and how they fail; each verb imports what it needs."""
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 
 import typer
 
-from mhex_cli.app import app as serve
-from mhex_cli.benchmark import benchmark
-from mhex_cli.card import card
-from mhex_cli.channels import collaboration
-from mhex_cli.convert import convert
-from mhex_cli.demo import demo
-from mhex_cli.evaluate import evaluate
-from mhex_cli.explain import explain
-from mhex_cli.export import export
-from mhex_cli.info import info
-from mhex_cli.push import push
-from mhex_cli.reference import reference
-from mhex_cli.train import train
+from hf_mhex.cli.app import app as serve
+from hf_mhex.cli.benchmark import benchmark
+from hf_mhex.cli.card import card
+from hf_mhex.cli.channels import collaboration
+from hf_mhex.cli.convert import convert
+from hf_mhex.cli.demo import demo
+from hf_mhex.cli.evaluate import evaluate
+from hf_mhex.cli.explain import explain
+from hf_mhex.cli.export import export
+from hf_mhex.cli.info import info
+from hf_mhex.cli.push import push
+from hf_mhex.cli.train import train
 
 app = typer.Typer(
     name="mhex",
@@ -29,7 +29,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, export, train, evaluate, reference, card, push, collaboration):
+for verb in (demo, convert, info, explain, export, train, evaluate, card, push, collaboration):
     app.command()(verb)
 app.command("app")(serve)
 app.add_typer(benchmark, name="benchmark")
@@ -37,7 +37,9 @@ app.add_typer(benchmark, name="benchmark")
 
 def main() -> None:
     """Run `mhex`. Exit codes: 0 done, 1 the work failed (one line on stderr says why), 2 the command was misused."""
-    os.environ.setdefault("TRANSFORMERS_VERBOSITY", "error")
+    if "TRANSFORMERS_VERBOSITY" not in os.environ:
+        os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # of the processes that a verb starts
+        logging.getLogger("transformers").setLevel(logging.ERROR)
     try:
         app()
     except (ValueError, TypeError, OSError, RuntimeError) as error:

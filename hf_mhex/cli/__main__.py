@@ -1,5 +1,5 @@
-"""`python -m mhex_cli` is `mhex`."""
+"""`python -m hf_mhex.cli` is `mhex`."""
 
-from mhex_cli import main
+from hf_mhex.cli import main
 
 main()

@@ -22,7 +22,7 @@ def app(
     if not models:
         raise ValueError("MODELS: none given, and no models of the demo in outputs/demo; run `mhex demo` first.")
     try:
-        from hf_mhex.app import build_app
+        from hf_mhex.hub.app import build_app
     except ModuleNotFoundError as error:
         if error.name != "gradio":
             raise

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import typer
 
-from mhex_cli.benchmark_accuracy import ablation, accuracy
-from mhex_cli.benchmark_explanations import explanations
-from mhex_cli.benchmark_speed import speed
+from hf_mhex.cli.benchmark_explanations import explanations
+from hf_mhex.cli.benchmark_speed import speed
 
 benchmark = typer.Typer(
     name="benchmark",
-    help="Measure: `explanations` compares methods, `accuracy` networks, `ablation` levers, `speed` costs.",
+    help="Measure: `explanations` compares methods, `speed` costs.",
     no_args_is_help=True,
     rich_markup_mode=None,
 )
-for verb in (explanations, accuracy, ablation, speed):
+for verb in (explanations, speed):
     benchmark.command()(verb)

@@ -6,11 +6,11 @@ from pathlib import Path
 
 import torch
 
+from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.parts import Images
+from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words
 from hf_mhex.loading import load
 from hf_mhex.processors import restore_image
-from hf_mhex.quality.loading import image_part, shuffled, text_part
-from hf_mhex.quality.parts import Images
-from hf_mhex.quality.pictures import chosen_methods, page_of_maps, page_of_words
 
 MOST = 2000  # rows of a part that are read; mosaics choose the surest of them
 
@@ -37,8 +37,8 @@ def load_networks(model: Path, plain: Path | None):
 
 def load_parts(recipe: str, overrides: list[str], model, processor, seed: int):
     """The recipe's validation and test rows, in an order drawn from the seed."""
+    from hf_mhex.data.rows import read_data
     from hf_mhex.training.recipe import load_recipe
-    from hf_mhex.training.rows import read_data
 
     found = load_recipe(recipe, overrides)
     data = read_data(found.data, found.model.family, found.model.problem_type)

@@ -32,11 +32,11 @@ def explanations(
 
     Example: mhex benchmark explanations sample_fashion_mnist outputs/train/sample_fashion_mnist/model
     """
-    from hf_mhex.journal import without_folders
-    from hf_mhex.quality import Sizes, explain_quality, write_report
-    from hf_mhex.quality.analyses import write_analyses
-    from hf_mhex.quality.pictures import plot_measures
-    from mhex_cli.benchmark_data import load_networks, load_parts, picture_page
+    from hf_mhex.benchmarks.explanations import Sizes, explain_quality, write_report
+    from hf_mhex.benchmarks.explanations.analyses import write_analyses
+    from hf_mhex.benchmarks.explanations.pictures import plot_measures
+    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.cli.benchmark_data import load_networks, load_parts, picture_page
 
     output = output or Path("outputs/benchmark") / Path(recipe).stem
     networks, processor = load_networks(model, plain)

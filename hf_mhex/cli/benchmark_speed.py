@@ -28,7 +28,7 @@ def speed(
 
     Example: mhex benchmark speed --networks resnet18 --parts comparison,memory --rounds 10
     """
-    from hf_mhex.speed import measure_speed, write_report
+    from hf_mhex.benchmarks.speed import measure_speed, write_report
 
     def listed(value: str | None) -> list[str] | None:
         return None if value is None else [name.strip() for name in value.split(",")]

@@ -21,8 +21,8 @@ def card(
 
     Example: mhex card my-model user/my-model --revision v1.0 --item coat.png --item bag.png
     """
-    from hf_mhex.cards import about_of, card_facts, write_card
-    from hf_mhex.samples import load_sample
+    from hf_mhex.data.samples import load_sample
+    from hf_mhex.hub.card import about_of, card_facts, write_card
 
     image, sample = card_facts(folder)["family"] == "mhex_resnet", about_of(folder).get("sample")
     shown: list = list(items or [])

@@ -15,8 +15,8 @@ def report_channels(network, processor, data: str, split: str | None, rows: int,
 
     Against the mean of the other classes, where there are any: the logits' common level says nothing.
     """
-    from hf_mhex.channel_pictures import write_channels
-    from hf_mhex.channels import channel_report
+    from hf_mhex.evaluation.channels import channel_report
+    from hf_mhex.pictures.channels import write_channels
 
     batches = read_batches(network, processor, data, [], split, rows)
     reports = channel_report(network, batches, 6, 4, "mean" if network.config.num_labels > 1 else None)
@@ -66,9 +66,9 @@ def collaboration(
 
     Example: mhex collaboration outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist
     """
-    from hf_mhex.collaboration import collaboration as compare
+    from hf_mhex.benchmarks.explanations.analyses import drop_of
+    from hf_mhex.evaluation.collaboration import collaboration as compare
     from hf_mhex.loading import load
-    from hf_mhex.quality.analyses import drop_of
 
     network, processor = load(model)
     batches = read_batches(network, processor, data, overrides or [], split, rows)

@@ -34,8 +34,8 @@ def evaluate(
 
     Example: mhex evaluate my-model news.csv input_columns='[title, text]' label_columns=topic --on-bad-row skip
     """
+    from hf_mhex.evaluation.predictions import collect, head_report, report
     from hf_mhex.loading import load
-    from hf_mhex.reports import collect, head_report, report
     from hf_mhex.training.evaluation import rows_for
 
     network, processor = load(model, revision)

@@ -63,16 +63,16 @@ def explain(
 
     Example: mhex explain outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist --channels --output channels
 
-    Example: torchrun --nproc-per-node 2 -m mhex_cli explain MODEL photos/ --overlays --output explained
+    Example: torchrun --nproc-per-node 2 -m hf_mhex.cli explain MODEL photos/ --overlays --output explained
 
     A run over data that was ended goes on with the same command.
     """
-    from hf_mhex.explain import label_index
+    from hf_mhex.explaining.explanation import label_index
     from hf_mhex.loading import load
 
     network, processor = load(model, revision)
     if channels:
-        from mhex_cli.channels import report_channels
+        from hf_mhex.cli.channels import report_channels
 
         given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "column": column}
         given["rollout"] = rollout or None
@@ -121,9 +121,9 @@ def names_data(item: str) -> bool:
 
 def explain_rows(network, processor, data: dict, output: Path | None, options: dict, as_json: bool) -> None:
     """Explain data, and say how much of it."""
-    from hf_mhex.dataset_explaining import explain_dataset, processes
-    from hf_mhex.dataset_source import open_data
-    from hf_mhex.processes import leave_together
+    from hf_mhex.data.source import open_data
+    from hf_mhex.explaining.dataset import explain_dataset, processes
+    from hf_mhex.explaining.processes import leave_together
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
@@ -144,7 +144,7 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
 
 def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:
     """Explain one image or one text, and print what was found."""
-    from hf_mhex.explain import explain_image, explain_text
+    from hf_mhex.explaining.explanation import explain_image, explain_text
 
     if network.main_input_name == "pixel_values":
         found = explain_image(network, processor, item, **options)

@@ -34,8 +34,8 @@ def export(
         raise ValueError(f"--int8 quantises ONNX; name an OUTPUT that ends in .onnx, not {str(output)!r}.")
     import torch
 
-    from hf_mhex import export as room
-    from hf_mhex.explain import label_index
+    from hf_mhex.explaining.explanation import label_index
+    from hf_mhex.export import graphs as room
     from hf_mhex.loading import load
 
     network, processor = load(model, revision, dtype=torch.float32)

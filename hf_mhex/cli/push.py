@@ -27,7 +27,7 @@ def push(
 
     Example: mhex push user/clothes@v1,user/reviews@v1 user/why --space
     """
-    from hf_mhex.publishing import publish, publish_space
+    from hf_mhex.hub.publishing import publish, publish_space
 
     shared = {"private": private, "create_pr": pull_request, "dry_run": dry_run}
     if space:

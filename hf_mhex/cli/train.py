@@ -23,7 +23,7 @@ def train(
 ) -> None:
     """Train a model by a recipe, on images or texts, and report on its test rows.
 
-    Several processes: torchrun --nproc-per-node 2 -m mhex_cli train RECIPE ...
+    Several processes: torchrun --nproc-per-node 2 -m hf_mhex.cli train RECIPE ...
 
     Example: mhex train medmnist/pneumoniamnist source=pneumoniamnist.npz --output outputs/pneumonia
 
@@ -31,7 +31,7 @@ def train(
     """
     if engine not in ("trainer", "accelerate"):
         raise ValueError(f"--engine must be trainer or accelerate, got {engine!r}.")
-    from hf_mhex.processes import leave_together
+    from hf_mhex.explaining.processes import leave_together
     from hf_mhex.training.recipe import load_recipe
 
     bad_rows = [] if on_bad_row is None else [f"data.on_bad_row={on_bad_row}"]

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from hf_mhex.channels import channel_report
-from hf_mhex.collaboration import collaboration, cosine
+from hf_mhex.evaluation.channels import channel_report
+from hf_mhex.evaluation.collaboration import collaboration, cosine
 from networks import image_batch, lively_bert, lively_resnet, text_batch
 
 FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}

@@ -8,7 +8,7 @@ import torch
 from transformers import AutoTokenizer
 
 import hf_mhex
-from hf_mhex.export import (
+from hf_mhex.export.graphs import (
     compare_quantised,
     export_onnx,
     export_program,

@@ -22,7 +22,7 @@ def bare_python(tmp_path_factory):
             home = tmp_path_factory.mktemp("bare")
             subprocess.run([sys.executable, "-m", "venv", "--without-pip", home], check=True)
             [site] = home.glob("lib/python*/site-packages")
-            barred = ["hf_mhex", "mhex_cli", "__editable__", *without]
+            barred = ["hf_mhex", "__editable__", *without]
             barred += [name for package in without for name in DEPENDENT.get(package, ())]
             for folder in (Path(entry) for entry in sys.path if Path(entry).name == "site-packages"):
                 for path in folder.iterdir():

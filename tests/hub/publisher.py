@@ -14,8 +14,8 @@ import time
 import warnings
 
 import hf_mhex
-from hf_mhex.publishing import publish_space
-from mhex_cli import main
+from hf_mhex.cli import main
+from hf_mhex.hub.publishing import publish_space
 
 sleep = time.sleep
 time.sleep = lambda seconds: sleep(min(seconds, 0.01))

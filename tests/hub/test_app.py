@@ -10,7 +10,7 @@ from hf_mhex import load, load_sample
 from hub_models import save_image_model, save_text_model
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
-from hf_mhex.app.explaining import NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.hub.app.explaining import NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
 
 
 @pytest.fixture(scope="module")

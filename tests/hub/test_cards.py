@@ -6,7 +6,7 @@ import re
 import pytest
 from huggingface_hub import ModelCard
 
-from hf_mhex.cards import (
+from hf_mhex.hub.card import (
     MAJORITY,
     SHIPPED,
     about_of,
@@ -16,11 +16,11 @@ from hf_mhex.cards import (
     record_of_folder,
     render_card,
 )  # fmt: skip
-from hf_mhex.training.reference import REFERENCES
+from hf_mhex.training.studies.reference import REFERENCES
 from hub_models import save_image_model
 
 CARDS = sorted(path.parent for path in SHIPPED.glob("*/README.md"))
-DEMO = json.loads((SHIPPED.parent / "docs" / "demo.json").read_text())
+DEMO = json.loads((SHIPPED.parent / "results" / "demo.json").read_text())
 RECORD = {
     "test_rows": 600,
     "accuracy": 0.8483333333333334,

@@ -321,7 +321,9 @@ def test_the_app_becomes_a_space(publish, server):
     found = json.loads(done["out"])
     files = server.files("me/why")
     assert server.repositories["me/why"].sdk == "gradio" and found["url"].endswith("/spaces/me/why")
-    assert {"app.py", "README.md", "requirements.txt", "hf_mhex/app/page.py", "hf_mhex/modeling/mhex.py"} <= set(files)
+    assert {"app.py", "README.md", "requirements.txt", "hf_mhex/hub/app/page.py", "hf_mhex/modeling/mhex.py"} <= set(
+        files
+    )
     assert b"sdk: gradio" in files["README.md"] and b"'me/texts@v1', 'me/images@v1'" in files["app.py"]
     assert b"transformers>=" in files["requirements.txt"] and b"file:" not in files["requirements.txt"]
     for name, data in files.items():

@@ -256,7 +256,7 @@ def test_the_overlay_is_red_for_and_blue_against():
     assert painted[1, 2].tolist() == [round(255 * part) for part in AGAINST]
     assert painted[0, 1].tolist() == [64, 64, 64]  # the grey of a black pixel
     assert np.asarray(paint_map(torch.zeros(3, 2, 3), torch.ones(2, 3))).tolist() == [[[64] * 3] * 3] * 2
-    from hf_mhex import visualize
+    from hf_mhex.pictures import maps as visualize
 
     assert (visualize.FOR, visualize.AGAINST) == (FOR, AGAINST)  # one colour code in all pictures
 

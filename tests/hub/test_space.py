@@ -11,7 +11,7 @@ from hub_models import SENTENCES, Publisher, environment, save_image_model, save
 from stub_hub import TOKEN, stub_hub
 
 pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
-from hf_mhex.app.explaining import NO_CONTRAST, PREDICTED
+from hf_mhex.hub.app.explaining import NO_CONTRAST, PREDICTED
 
 pytestmark = pytest.mark.slow
 

@@ -32,7 +32,7 @@ def served(models, home):
     port = free_port()
     variables = os.environ | {"HF_HOME": str(home), "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
     variables |= {"GRADIO_TEMP_DIR": str(home), "NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1"}
-    command = [sys.executable, "-m", "mhex_cli", "app", *map(str, models), "--port", str(port)]
+    command = [sys.executable, "-m", "hf_mhex.cli", "app", *map(str, models), "--port", str(port)]
     with (home / "log").open("w") as log:
         process = subprocess.Popen(command, env=variables, cwd=home, stdout=log, stderr=log)
         url = f"http://127.0.0.1:{port}"

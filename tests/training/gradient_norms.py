@@ -12,7 +12,7 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from hf_mhex.processes import leave_together
+from hf_mhex.explaining.processes import leave_together
 from hf_mhex.training import loop, run
 from hf_mhex.training.job import prepare
 from hf_mhex.training.recipe import load_recipe

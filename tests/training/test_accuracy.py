@@ -6,13 +6,9 @@ import pytest
 import torch
 from scipy.stats import ttest_rel
 
-from hf_mhex import MHEXResNetForImageClassification
-from hf_mhex.evaluation import build_mosaics, student_interval
-from hf_mhex.training import accuracy
-from hf_mhex.training.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
-from hf_mhex.training.accuracy_report import overview, write_page
-from hf_mhex.training.variants import open_gates, start_small
-from networks import image_batch, lively_resnet
+from hf_mhex.training.studies import accuracy
+from hf_mhex.training.studies.accuracy import STUDIES, Study, chosen_rate, compare, margin_of, run_study
+from hf_mhex.training.studies.accuracy_report import overview, write_page
 from schemas import write_medmnist
 
 SMALL = "architecture_kwargs={layers: [1, 1, 1, 1], channels: [4, 8, 8, 8]}"
@@ -35,7 +31,7 @@ def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
         assert ("test" in row) == (row["part"] == "test") and row["minutes"] >= 0
         assert row["part"] == "tuning" or row["rate"] == chosen_rate(rows, row["arm"], study)
     parameters = {row["arm"]: row["parameters"] for row in rows}
-    assert parameters["MHEX"] == parameters["gates"] == parameters["heads"] > parameters["plain"]
+    assert parameters["MHEX"] == parameters["gates"] > parameters["plain"]
 
     path = tmp_path / "out" / "pneumoniamnist.jsonl"
     lines = path.read_text().splitlines()
@@ -47,32 +43,9 @@ def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
     assert len(made) == 1 and made[0][0] == "MHEX"
     assert again[-1]["test"] == json.loads(lines[-1])["test"]  # the same seed, the same network
     page = write_page(tmp_path / "out").read_text()
-    assert "the command" in page and "deep supervision alone" in page and "margin" in page
+    assert "the command" in page and "gates alone" in page and "margin" in page
     line = [line for line in overview(tmp_path / "out").splitlines() if line.startswith("| pneumoniamnist |")]
     assert len(line) == 1 and line[0].startswith("| pneumoniamnist | balanced_accuracy | ")
-
-
-def test_gates_alone_and_heads_alone_are_what_they_say():
-    model = lively_resnet(torch.float32).train()
-    inputs, labels = image_batch(), torch.tensor([0, 1, 2])
-    plain = MHEXResNetForImageClassification(model.config).train()
-    plain.load_state_dict(model.state_dict())
-    for gate in plain.base_model.gates:
-        torch.nn.init.zeros_(gate.weight)
-    open_gates(model)
-    found = model(**inputs, labels=labels)
-    assert torch.equal(model.resnet(**inputs).last_hidden_state, plain.resnet(**inputs).last_hidden_state)
-    assert found.block_logits[:, 0].abs().max() > 0  # the heads read through W1 all the same
-    found.loss.backward()
-    assert all(gate.weight.grad is not None for gate in model.base_model.gates)
-
-
-def test_small_heads_are_those_of_a_linear_layer():
-    model = lively_resnet(torch.float32)
-    start_small(model)
-    for head in model.heads:
-        bound = head.in_features**-0.5
-        assert 0.7 * bound < head.weight.abs().max() <= bound
 
 
 def rows_of(plain, own):
@@ -104,45 +77,3 @@ def test_what_is_not_there_is_named(tmp_path):
         run_study("imagenet", [], tmp_path)
     with pytest.raises(ValueError, match="arms must be among"):
         run_study("ag_news", [], tmp_path, arms=["plain", "everything"])
-
-
-def test_an_ablation_changes_one_thing_and_judges_on_validation_rows(tmp_path, monkeypatch):
-    from hf_mhex.quality.parts import Sizes
-    from hf_mhex.training import ablation
-    from hf_mhex.training.ablation import ABLATIONS, Ablation, run_ablation
-    from hf_mhex.training.ablation_report import write_page
-
-    small = Ablation(
-        "medmnist/pneumoniamnist",
-        (SMALL, *STEPS, "metrics=[accuracy]", "model.config={}"),
-        {"base": (), "rectified": ("model.config.rectified=true",)},
-        {"defaults": {}, "last block": {"blocks": [-1]}},
-        {"fitted weights": {}},
-        {"guided upsampling": ablation.guided_map},
-    )
-    monkeypatch.setitem(ABLATIONS, "images", small)
-    monkeypatch.setattr(ablation, "SIZES", Sizes(rows=2, questions=2, slow=1, samples=2, steps=2))
-    monkeypatch.setattr(ablation.ImageMeasures, "mosaics", lambda self, grid: build_mosaics(
-        self.part.pixels, self.part.labels, grid, 2))  # fmt: skip
-    source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 48, (48, 40, 16))}"
-    rows = run_ablation("images", [source], tmp_path / "out", seeds=1, command="the command", say=lambda line: None)
-    assert [row["factor"] for row in rows] == ["base", "rectified"]
-    assert rows[0]["maps"] != rows[1]["maps"]
-    assert [list(row["maps"]) for row in rows] == 2 * [
-        ["defaults", "last block", "guided upsampling", "fitted weights"]
-    ]
-    assert [len(row["block_weights"]["fitted weights"]) for row in rows] == [4, 4]
-    assert run_ablation("images", [source], tmp_path / "out", seeds=1) == rows  # nothing left to do
-    page = write_page(tmp_path / "out").read_text()
-    assert "the command" in page and page.count("| rectified |") == 4  # one line a map; one seed has no interval
-
-    rows = run_ablation("images", [source], tmp_path / "out", seeds=2, say=lambda line: None)
-    base, rectified = (
-        {row["seed"]: row["maps"]["defaults"]["insertion - deletion"] for row in rows if row["factor"] == factor}
-        for factor in ("base", "rectified")
-    )
-    found = student_interval([rectified[seed] - base[seed] for seed in (0, 1)])
-    page = write_page(tmp_path / "out").read_text()
-    assert f"{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}] |\n\nEvery map:" in page.replace("*", "")
-    with pytest.raises(ValueError, match="factors must be among base; rectified"):
-        run_ablation("images", [source], tmp_path / "out", factors=["luck"])

@@ -1,12 +1,13 @@
 """Do recipes parse, merge, take overrides, and say in clear words what they cannot take?"""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from hf_mhex.training.recipe import FOLDER, load_recipe, recipe_names, set_value
 
-RESULTS = sorted((FOLDER.parent / "results").glob("*.jsonl"))
+RESULTS = sorted((Path(__file__).parents[2] / "results" / "training").glob("*.jsonl"))
 MEDMNIST = [
     "path",
     "chest",

@@ -5,10 +5,10 @@ import json
 import pytest
 from transformers import AutoModelForImageClassification
 
-from hf_mhex.cards import SHIPPED, card_of_folder
-from hf_mhex.training import reference
+from hf_mhex.hub.card import SHIPPED, card_of_folder
 from hf_mhex.training.recipe import load_recipe
-from hf_mhex.training.reference import REFERENCES, Reference, make_reference
+from hf_mhex.training.studies import reference
+from hf_mhex.training.studies.reference import REFERENCES, Reference, make_reference
 from schemas import write_medmnist
 
 NAME = "mhex-resnet-pneumoniamnist"

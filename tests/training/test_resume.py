@@ -44,7 +44,7 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
 
 def start(recipe, output, *options):
     """`mhex train` at work."""
-    command = [sys.executable, "-m", "mhex_cli", "train", str(recipe), "--output", str(output), *options]
+    command = [sys.executable, "-m", "hf_mhex.cli", "train", str(recipe), "--output", str(output), *options]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
 
 

@@ -13,7 +13,7 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hf_mhex import load, load_sample
-from hf_mhex.explain import explain_image, explain_text
+from hf_mhex.explaining.explanation import explain_image, explain_text
 from hf_mhex.training import loop, run
 from hf_mhex.training.recipe import load_recipe, recipe_names
 from schemas import (

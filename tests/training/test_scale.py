@@ -66,7 +66,16 @@ def test_the_command_under_torchrun(tmp_path):
     path = tmp_path / "recipe.yaml"
     training = "training: {max_steps: 4, per_device_train_batch_size: 4, logging_steps: 1, use_cpu: true}\n"
     path.write_text(RECIPES["resnet"] % ("", source) + training)
-    command = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "2", "-m", "mhex_cli"]
+    command = [
+        sys.executable,
+        "-m",
+        "torch.distributed.run",
+        "--standalone",
+        "--nproc-per-node",
+        "2",
+        "-m",
+        "hf_mhex.cli",
+    ]
     command += ["train", str(path), "activation_checkpointing=true", "--json", "--output", str(tmp_path / "run")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT)
     assert done.returncode == 0, done.stderr[-3000:]
@@ -91,7 +100,7 @@ def test_deepspeed_on_two_processes_learns_as_one(family, stage, tmp_path):
     values = yaml.safe_load(next(path for path in CONFIGS if path.stem == f"deepspeed_zero{stage}").read_text())
     config = tmp_path / "config.yaml"
     config.write_text(yaml.safe_dump(values | {"mixed_precision": "no"}))
-    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "mhex_cli"]
+    command = [sys.executable, "-m", "accelerate.commands.launch", "--config_file", str(config), "-m", "hf_mhex.cli"]
     command += ["train", str(recipe), "per_device_train_batch_size=4", "--output", str(tmp_path / "shared")]
     done = subprocess.run(command, capture_output=True, text=True, env=ENVIRONMENT | {"DS_ACCELERATOR": "cpu"})
     assert done.returncode == 0, done.stderr[-3000:]

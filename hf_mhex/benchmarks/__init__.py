@@ -1,0 +1,1 @@
+"""Benchmarks of explanations: their quality and their cost."""

@@ -1,0 +1,12 @@
+"""What does an explanation cost? Ratios of time and memory, measured side by side in one process.
+
+The parts of a table are `comparison` (the network it starts from, MHEX's predictions and maps, methods of one backward
+pass), `passes` (methods of many passes, one row at a time), `growth` (with batch, image size, length and classes) and
+`memory` (a fresh process each). Other methods come with the extra "bench".
+"""
+
+from hf_mhex.benchmarks.speed.cases import PARTS
+from hf_mhex.benchmarks.speed.report import write_report
+from hf_mhex.benchmarks.speed.run import measure_speed
+
+__all__ = ["PARTS", "measure_speed", "write_report"]

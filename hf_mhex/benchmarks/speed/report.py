@@ -1,0 +1,245 @@
+"""What do the measured costs say? Ratios with intervals, what was asked for beside what was found, growth, a plot."""
+
+from __future__ import annotations
+
+import math
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from hf_mhex.benchmarks.speed.methods import (
+    EVERY,
+    GIVEN,
+    GRAD_CAM,
+    GRAD_CAM_PLAIN,
+    INTEGRATED,
+    PLAIN,
+    PREDICTED,
+    PREDICTION,
+    SHAP,
+    SOFTMAX,
+)
+from hf_mhex.environment import made_at, ran_on
+from hf_mhex.evaluation.intervals import Interval, bootstrap
+
+LARGE = ("resnet18", "resnet50", "resnet50-rank64", "bert-base")
+GOALS = (  # (method, against, most, least, part, networks, batches)
+    (PREDICTION, PLAIN, 1.03, None, "comparison", LARGE, (8, 32)),
+    (GIVEN, PREDICTION, 1.10, None, "comparison", LARGE, (8, 32)),
+    (SOFTMAX, PREDICTION, 1.15, None, "comparison", LARGE, (8, 32)),
+    (EVERY, GIVEN, 1.30, None, "comparison", LARGE, (1, 8)),
+    (GRAD_CAM, GIVEN, None, 2.5, "comparison", LARGE, (1, 8)),
+    (GRAD_CAM_PLAIN, GIVEN, None, 2.5, "comparison", LARGE, (1, 8)),
+    ("Grad-CAM (torchcam)", GIVEN, None, 2.5, "comparison", LARGE, (1, 8)),
+    (INTEGRATED, GIVEN, None, 50, "passes", ("resnet18", "resnet50", "minilm"), (1,)),
+    (SHAP, GIVEN, None, 200, "passes", ("resnet18", "resnet50", "minilm"), (1,)),
+    (GIVEN, PREDICTION, 1.10, None, "memory", LARGE, (8,)),
+    (PREDICTED, PREDICTION, 1.50, None, "memory", LARGE, (8,)),
+)
+VARIED = {"batch": "batch", "size": "image side or length", "labels": "classes"}
+
+
+class Rows:
+    """The measured rows, found by case and method."""
+
+    def __init__(self, rows: list[dict]):
+        self.rows = rows
+
+    def find(self, method: str, **about) -> dict | None:
+        """The row of a method whose fields are these, or None."""
+        about = about | {"method": method}
+        return next((row for row in self.rows if all(row[name] == value for name, value in about.items())), None)
+
+    def ratio(self, method: str, against: str, **about) -> Interval | None:
+        """Median over rounds of one method's time (or memory) over another's in the same round, with its interval."""
+        one, two = self.find(method, **about), self.find(against, **about)
+        if one is None or two is None:
+            return None
+        if "megabytes" in one:
+            return bootstrap([one["megabytes"] / two["megabytes"]])
+        pairs = zip(one["milliseconds"], two["milliseconds"])
+        return bootstrap([a / b for a, b in pairs if a is not None and b is not None], statistic="median")
+
+    def values(self, name: str, **about) -> list:
+        """The different values of a field among the rows with these fields, in their order."""
+        found = [row[name] for row in self.rows if all(row[key] == value for key, value in about.items())]
+        return list(dict.fromkeys(found))
+
+
+def shown(value: float) -> str:
+    """Three digits."""
+    return f"{value:.2f}" if value < 10 else f"{value:.1f}" if value < 100 else f"{value:.0f}"
+
+
+def with_interval(found: Interval | None) -> str:
+    """A ratio with its interval; a dash for what was not measured."""
+    if found is None:
+        return "-"
+    middle = shown(found.estimate)
+    return middle if found.rows == 1 else f"{middle} [{shown(found.low)}, {shown(found.high)}]"
+
+
+def goal_lines(rows: Rows) -> list[str]:
+    """What was asked for, and what was found."""
+    lines = ["| what | network | batch | asked | measured |  |", "| --- | --- | --- | --- | --- | --- |"]
+    for method, against, most, least, part, networks, batches in GOALS:
+        for network in networks:
+            for batch in batches:
+                about = {"part": part, "network": network, "batch": batch}
+                if part == "comparison":
+                    about["threads"] = 2
+                found = rows.ratio(method, against, **about)
+                if found is None:
+                    continue
+                met = found.estimate <= most if most is not None else found.estimate >= least
+                asked = f"<= {most:.2f}" if most is not None else f">= {least:g}"
+                kind = "memory of " if part == "memory" else ""
+                lines.append(
+                    f"| {kind}{method} : {against} | {network} | {batch} | {asked} | {with_interval(found)} "
+                    f"| {'yes' if met else 'no'} |"
+                )
+    return lines
+
+
+def comparison_lines(rows: Rows, part: str) -> list[str]:
+    """A table a network and number of threads: methods down, batches across, each against the plain network."""
+    lines = []
+    for network in rows.values("network", part=part):
+        for threads in rows.values("threads", part=part, network=network):
+            about = {"part": part, "network": network, "threads": threads}
+            batches = sorted(rows.values("batch", **about))
+            size, unit = rows.values("size", **about)[0], "px" if network.startswith("resnet") else "tokens"
+            lines += ["", f"**{network}, {size} {unit}, {threads} thread{'s' * (threads > 1)}**", ""]
+            lines.append("| method | " + " | ".join(f"batch {batch}" for batch in batches) + " | ms a row, batch 1 |")
+            lines.append("| --- " * (len(batches) + 2) + "|")
+            for method in rows.values("method", **about):
+                cells = [with_interval(rows.ratio(method, PLAIN, **about, batch=batch)) for batch in batches]
+                alone = rows.find(method, **about, batch=1)
+                cells.append(shown(median_time(alone)) if alone else "-")
+                lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def median_time(row: dict) -> float:
+    """Median milliseconds of a row's rounds."""
+    return float(np.median([value for value in row["milliseconds"] if value is not None]))
+
+
+def growth_series(rows: Rows) -> dict[tuple[str, str], dict[str, list[tuple[int, float]]]]:
+    """(network, what grows) to method to [(its value, median milliseconds)]."""
+    found = {}
+    growing = [row for row in rows.rows if row["part"] == "growth"]
+    usual = {"resnet18": {"batch": 8, "size": 224, "labels": 10}, "minilm": {"batch": 8, "size": 128, "labels": 10}}
+    for network, middle in usual.items():
+        for varied in VARIED:
+            fixed = {name: value for name, value in middle.items() if name != varied}
+            chosen = [
+                row
+                for row in growing
+                if row["network"] == network and all(row[name] == value for name, value in fixed.items())
+            ]
+            series: dict[str, list] = {}
+            for row in chosen:
+                series.setdefault(row["method"], []).append((row[varied], median_time(row)))
+            series = {method: sorted(points) for method, points in series.items() if len(points) > 1}
+            if series:
+                found[network, varied] = series
+    return found
+
+
+def growth_lines(rows: Rows) -> list[str]:
+    """Milliseconds by what grows, and the exponent of the power law between its smallest and its largest value."""
+    lines = []
+    for (network, varied), series in growth_series(rows).items():
+        values = sorted({value for points in series.values() for value, _ in points})
+        lines += ["", f"**{network}: {VARIED[varied]}** (milliseconds)", ""]
+        lines.append(f"| {VARIED[varied]} | " + " | ".join(map(str, values)) + " | exponent |")
+        lines.append("| --- " * (len(values) + 2) + "|")
+        for method, points in series.items():
+            times = dict(points)
+            cells = [shown(times[value]) if value in times else "-" for value in values]
+            (first, low), (last, high) = points[0], points[-1]
+            cells.append(f"{math.log(high / low) / math.log(last / first):.2f}")
+            lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def memory_lines(rows: Rows) -> list[str]:
+    """Megabytes at the peak of one call besides the loaded networks."""
+    networks = rows.values("network", part="memory")
+    lines = ["| method | " + " | ".join(networks) + " |", "| --- " * (len(networks) + 1) + "|"]
+    for method in rows.values("method", part="memory"):
+        cells = []
+        for network in networks:
+            row = rows.find(method, part="memory", network=network)
+            ratio = rows.ratio(method, PREDICTION, part="memory", network=network)
+            cells.append("-" if row is None else f"{row['megabytes']:.0f} ({shown(ratio.estimate)})")
+        lines.append(f"| {method} | " + " | ".join(cells) + " |")
+    return lines
+
+
+def write_report(found: list[dict], output: Path) -> list[Path]:
+    """Write `output`/tables.md and `output`/speed.png from rows, and return the two paths."""
+    rows, first = Rows(found), found[0]
+    lines = [
+        "# What an explanation costs",
+        "",
+        f"`{first['command']}` on {first['device']}: {ran_on(found)}{made_at(found)}. Seed {first['seed']}, "
+        f"{first['rounds']} rounds (slow methods a share of them). Methods take turns in one process; a ratio is the "
+        "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
+        "otherwise.",
+    ]
+    parts = rows.values("part")
+    sections = [("What was asked for", goal_lines(rows))]
+    if "comparison" in parts:
+        sections.append(("Time against the plain network's prediction", comparison_lines(rows, "comparison")))
+    if "passes" in parts:
+        sections.append(("Methods of many passes", comparison_lines(rows, "passes")))
+    if "growth" in parts:
+        sections.append(("Growth", growth_lines(rows)))
+    if "memory" in parts:
+        text = "Megabytes besides the loaded networks, batch 8, a fresh process each (in brackets: of a prediction's)."
+        sections.append(("Memory", [text, "", *memory_lines(rows)]))
+    for title, body in sections:
+        lines += ["", f"## {title}", "", *body]
+    output.mkdir(parents=True, exist_ok=True)
+    tables = output / "tables.md"
+    tables.write_text("\n".join(lines).replace("\n\n\n", "\n\n") + "\n", encoding="utf-8")
+    return [tables, plot(rows, output / "speed.png")]
+
+
+def plot(rows: Rows, path: Path) -> Path:
+    """Left: each method's time against the plain network's (batch 1, log scale). Right: growth with batch and size."""
+    figure = Figure(figsize=(10, 3.6), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    network = "resnet18"
+    bars = {}
+    for part in ("passes", "comparison"):
+        for method in rows.values("method", part=part, network=network):
+            ratio = rows.ratio(method, PLAIN, part=part, network=network, batch=1, threads=2)
+            if ratio is not None:
+                bars[method] = ratio.estimate
+    names = sorted(bars, key=bars.get, reverse=True)
+    colours = ["tab:red" if name.startswith("MHEX") else "tab:gray" for name in names]
+    left.barh(range(len(names)), [bars[name] for name in names], color=colours)
+    for height, name in enumerate(names):
+        left.text(bars[name], height, f" {shown(bars[name])}", va="center", fontsize=7)
+    left.set_yticks(range(len(names)), names, fontsize=7)
+    left.set_xscale("log")
+    left.set_title(f"time of one explanation, {network}, plain prediction = 1", fontsize=9)
+    for (network, varied), series in growth_series(rows).items():
+        if varied != "labels" and GIVEN in series:
+            points = series[GIVEN]
+            power = 2 if varied == "size" and network.startswith("resnet") else 1
+            name = "pixels" if power == 2 else "tokens" if varied == "size" else "batch"
+            amounts = [(value / points[0][0]) ** power for value, _ in points]
+            right.plot(amounts, [time / points[0][1] for _, time in points], "o-", label=f"{network}, {name}")
+    right.set(xscale="log", yscale="log", xlabel="size against the smallest", ylabel="time against the smallest")
+    right.plot([1, 32], [1, 32], color="black", linestyle=":", linewidth=0.8, label="linear")
+    right.legend(fontsize=7)
+    right.set_title(f"growth of {GIVEN}", fontsize=9)
+    figure.savefig(path)
+    return path

@@ -1,0 +1,140 @@
+"""How is a table of costs measured? Methods take turns, round after round; one JSON line a method and case, at once."""
+
+from __future__ import annotations
+
+import gc
+import json
+import os
+import random
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from importlib.metadata import version
+from importlib.util import find_spec
+from pathlib import Path
+
+import torch
+
+from hf_mhex.benchmarks.journal import Journal
+from hf_mhex.benchmarks.speed.cases import NETWORKS, PARTS, Case, all_cases
+from hf_mhex.benchmarks.speed.methods import available, prepare
+from hf_mhex.benchmarks.speed.subjects import make_networks, make_subject
+from hf_mhex.environment import environment, source_commit
+
+# What other methods come from, by the names of package and module: how a library does a thing changes by its version.
+COMPARED = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam", "shap": "shap"}
+
+
+def measure_speed(
+    output: Path,
+    networks: list[str] | None = None,
+    parts: list[str] | None = None,
+    rounds: int = 30,
+    seed: int = 0,
+    command: str = "",
+    say: Callable[[str], None] = print,
+) -> list[dict]:
+    """Measure every case and return the rows, which `output`/rows.jsonl holds.
+
+    Args:
+        networks: of `NETWORKS`; all. parts: of `PARTS`; all.
+        rounds: turns of each method; slow ones take a share of them.
+        command: what the rows say they were made by.
+
+    A case whose rows are there is not measured again; delete the file to start over. Works on the first CUDA device
+    where there is one. Raises ValueError for names that do not exist and rows made with other rounds or another seed.
+    """
+    networks, parts = chosen("networks", networks, NETWORKS), chosen("parts", parts, PARTS)
+    if rounds < 3:
+        raise ValueError(f"rounds must be at least 3, got {rounds}.")
+    journal = Journal(output / "rows.jsonl")
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    made_with = {"rounds": rounds, "seed": seed, "device": device}
+    for row in journal.rows:
+        if {name: row[name] for name in made_with} != made_with:
+            raise ValueError(f"output={str(output)!r} holds rows of other rounds or another seed; name another folder.")
+    common = made_with | {"command": command, "commit": source_commit()}
+    common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
+    before = torch.get_num_threads()
+    try:
+        for case in all_cases(networks, parts):
+            if journal.find(**case.about()) is None:
+                say(f"{case.part}: {case.network}, batch {case.batch}, size {case.size}, {case.labels} classes, "
+                    f"{case.threads} threads")  # fmt: skip
+                measure = measure_memory if case.part == "memory" else measure_times
+                for row in measure(case, rounds, seed, device):
+                    journal.add(case.about() | row | common)
+    finally:
+        torch.set_num_threads(before)
+    return journal.rows
+
+
+def chosen(name: str, given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
+    """The names given, or all; ValueError for one that is not known."""
+    unknown = sorted(set(given or []) - set(known))
+    if unknown:
+        raise ValueError(f"{name} must be of {', '.join(known)}; got {', '.join(unknown)}.")
+    return known if given is None else tuple(given)
+
+
+def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
+    """Rows with a method's milliseconds by round; None in rounds that it did not take part in."""
+    torch.set_num_threads(case.threads)
+    networks = make_networks(case.network, case.labels, seed, device)
+    subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
+    names = [name for name in (*case.methods, *case.seldom) if available(name, subject.is_image)]
+    calls = {name: prepare(name, subject) for name in names}
+    times = take_turns(calls, max(3, round(case.rounds * rounds)), set(case.seldom), case.every, seed, device)
+    return [{"method": name, "milliseconds": found} for name, found in times.items()]
+
+
+def take_turns(calls: dict, rounds: int, seldom: set[str], every: int, seed: int, device: str) -> dict[str, list]:
+    """Milliseconds of each call by round, in an order drawn anew each round, after one call each to warm up."""
+    order = random.Random(seed)
+    times: dict[str, list] = {name: [None] * rounds for name in calls}
+    for call in calls.values():
+        call()
+    gc.collect()
+    gc.disable()  # a collection would fall on whoever is at it
+    try:
+        for number in range(rounds):
+            names = [name for name in calls if name not in seldom or number % every == 0]
+            order.shuffle(names)
+            for name in names:
+                wait(device)
+                start = time.perf_counter()
+                calls[name]()
+                wait(device)
+                times[name][number] = round(1000 * (time.perf_counter() - start), 3)
+            gc.collect()
+    finally:
+        gc.enable()
+    return times
+
+
+def wait(device: str) -> None:
+    """Until the device has done what it was asked for."""
+    if device == "cuda":
+        torch.cuda.synchronize()
+
+
+def measure_memory(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
+    """Rows with the megabytes that a method needs at its peak besides the loaded networks."""
+    names = [name for name in case.methods if available(name, case.network.startswith("resnet"))]
+    return [{"method": name, "megabytes": peak_megabytes(case, name, seed, device)} for name in names]
+
+
+def peak_megabytes(case: Case, method: str, seed: int, device: str) -> float:
+    """Megabytes at the peak of one call besides the loaded networks, from a fresh process.
+
+    Raises RuntimeError where the process fails, as it does on systems without /proc and without CUDA.
+    """
+    asked = json.dumps(case.about() | {"method": method, "seed": seed, "device": device})
+    command = [sys.executable, "-m", "hf_mhex.benchmarks.speed.memory", asked]
+    found = subprocess.run(
+        command, capture_output=True, text=True, env=os.environ | {"MALLOC_MMAP_THRESHOLD_": "65536"}
+    )
+    if found.returncode:
+        raise RuntimeError(f"memory of {method} could not be measured: {found.stderr.strip().splitlines()[-1]}")
+    return float(found.stdout.split()[-1])

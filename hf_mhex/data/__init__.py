@@ -1,0 +1,1 @@
+"""Rows of data: opened, checked, split, and embedded samples."""

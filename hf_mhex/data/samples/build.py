@@ -1,0 +1,87 @@
+"""How were the embedded samples made? From Debian's dataset-fashion-mnist and PyPI's vaderSentiment 3.3.2.
+
+apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion
+pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
+python -m hf_mhex.data.samples.build fashion/usr/share/datasets/fashion-mnist vaderSentiment-3.3.2.tar.gz
+"""
+
+import io
+import tarfile
+from pathlib import Path
+
+import numpy as np
+import typer
+from datasets import ClassLabel, Dataset, Features, Image, Value
+from PIL import Image as PILImage
+
+from hf_mhex.data.idx import read_idx_folder
+from hf_mhex.data.samples import FOLDER
+
+GARMENTS = [
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+]
+IMAGES_PER_CLASS = {"train": 220, "test": 60}
+REVIEWS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
+CLEAR_OPINION = 0.5  # |mean rating| below which a sentence is left out
+TEST_REVIEW_EVERY = 5
+
+
+def png(pixels: np.ndarray) -> dict:
+    """A gray image [H, W] of bytes as `datasets` stores it."""
+    buffer = io.BytesIO()
+    PILImage.fromarray(pixels).save(buffer, "PNG", optimize=True)
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+def fashion_mnist(folder: Path, split: str) -> Dataset:
+    """The first images of each class of the official file for `split`, in the file's order."""
+    images, labels = read_idx_folder(folder)[split]
+    first = [np.flatnonzero(labels == label)[: IMAGES_PER_CLASS[split]] for label in range(len(GARMENTS))]
+    chosen = np.sort(np.concatenate(first))
+    rows = {"image": [png(image) for image in images[chosen]], "label": labels[chosen].tolist()}
+    return Dataset.from_dict(rows, Features({"image": Image(), "label": ClassLabel(names=GARMENTS)}))
+
+
+def product_reviews(archive: Path, split: str) -> Dataset:
+    """Sentences with a clear opinion; every fifth review, whole, is for testing. A sentence stands here once."""
+    with tarfile.open(archive) as outer:
+        inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz").read()
+    with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
+        lines = tar.extractfile(REVIEWS).read().decode().splitlines()
+    rows, seen = {"text": [], "label": [], "score": []}, set()
+    for line in lines:
+        identity, score, text = line.split("\t")
+        for_testing = int(identity.split("_")[0]) % TEST_REVIEW_EVERY == 0
+        if abs(float(score)) < CLEAR_OPINION or text in seen:
+            continue
+        seen.add(text)
+        if for_testing == (split == "test"):
+            for column, value in zip(rows, (text.strip(), int(float(score) > 0), float(score))):
+                rows[column].append(value)
+    labels = ClassLabel(names=["negative", "positive"])
+    return Dataset.from_dict(rows, Features({"text": Value("string"), "label": labels, "score": Value("float32")}))
+
+
+def main(fashion: Path, vader: Path) -> None:
+    """Write the four Parquet files into the package from the two unpacked sources."""
+    for split in ("train", "test"):
+        for name, data in (
+            ("fashion_mnist", fashion_mnist(fashion, split)),
+            ("product_reviews", product_reviews(vader, split)),
+        ):
+            path = FOLDER / f"{name}-{split}.parquet"
+            data.to_parquet(path)
+            typer.echo(f"{path.name}: {len(data)} rows, {path.stat().st_size / 1e6:.2f} MB")
+
+
+if __name__ == "__main__":
+    typer.run(main)

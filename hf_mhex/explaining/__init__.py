@@ -1,0 +1,1 @@
+"""Explanations of one input and of whole data sets."""

@@ -1,0 +1,1 @@
+"""Repositories on the Hub: contents, cards, publishing, Spaces and their app."""

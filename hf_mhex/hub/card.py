@@ -1,0 +1,190 @@
+"""What does a model's card say? Facts read from the model's files and its results, put into the template."""
+
+from __future__ import annotations
+
+import json
+import re
+import struct
+from math import prod
+from os import PathLike
+from pathlib import Path
+
+from huggingface_hub import EvalResult, ModelCard, ModelCardData
+
+SHIPPED = Path(__file__).parents[1] / "model_cards"
+if not SHIPPED.is_dir():  # in the checkout
+    SHIPPED = Path(__file__).parents[2] / "model_cards"
+TEMPLATE = "card.md.jinja"
+EXAMPLES = {"mhex_bert": '"The camera is great, but the battery is poor."', "mhex_resnet": '"picture.png"'}
+MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
+MAJORITY = "share of the most frequent label"
+SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
+ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
+    "license": "apache-2.0",
+    "intended_use": "Whatever its training data resemble.",
+    "limits": "",
+    "training": "Not described.",
+    "dataset_name": "its dataset",
+    "dataset_type": "unnamed",
+}
+
+
+def card_facts(folder: str | PathLike) -> dict:
+    """What a saved model's files say: family, labels, settings, and numbers of parameters (of the weights' headers)."""
+    folder = Path(folder)
+    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    shapes: dict[str, list[int]] = {}
+    for path in sorted(folder.glob("model*.safetensors")):
+        with path.open("rb") as file:
+            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
+        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+    buffers = ("running_mean", "running_var", "num_batches_tracked")
+    counts = {name: prod(shape) for name, shape in shapes.items() if not name.endswith(buffers)}
+    image = config["model_type"] == "mhex_resnet"
+    return {
+        "family": config["model_type"],
+        "architecture": f"timm's {config['architecture']}" if image else f"BERT of width {config['hidden_size']}",
+        "task": "image-classification" if image else "text-classification",
+        "saliency_task": "image-saliency" if image else "text-saliency",
+        "labels": [config["id2label"][str(index)] for index in range(len(config["id2label"]))],
+        "gate_scale": config["gate_scale"],
+        "head_decay": config["head_decay"],
+        "blocks": sum(name.startswith("heads.") for name in counts),
+        "parameters": sum(counts.values()),
+        "gate_parameters": sum(count for name, count in counts.items() if ".gate." in name),
+        "head_parameters": sum(count for name, count in counts.items() if name.startswith("heads.")),
+    }
+
+
+def render_card(
+    facts: dict, about: dict, record: dict | None, repo_id: str, revision: str, picture: str | None = None
+) -> str:
+    """The card's text. Every number in it comes from `facts` (`card_facts`) or `record`.
+
+    Args:
+        about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
+            language, intended_use, limits, training, picture_text.
+        record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out.
+        revision: what the snippet pins, a tag or a commit.
+        picture: path in the repository of a picture made from the model's own predictions.
+    """
+    name = repo_id.split("/")[-1]
+    about = {"title": name, "summary": "", **ABOUT, **about}
+    results, prediction = [], predicted(record) if record else {}
+    if record:
+        shared = {
+            "task_type": facts["task"],
+            "dataset_type": about["dataset_type"],
+            "dataset_name": about["dataset_name"],
+            "dataset_split": "test",
+        }
+        figures = {name: (name, value) for name, value in prediction.items() if name != MAJORITY}
+        if "completeness_error" in record:
+            figures["Completeness error of the maps, largest"] = ("completeness_error", record["completeness_error"])
+        for row in record.get("explanation", ()):
+            kind = re.sub(r"[^a-z0-9]+", "_", row["measure"].lower()).strip("_")
+            figures[row["measure"]] = (kind, row["map"]["estimate"])
+        results = [
+            EvalResult(**shared, metric_type=kind, metric_name=title[0].upper() + title[1:], metric_value=value)
+            for title, (kind, value) in figures.items()
+        ]
+    data = ModelCardData(
+        license=about["license"],
+        language=about.get("language"),
+        base_model=about.get("base_model"),
+        datasets=about.get("datasets"),
+        library_name="transformers",
+        pipeline_tag=facts["task"],
+        tags=["mhex", "explainability", "saliency", "attribution", "custom_code", facts["saliency_task"]],
+        metrics=[name for name in prediction if name != MAJORITY] or None,
+        model_name=name if results else None,
+        eval_results=results or None,
+    )
+    text = about.get("picture_text", f"Predictions of {name} with their saliency.")
+    values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
+    values["prediction"] = prediction
+    values |= {"picture_text": text, "example": EXAMPLES[facts["family"]]}
+    return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def predicted(record: dict) -> dict[str, float]:
+    """What a record says of the predictions, by name."""
+    return record.get("prediction") or {"accuracy": record["accuracy"], MAJORITY: record["majority_class"]}
+
+
+def card_of_folder(folder: str | PathLike, repo_id: str, revision: str) -> str:
+    """The card of a saved folder, from what lies in it: card.json (the author's words), results.json, saliency.png.
+
+    A model of the demo takes the words that this package has for it, and the demo's results from the folder above.
+    """
+    folder = Path(folder)
+    picture = "saliency.png" if (folder / "saliency.png").is_file() else None
+    return render_card(card_facts(folder), about_of(folder), record_of_folder(folder), repo_id, revision, picture)
+
+
+def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path | None = None) -> list[Path]:
+    """Write the card, and a picture of the model's answers to `items` where there are any; return the paths.
+
+    Args:
+        items: PIL images, image files or texts. output: None for the model's own folder; another one also gets
+            facts.json and results.json, what the card was rendered from.
+    """
+    from hf_mhex.pictures.cards import saliency_picture
+
+    output = folder if output is None else output
+    output.mkdir(parents=True, exist_ok=True)
+    facts, about, record = card_facts(folder), about_of(folder), record_of_folder(folder)
+    written = [output / "README.md"]
+    if items:
+        written.append(output / "saliency.png")
+        saliency_picture(folder, items).save(written[-1])
+    picture = "saliency.png" if items else None
+    written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
+    if output.resolve() != folder.resolve():
+        sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}
+        for name, values in sources.items():
+            written.append(output / name)
+            written[-1].write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+    return written
+
+
+def about_of(folder: Path) -> dict:
+    """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name."""
+    for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):
+        if path.is_file():
+            return json.loads(path.read_text(encoding="utf-8"))
+    return {}
+
+
+def record_of_folder(folder: Path) -> dict | None:
+    """What was measured of a saved model, or None where nothing is known.
+
+    Read from results.json in its folder or, under the folder's name, in the one above, as `mhex demo` writes it
+    (test_rows, accuracy, majority_class, completeness_error, map_share_of_time, and explanation, of
+    `hf_mhex.benchmarks.explanations.summarise_quality`); or from the result.json above that `mhex train` writes
+    (test_rows, and prediction: its metrics). Where they are known, recipe, seed, command, commit and environment
+    stand in both.
+    """
+    for path in (folder / "results.json", folder.parent / "results.json", folder.parent / "result.json"):
+        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
+        if not isinstance(found, dict):
+            continue
+        if path.name == "result.json":
+            return record_of_training(found)
+        shared = {key: found[key] for key in SHARED if key in found}
+        rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
+        record = {**shared, **rows[0]} if rows else found
+        if "prediction" in record or set(MEASURED) <= record.keys():
+            return record
+    return None
+
+
+def record_of_training(row: dict) -> dict | None:
+    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows."""
+    prediction = {name: value for name, value in row.get("test", {}).items() if not re.search("loss|block", name)}
+    if not prediction:
+        return None
+    counts = {f"{name} rows": count for name, count in row["rows"].items() if name != "test"}
+    kept = {"test_rows": row["rows"]["test"], "prediction": prediction, "seed": row["seed"]}
+    kept |= {"recipe": {"recipe": row["recipe"], **counts}, "command": f"mhex train {row['recipe']}"}
+    return kept | {"environment": row["versions"]}

@@ -1,0 +1,1 @@
+"""Pictures of saliency and of channels."""

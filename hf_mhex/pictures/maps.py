@@ -1,0 +1,316 @@
+"""What does an explanation look like? Maps over pictures and coloured words; red speaks for the label, blue against.
+
+Every picture states its scale in numbers. The hue is a value's sign and the opacity its size, so that nothing is
+painted where a map says nothing. Figures are drawn without pyplot: no global state, safe from several threads.
+"""
+
+import html
+import textwrap
+import unicodedata
+from collections.abc import Iterable, Sequence
+
+import numpy as np
+import torch
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from PIL import Image
+from rich.text import Text
+
+from hf_mhex.explaining.words import ExplainedText
+
+FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
+WORD_OPACITY = 0.55  # of the strongest word: dark text on it, or white text in a dark page, stays readable
+FLAT = 1e-6  # a map that varies by less than this share of its size is flat
+
+# The layout of figures, in pixels (and pixels per inch, a power of two, so that sizes come out whole).
+DPI, MARGIN, LINE, BAR, CHARACTER = 128, 12, 18, 10, 8
+
+
+def overlay(image, saliency, *, title: str | None = None, alpha: float = 0.75, size: int = 448) -> Image.Image:
+    """Paint a map over its image, with the colour scale below it.
+
+    The image turns light grey, so that every hue is the map's. The scale is the map's own range: a map of both signs
+    is red above 0, blue below and clear at 0, equal sizes equally strong; one without negative values runs from clear
+    at its least to red at its greatest value, one without positive values from blue to clear; a flat map paints
+    nothing. Image and map fill the same rectangle whatever their resolutions, so give the image as the network saw it
+    (after cropping). The map is not smoothed; only where it has more cells than the picture pixels are they averaged.
+
+    Args:
+        image: PIL image (deeper than 8 bits: shown over its own range), or array or tensor [H, W], [H, W, 1] or
+            [H, W, 3] of uint8, or of floats in [0, 1].
+        saliency: finite map [h, w], array or tensor.
+        title: text above the picture.
+        alpha: opacity of the strongest value, in (0, 1].
+        size: longer side of the painted image, in pixels.
+
+    Raises ValueError naming the argument.
+    """
+    return _figure(_picture(image), [(title or "", _map(saliency, "saliency"))], None, alpha, size, columns=1)
+
+
+def block_strip(
+    image,
+    block_saliency: Sequence,
+    *,
+    labels: Sequence[str] | None = None,
+    title: str | None = None,
+    alpha: float = 0.75,
+    size: int = 192,
+    columns: int = 5,
+) -> Image.Image:
+    """Set the map of every block beside the image, each with its label and its sum.
+
+    Of raw contribution maps that sum is the block's logit (minus the reference), and the sums compare the blocks. The
+    colours do not: each map has its own scale, since a block with more positions spreads its logit over more of them,
+    and early blocks would fade out on a common scale. Cells are drawn as they are, so a coarse map looks coarse.
+
+    Args:
+        image: as in `overlay`; shown in its own colours first.
+        block_saliency: one map [h, w] for each block, of one row of the batch.
+        labels: caption of each map, "block 0", "block 1", ... if None.
+        title: text above the strip.
+        alpha, size: as in `overlay`, for each picture.
+        columns: pictures in a line, the image included.
+
+    Raises ValueError naming the argument.
+    """
+    maps = [_map(values, f"block_saliency[{block}]") for block, values in enumerate(block_saliency)]
+    labels = [f"block {block}" for block in range(len(maps))] if labels is None else list(labels)
+    if not maps or len(labels) != len(maps):
+        raise ValueError(f"block_saliency and labels must be as many, at least 1; got {len(maps)} and {len(labels)}.")
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}.")
+    captions = [f"{label}\nsum {_number(values.sum())}" for label, values in zip(labels, maps)]
+    return _figure(_picture(image), [("image", None), *zip(captions, maps)], title, alpha, size, columns)
+
+
+def words_html(entries: Iterable[tuple[ExplainedText, str, float]], *, title: str | None = "Words and decision") -> str:
+    """A page of its own (no script, nothing loaded) with coloured words, readable in light and dark mode.
+
+    Args:
+        entries: for each text the explained text, a heading such as the predicted label with its score, and the
+            explained logit (`MHEXSaliency.explained`), which words and special tokens together should reach.
+        title: title of the page; None leaves out title and legend.
+
+    Each text has its own scale, centred at 0. Hovering over a word shows its score. Everything is escaped.
+    """
+    articles = "\n".join(_article(*entry) for entry in entries)
+    head = f"<h1>{html.escape(title)}</h1>\n{_LEGEND}\n" if title else ""
+    return f"""<!doctype html>
+<html lang="en">
+<head>
+<meta charset="utf-8">
+<meta name="viewport" content="width=device-width, initial-scale=1">
+<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
+<title>{html.escape(title or "Words")}</title>
+<style>{_STYLE}</style>
+</head>
+<body>
+{head}{articles}
+</body>
+</html>
+"""
+
+
+def words_terminal(explained: ExplainedText) -> Text:
+    """The text with its words coloured for a terminal; characters that a terminal would obey are made visible."""
+    text = Text()
+    for part, word, strength in _segments(explained):
+        style = "strike" if _unread(part, word) else ""
+        if strength:
+            ground = _paint(np.ones(3), np.array(strength), WORD_OPACITY)
+            style = "#000000 on #" + "".join(f"{round(255 * float(value)):02x}" for value in ground)
+        text.append(_visible(part), style)
+    return text
+
+
+def _segments(explained: ExplainedText):
+    """(characters, their word or None, the word's score as a share of the text's largest size, in [-1, 1])."""
+    limit = max((abs(word.score) for word in explained.words), default=0.0)
+    for part, word in explained.segments():
+        yield part, word, word.score / limit if word and limit else 0.0
+
+
+def _visible(part: str) -> str:
+    """Control characters, which a terminal would obey, as Unicode's pictures of them; line ends and tabs stay."""
+    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
+    return part.replace("\r\n", "\n").translate(pictures | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))
+
+
+def _unread(part: str, word) -> bool:
+    """Whether characters outside every word are more than space: cut off by truncation or dropped."""
+    return word is None and any(unicodedata.category(character)[0] in "LNPS" for character in part)
+
+
+def _number(value: float) -> str:
+    value = float(value)
+    return f"{value:+.3g}" if value else "0"
+
+
+def _rgba(strength: float) -> str:
+    red, green, blue = (round(255 * part) for part in (FOR if strength > 0 else AGAINST))
+    return f"rgba({red}, {green}, {blue}, {abs(strength) * WORD_OPACITY:.3f})"
+
+
+def _article(explained: ExplainedText, heading: str, logit: float) -> str:
+    parts = []
+    for part, word, strength in _segments(explained):
+        shown = html.escape(_visible(part))
+        if word:
+            shown = f'<span style="background: {_rgba(strength)}" title="{_number(word.score)}">{shown}</span>'
+        elif _unread(part, word):
+            shown = f'<span class="unread" title="not read by the model">{shown}</span>'
+        parts.append(shown)
+    limit = max((abs(word.score) for word in explained.words), default=0.0)
+    return f"""<article>
+<h2>{html.escape(heading)}</h2>
+<p class="text" dir="auto">{"".join(parts)}</p>
+<div class="scale"><span>{_number(-limit)}</span><span>0</span><span>{_number(limit)}</span></div>
+<p class="figures">words {_number(explained.total - explained.special)} and special tokens \
+{_number(explained.special)}: sum {_number(explained.total)}; explained logit {_number(logit)}</p>
+</article>"""
+
+
+_LEGEND = """<p>Red words speak for the explained label, blue words against it; the deeper, the more. A word's score is
+the sum of its pieces' scores. <span class="unread">Struck out</span>: not read by the model.</p>"""
+_STYLE = f"""
+:root {{ color-scheme: light dark; --page: #fff; --ink: #1a1a1a; --pale: #666; }}
+@media (prefers-color-scheme: dark) {{ :root {{ --page: #161616; --ink: #f0f0f0; --pale: #a0a0a0; }} }}
+body {{ max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.6 system-ui, sans-serif;
+  background: var(--page); color: var(--ink); print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
+h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin: 0; }}
+article {{ border-top: 1px solid var(--pale); margin-top: 1.5rem; padding-top: 1rem; }}
+.text {{ white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; }}
+.text span {{ border-radius: 0.2em; padding: 0.1em 0; }}
+.unread {{ color: var(--pale); text-decoration: line-through; }}
+.figures {{ color: var(--pale); font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
+.scale {{ display: flex; justify-content: space-between; max-width: 20rem; padding: 0 0.4rem;
+  background: linear-gradient(to right, {_rgba(-1)}, transparent, {_rgba(1)}); }}
+"""
+
+
+def _array(values) -> np.ndarray:
+    """An array of whatever holds numbers; a tensor in half precision, which numpy may not know, becomes float64."""
+    if isinstance(values, torch.Tensor):
+        values = values.detach().cpu()
+        return (values.double() if values.is_floating_point() else values).numpy()
+    return np.asarray(values)
+
+
+def _map(values, name: str) -> np.ndarray:
+    """A finite map [h, w] in float64, or ValueError."""
+    values = _array(values).astype(np.float64)
+    if values.ndim != 2 or not values.size:
+        raise ValueError(f"{name} must be one map [h, w], got shape {list(values.shape)}; pick one row and one label.")
+    if not np.isfinite(values).all():
+        raise ValueError(f"{name} must be finite, got {values[~np.isfinite(values)][0]}; look for NaN in the inputs.")
+    return values
+
+
+def _picture(image) -> np.ndarray:
+    """The image as floats [H, W, 3] in [0, 1], or ValueError."""
+    if isinstance(image, Image.Image) and image.mode[0] in "IF":  # deeper than 8 bits, often medical
+        deep = np.asarray(image, dtype=np.float64)
+        pixels = (deep - deep.min()) / (np.ptp(deep) or 1.0)
+    elif isinstance(image, Image.Image):
+        pixels = np.asarray(image.convert("RGB"))
+    else:
+        pixels = _array(image)
+    pixels = pixels[..., None] if pixels.ndim == 2 else pixels
+    if pixels.ndim != 3 or pixels.shape[-1] not in (1, 3) or not pixels.size:
+        cure = "channels come last and are 1 or 3; permute a tensor [C, H, W] by (1, 2, 0)"
+        raise ValueError(f"image must be [H, W], [H, W, 1] or [H, W, 3], got {list(pixels.shape)}; {cure}.")
+    if pixels.dtype == np.uint8:
+        pixels = pixels / 255
+    if not (np.issubdtype(pixels.dtype, np.floating) and pixels.min() >= -1e-3 and pixels.max() <= 1 + 1e-3):
+        found = f"{pixels.dtype} from {pixels.min()} to {pixels.max()}"
+        raise ValueError(f"image must be uint8, or floats in [0, 1], got {found}; undo the network's normalisation.")
+    return np.broadcast_to(pixels, (*pixels.shape[:2], 3)).astype(np.float64)
+
+
+def _strength(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values of a map with range [low, high] as strengths in [-1, 1]: the sign is the hue, the size the opacity."""
+    largest = max(-low, high)
+    if high - low <= FLAT * largest:
+        return np.zeros_like(values)
+    if low < 0 < high:
+        return values / largest
+    return (values - (low if low >= 0 else high)) / (high - low)
+
+
+def _paint(pixels: np.ndarray, strength: np.ndarray, alpha: float) -> np.ndarray:
+    opacity = alpha * np.abs(strength)[..., None]
+    return (1 - opacity) * pixels + opacity * np.where(strength[..., None] < 0, AGAINST, FOR)
+
+
+def _resize(pixels: np.ndarray, panel: tuple[int, int], filter: Image.Resampling) -> np.ndarray:
+    """Bring floats [h, w] or [h, w, 3] to the (width, height) of `panel`."""
+    channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(np.atleast_3d(pixels), -1, 0)]
+    return np.stack([channel.resize(panel, filter) for channel in channels], axis=-1)
+
+
+def _figure(pixels, cells, title, alpha: float, size: int, columns: int) -> Image.Image:
+    """Cells of (caption, map) in lines of `columns` below a title; a cell without a map shows the image itself."""
+    if not 0 < alpha <= 1:
+        raise ValueError(f"alpha must lie in (0, 1], got {alpha}.")
+    if not 32 <= size <= 4096:
+        raise ValueError(f"size must be 32 to 4096 pixels, got {size}.")
+    panel = tuple(max(1, round(side * size / max(pixels.shape[:2]))) for side in pixels.shape[1::-1])
+    pixels = _resize(pixels, panel, Image.Resampling.BICUBIC).clip(0, 1)
+    grey = 0.25 + 0.75 * (pixels @ np.full((3, 3), [[0.299], [0.587], [0.114]]))  # lighter: colour shows on black too
+    columns, wide = min(columns, len(cells)), max(panel[0], 160)
+    width = MARGIN + columns * (wide + MARGIN)
+    heading, captions = _lines(title, width - 2 * MARGIN), [_lines(caption, wide) for caption, _ in cells]
+    above, top = LINE * max(map(len, captions)), MARGIN + (LINE * len(heading) + MARGIN // 2 if heading else 0)
+    tall = above + panel[1] + 2 * BAR + LINE + MARGIN
+    height = top + -(-len(cells) // columns) * tall
+    figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
+    canvas = FigureCanvasAgg(figure)
+    _write(figure, MARGIN, MARGIN, heading)
+    for index, (caption, (_, values)) in enumerate(zip(captions, cells)):
+        left, upper = MARGIN + index % columns * (wide + MARGIN), top + index // columns * tall + above
+        _write(figure, left, upper - LINE * len(caption), caption)
+        if values is None:
+            _place(figure, left, upper, pixels)
+            continue
+        low, high = values.min(), values.max()
+        strength = _resize(_strength(values, low, high), panel, Image.Resampling.BOX)[..., 0]
+        _place(figure, left, upper, _paint(grey, strength, alpha))
+        _draw_scale(figure, left, upper + panel[1] + BAR, wide, low, high, alpha)
+    canvas.draw()
+    return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
+
+
+def _draw_scale(figure: Figure, left: int, upper: int, wide: int, low: float, high: float, alpha: float):
+    """A bar that runs over the map's own range, framed, with both ends and 0 in numbers."""
+    strength = _strength(np.linspace(low, high, wide), low, high)
+    bar = np.repeat(_paint(np.ones((wide, 3)), strength, alpha)[None], BAR, axis=0)
+    bar[[0, -1]] = bar[:, [0, -1]] = 0.6
+    _place(figure, left, upper, bar)
+    numbers = upper + BAR + 3
+    if not strength.any():
+        _write(figure, left, numbers, [f"{_number(low)} everywhere"])
+        return
+    _write(figure, left, numbers, [_number(low)])
+    _write(figure, left + wide, numbers, [_number(high)], align="right")
+    zero = wide * low / (low - high)
+    taken = [(len(_number(value)) + 1) * CHARACTER for value in (low, high)]
+    if taken[0] < zero < wide - taken[1]:
+        _write(figure, left + zero, numbers, ["0"], align="center")
+
+
+def _place(figure: Figure, left: int, upper: int, pixels: np.ndarray):
+    """Set pixels [h, w, 3] one to one, the upper left corner at (left, upper) of the figure."""
+    below = round(figure.bbox.height) - upper - len(pixels)
+    figure.figimage(np.rint(pixels * 255).astype(np.uint8), left, below, origin="upper")
+
+
+def _write(figure: Figure, x: float, y: float, lines: list[str], align: str = "left"):
+    width, height = figure.bbox.size
+    for row, line in enumerate(lines):
+        place = (x / width, 1 - (y + row * LINE) / height)
+        figure.text(*place, line, ha=align, va="top", fontsize=7.2, color="black", parse_math=False)
+
+
+def _lines(text: str | None, width: int) -> list[str]:
+    return [line for part in (text or "").splitlines() for line in textwrap.wrap(part, width // CHARACTER)]

@@ -1,0 +1,111 @@
+"""Are costs measured and reported as said? Turns, resumption, memory, ratios and goals; and the committed table."""
+
+import json
+import math
+import re
+from pathlib import Path
+
+import pytest
+from typer.testing import CliRunner
+
+from hf_mhex.benchmarks.speed import measure_speed, run, write_report
+from hf_mhex.benchmarks.speed.cases import Case
+from hf_mhex.benchmarks.speed.methods import GIVEN, GRAD_CAM, PLAIN, PREDICTION
+from hf_mhex.benchmarks.speed.report import Rows
+from hf_mhex.cli import app
+
+COMMITTED = Path(__file__).parents[2] / "results/speed"
+SMALL = [
+    Case(
+        "comparison", "resnet18", batch, 32, labels=3, threads=1, methods=(PLAIN, PREDICTION), seldom=(GIVEN,), every=2
+    )
+    for batch in (1, 2)
+]
+
+
+def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: SMALL[:1])
+    first = measure_speed(tmp_path, rounds=5, say=lambda line: None)
+    assert [row["method"] for row in first] == [PLAIN, PREDICTION, GIVEN]
+    left_out = [[time is None for time in row["milliseconds"]] for row in first]
+    assert left_out == [[False] * 5] * 2 + [[False, True, False, True, False]]
+    assert all(time is None or time > 0 for row in first for time in row["milliseconds"])
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: SMALL)
+    said = []
+    both = measure_speed(tmp_path, rounds=5, say=said.append)
+    assert both[:3] == first and len(both) == 6 and len(said) == 1 and "batch 2" in said[0]
+    assert [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()] == both
+    with pytest.raises(ValueError, match="holds rows of other rounds or another seed"):
+        measure_speed(tmp_path, rounds=6, say=said.append)
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
+def test_memory_is_that_of_the_features(tmp_path, monkeypatch):
+    sizes = (64, 192)
+    cases = [Case("memory", "resnet18", 4, size, threads=1, methods=(PREDICTION,)) for size in sizes]
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: cases)
+    rows = measure_speed(tmp_path, rounds=3, say=lambda line: None)
+    small, large = (row["megabytes"] for row in rows)
+    features = [4 * 64 * (size // 2) ** 2 * 4 / 1e6 for size in sizes]  # the stem's, in float32
+    assert features[0] <= small < large and features[1] <= large <= 5 * features[1]
+
+
+def row(method, milliseconds, **about):
+    case = {"part": "comparison", "network": "resnet18", "batch": 8, "size": 224, "labels": 10, "threads": 2}
+    common = {"rounds": 3, "seed": 0, "device": "cpu", "command": "x", "environment": {"machine": "m"}}
+    return case | about | common | {"method": method, "milliseconds": milliseconds}
+
+
+def test_ratios_are_of_the_same_round_and_goals_are_judged(tmp_path):
+    rows = [
+        row(PLAIN, [100.0, 200.0, 400.0]),
+        row(PREDICTION, [102.0, 204.0, 408.0]),
+        row(GIVEN, [204.0, 306.0, 408.0]),
+        row(GRAD_CAM, [None, 918.0, None]),
+    ]
+    tables = write_report(rows, tmp_path)[0].read_text()
+    assert f"| {PREDICTION} : {PLAIN} | resnet18 | 8 | <= 1.03 | 1.02 [1.02, 1.02] | yes |" in tables
+    assert f"| {GIVEN} : {PREDICTION} | resnet18 | 8 | <= 1.10 | 1.50 [1.00, 2.00] | no |" in tables
+    assert f"| {GRAD_CAM} : {GIVEN} | resnet18 | 8 | >= 2.5 | 3.00 | yes |" in tables
+
+
+def test_growth_is_told_by_its_exponent(tmp_path):
+    rows = [row(GIVEN, [5.0 * size**2] * 3, part="growth", size=size) for size in (112, 224, 448)]
+    tables = write_report(rows, tmp_path)[0].read_text()
+    line = next(line for line in tables.splitlines() if line.startswith(f"| {GIVEN} |"))
+    assert line.split("|")[-2].strip() == f"{math.log(16) / math.log(4):.2f}"
+
+
+def test_the_committed_table_is_what_its_rows_say(tmp_path):
+    rows = [json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()]
+    assert write_report(rows, tmp_path)[0].read_text() == (COMMITTED / "tables.md").read_text()
+    assert (COMMITTED / "speed.png").stat().st_size < 200_000
+
+
+def test_the_readme_says_what_the_rows_say():
+    rows = Rows([json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()])
+    cases = [
+        {"network": network, "batch": batch} for network in ("resnet18", "resnet50", "bert-base") for batch in (8, 32)
+    ]
+    ratios = [rows.ratio(GIVEN, PREDICTION, part="comparison", threads=2, **case).estimate for case in cases]
+    stated = re.search(
+        r"adds (\d+) to (\d+) % to the time of a\s+prediction", (COMMITTED / "../../README.md").read_text()
+    )
+    assert stated.groups() == tuple(str(round(100 * (ratio - 1))) for ratio in (min(ratios), max(ratios)))
+
+
+@pytest.mark.parametrize(
+    "arguments, words",
+    [
+        (
+            ["--networks", "resnet19"],
+            "networks must be of resnet50, bert-base, resnet18, minilm, resnet50-rank64; got resnet19.",
+        ),
+        (["--parts", "time"], "parts must be of comparison, passes, growth, memory; got time."),
+        (["--rounds", "2"], "rounds must be at least 3, got 2."),
+    ],
+)
+def test_wrong_calls(tmp_path, arguments, words):
+    found = CliRunner().invoke(app, ["benchmark", "speed", "--output", str(tmp_path / "new"), *arguments])
+    assert isinstance(found.exception, ValueError) and str(found.exception) == words
+    assert not (tmp_path / "new").exists()

@@ -1,0 +1,87 @@
+"""Do `benchmark explanations`, `explain --channels` and `collaboration` run on saved models and real rows?"""
+
+import json
+
+import pytest
+import torch
+from transformers import AutoTokenizer
+from typer.testing import CliRunner
+
+from hf_mhex import from_bert, from_timm, image_processor_for, load_sample
+from hf_mhex.cli import app
+from hf_mhex.pictures.channels import text_of_tokens
+from minilm import MINILM
+from networks import RESNET, image_batch
+
+
+@pytest.fixture(scope="module")
+def models(tmp_path_factory):
+    """A small image model for the Fashion-MNIST sample and a text model for the reviews."""
+    folder = tmp_path_factory.mktemp("models")
+    torch.manual_seed(0)
+    names = load_sample("fashion_mnist")["train"].features["label"].names
+    image = from_timm("resnet18", id2label=dict(enumerate(names)), architecture_kwargs=RESNET["architecture_kwargs"])
+    image.train()
+    for _ in range(3):
+        image(**image_batch(16, (28, 28)))  # running statistics
+    image.save_pretrained(folder / "image")
+    image_processor_for(image.config, image_size=28, crop_pct=1.0).save_pretrained(folder / "image")
+    text = from_bert(MINILM, id2label={0: "negative", 1: "positive"}, num_hidden_layers=2)
+    text.save_pretrained(folder / "text")
+    AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder / "text")
+    return folder
+
+
+def mhex(*arguments):
+    found = CliRunner().invoke(app, [str(argument) for argument in arguments], catch_exceptions=False)
+    assert found.exit_code == 0, found.output
+    return found
+
+
+@pytest.mark.parametrize(("kind", "data"), [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")])
+def test_channels_and_collaboration(models, kind, data, tmp_path):
+    found = mhex("explain", models / kind, data, "--channels", "--rows", 16, "--output", tmp_path, "--json")
+    report = json.loads(found.stdout)
+    assert report == json.loads((tmp_path / "channels.json").read_text())
+    assert sum(entry["rows"] for entry in report) == 16
+    assert list(tmp_path.glob("channels*.png" if kind == "image" else "channels.html"))
+    shown = mhex("explain", models / kind, data, "--channels", "--rows", 8, "--output", tmp_path).stdout
+    assert "by block" in shown and "channels.json" in shown
+    with pytest.raises(ValueError, match="--decay does not apply"):
+        mhex("explain", models / kind, data, "--channels", "--decay", 0.5)
+    with pytest.raises(ValueError, match="--rollout does not apply"):
+        mhex("explain", models / kind, data, "--channels", "--rollout")
+    found = mhex("collaboration", models / kind, data, "--rows", 8, "--json")
+    assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
+
+
+def test_tokens_become_a_text_again():
+    explained = text_of_tokens(["[CLS]", "batter", "##y", "is", "[", "poor", "[SEP]"], [1.0, 2, 3, 4, 5, 6, 7, 0])
+    assert explained.text == "battery is [ poor" and explained.special == 8
+    assert [(word.text, word.score) for word in explained.words] == [("battery", 5), ("is", 4), ("[", 5), ("poor", 6)]
+
+
+@pytest.mark.slow
+def test_a_benchmark_from_a_recipe(models, tmp_path):
+    """All methods on the reviews, at the smallest size; a second call makes nothing again."""
+    arguments = ["benchmark", "explanations", "sample_product_reviews", models / "text", "--output", tmp_path]
+    arguments += ["--rows", 2, "--slow", 1, "--only", "saliency,attention rollout"]
+    mhex(*arguments)
+    rows = (tmp_path / "rows-mhex.jsonl").read_text()
+    mhex(*arguments)
+    assert (tmp_path / "rows-mhex.jsonl").read_text() == rows
+    assert "attention rollout" in (tmp_path / "tables.md").read_text() and (tmp_path / "maps-mhex.html").exists()
+    assert "| block | cosine" in (tmp_path / "analyses.md").read_text()
+
+
+def test_a_plain_twin_is_loaded_beside_the_model(models, tmp_path):
+    from hf_mhex.cli.benchmark_data import load_networks
+    from hf_mhex.training.plain import PlainResNet
+
+    mhex_model = load_networks(models / "image", None)[0]["mhex"]
+    twin = PlainResNet(mhex_model.config)
+    twin.save_pretrained(tmp_path / "plain")
+    networks, _ = load_networks(models / "image", tmp_path / "plain")
+    assert list(networks) == ["mhex", "plain"] and not networks["plain"].training
+    assert networks["plain"](image_batch(2, (28, 28))["pixel_values"]).logits.shape == (2, 10)
+    assert torch.equal(networks["plain"].network.fc.weight, twin.network.fc.weight)

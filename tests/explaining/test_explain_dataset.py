@@ -1,0 +1,211 @@
+"""Does explain_dataset explain every row, in order, whatever the source, and record what cannot be explained?"""
+
+import io
+import json
+
+import numpy as np
+import pytest
+import torch
+from datasets import Dataset, Features, Image, Value, load_dataset
+from PIL import Image as Pillow
+from transformers import AutoTokenizer
+
+import hf_mhex
+from hf_mhex.data.source import open_data
+from hf_mhex.explaining.dataset import explain_dataset
+from hf_mhex.explaining.shards import restore_map, store_map
+from minilm import MINILM
+from networks import lively_resnet
+
+WORDS = ["good", "bad", "phone", "battery", "screen", "the", "is", "very", "not", "works", "broke", "loved"]
+
+
+def png(seed, size=(40, 36)):
+    colours = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    buffer = io.BytesIO()
+    Pillow.fromarray(colours).save(buffer, "PNG")
+    return {"bytes": buffer.getvalue(), "path": None}
+
+
+@pytest.fixture(scope="module")
+def images():
+    features = Features({"picture": Image(), "name": Value("string"), "kind": Value("int64")})
+    columns = {"picture": [png(seed) for seed in range(23)], "name": [f"n{row}" for row in range(23)]}
+    return Dataset.from_dict(columns | {"kind": [row % 4 for row in range(23)]}, features=features)
+
+
+@pytest.fixture(scope="module")
+def texts():
+    draw = np.random.default_rng(0)
+    return Dataset.from_dict(
+        {
+            "id": [f"t{row}" for row in range(37)],
+            "text": [" ".join(draw.choice(WORDS, 1 + row % 19)) for row in range(37)],
+        }
+    )
+
+
+@pytest.fixture(scope="module")
+def image_model():
+    model = lively_resnet(torch.float32, id2label={0: "cat", 1: "dog", 2: "emu", 3: "fox"})
+    return model, hf_mhex.image_processor_for(model.config, image_size=32)
+
+
+@pytest.fixture(scope="module")
+def text_model():
+    torch.manual_seed(1)  # a seed by which no channel's mean is 0 to rounding: there a map may differ between batches
+    model = hf_mhex.from_bert(MINILM, id2label={0: "bad", 1: "good"}).eval()
+    for gate in model.bert.gates:
+        torch.nn.init.normal_(gate.weight, std=0.3)
+    return model, AutoTokenizer.from_pretrained(MINILM)
+
+
+def read(folder, cache):
+    """The rows of a folder, through `datasets`."""
+    return load_dataset("parquet", data_files=str(folder / "shard-*.parquet"), cache_dir=str(cache), split="train")
+
+
+def explain(model, data, folder, **options):
+    return explain_dataset(*model, data, folder, progress=False, **options)
+
+
+def test_images(image_model, images, tmp_path):
+    model, processor = image_model
+    options = {"contrast": "softmax", "blocks": [0, -1]}
+    found = explain(image_model, images, tmp_path, rows_per_shard=10, batch_size=4, id_column="name", **options,
+                    block_maps=True, overlays=True)  # fmt: skip
+    assert (found.shards, found.rows, found.bad) == (3, 23, 0)
+    rows = read(tmp_path, tmp_path / "cache")
+    assert rows["row"] == list(range(23)) and rows["id"] == images["name"]
+    for row in rows:
+        inputs = processor(images[row["row"]]["picture"], return_tensors="pt")
+        answer = model.generate_saliency(**inputs, **options)
+        assert row["target"] == int(answer.target) and row["label"] == model.config.id2label[row["target"]]
+        assert np.allclose(row["logits"], answer.logits[0], atol=1e-5)
+        assert abs(row["score"] - float(answer.logits.softmax(-1)[0, row["target"]])) < 1e-5
+        assert abs(row["explained"] - float(answer.explained)) < 1e-5
+        pairs = [((row["map"], row["map_scale"]), answer.saliency)]
+        pairs += zip(zip(row["block_maps"], row["block_scales"]), answer.block_saliency, strict=True)
+        for stored, expected in pairs:
+            error = np.abs(restore_map(*stored) - expected[0].numpy()).max()
+            assert error <= 1e-3 * expected.abs().max()
+    pictures = sorted(path.relative_to(tmp_path).as_posix() for path in tmp_path.glob("overlays/*/*.png"))
+    assert len(pictures) == 23 and pictures[10] == "overlays/000001/000000010.png"
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_texts_in_batches_by_length(text_model, texts, tmp_path, monkeypatch, rollout):
+    model, tokenizer = text_model
+    shapes, generate = [], model.generate_saliency
+    monkeypatch.setattr(
+        model, "generate_saliency", lambda **given: shapes.append(given["input_ids"].shape) or generate(**given)
+    )
+    explain(text_model, texts, tmp_path, rows_per_shard=20, batch_size=5, words=True, rollout=rollout)
+    lengths = [shape[1] for shape in shapes]
+    assert lengths[:4] == sorted(lengths[:4]) and lengths[4:] == sorted(lengths[4:])
+    rows = read(tmp_path, tmp_path / "cache")
+    assert rows["id"] == texts["id"]
+    for row, text in zip(rows, texts["text"]):
+        answer = generate(**tokenizer(text, return_tensors="pt"), rollout=rollout)
+        expected = answer.saliency[0].numpy()
+        error = np.abs(restore_map(row["map"], row["map_scale"]) - expected).max()
+        assert error <= 2**-11 * max(1, np.abs(expected).max())  # float16's rounding
+        assert row["words"] == text.split() and not row["truncated"]
+        assert abs(sum(row["word_scores"]) + row["special"] - row["explained"]) <= 1e-4
+
+
+@pytest.mark.parametrize("kind", ["streaming", "generator", "parquet", "jsonl", "saved"])
+def test_every_source_gives_the_same_rows(text_model, texts, tmp_path, kind):
+    explain(text_model, texts, tmp_path / "expected", rows_per_shard=20)
+    if kind == "streaming":
+        data = texts.to_iterable_dataset(num_shards=3)
+    elif kind == "generator":
+        data = (row for row in texts)
+    elif kind == "saved":
+        texts.save_to_disk(tmp_path / "data")
+        data = open_data(tmp_path / "data")
+    else:
+        path = tmp_path / f"data.{kind}"
+        texts.to_parquet(path) if kind == "parquet" else texts.to_json(path)
+        data = open_data(path, streaming=kind == "jsonl")
+    explain(text_model, data, tmp_path / "found", rows_per_shard=20)
+    expected, found = (read(tmp_path / name, tmp_path / "cache") for name in ("expected", "found"))
+    assert found.to_dict() == expected.to_dict()
+
+
+def test_bad_rows_are_recorded(image_model, text_model, texts, images, tmp_path):
+    columns = images.to_dict()
+    columns["picture"][3] = {"bytes": b"no image", "path": None}
+    columns["picture"][4] = {"bytes": columns["picture"][4]["bytes"][:200], "path": None}
+    columns["picture"][7] = None
+    columns["kind"][9], columns["kind"][10] = 17, None
+    data = Dataset.from_dict(columns, features=images.features)
+    found = explain(image_model, data, tmp_path / "image", batch_size=8, target_column="kind")
+    rows = read(tmp_path / "image", tmp_path / "cache")
+    bad = {row["row"]: row["error"] for row in rows if row["error"]}
+    assert found.bad == 5 and list(bad) == [3, 4, 7, 9, 10] and found.rows == 23
+    assert bad[3].startswith("UnidentifiedImageError") and bad[7] == "ValueError: the row holds no image."
+    assert "target must lie in [0, 3]" in bad[9] and "no target" in bad[10]
+    assert rows[3]["map"] is None and rows[3]["logits"] is None
+    assert all(row["target"] == row["row"] % 4 and row["map"] for row in rows if not row["error"])
+    data = Dataset.from_dict({"text": ["good phone", "", None, "  ", "bad " * 700]})
+    assert explain(text_model, data, tmp_path / "text", words=True).bad == 3
+    rows = read(tmp_path / "text", tmp_path / "cache")
+    assert rows["truncated"] == [False, None, None, None, True] and rows[4]["words"][:2] == ["bad", "bad"]
+
+
+def test_a_finished_shard_is_not_made_again(text_model, texts, tmp_path):
+    explain(text_model, texts, tmp_path, rows_per_shard=10)
+    first, second = (tmp_path / f"shard-00000{shard}.parquet" for shard in (0, 1))
+    before = first.stat().st_mtime_ns, second.read_bytes()
+    second.unlink()
+    found = explain(text_model, texts, tmp_path, rows_per_shard=10)
+    assert (found.rows, found.shards) == (37, 4)
+    assert (first.stat().st_mtime_ns, second.read_bytes()) == before
+    second.unlink()
+    explain(text_model, texts.to_iterable_dataset(), tmp_path / "stream", rows_per_shard=10)
+    assert read(tmp_path / "stream", tmp_path / "cache")["row"] == list(range(37))
+
+
+@pytest.mark.parametrize("kind", ["float16", "int8"])
+def test_stored_maps(kind):
+    values = np.random.default_rng(0).normal(size=(9, 7)).astype(np.float32)
+    values[2, 3] = 0
+    for size in (1e-9, 1.0, 1e6):
+        stored, scale = store_map(values * np.float32(size), kind)
+        found = restore_map(stored.tolist(), scale)
+        assert stored.dtype == kind and found[2, 3] == 0
+        bound = {"float16": 2**-11, "int8": 1 / 254}[kind] * 1.01
+        assert np.abs(found / size - values).max() <= bound * np.abs(values).max()
+    assert store_map(np.zeros((2, 2), np.float32), kind)[1] == 1.0
+
+
+def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
+    for model, data, options, words in (
+        (image_model, images, {"target": 4}, "target must be None or a class index in [0, 3], got 4"),
+        (image_model, images, {"target": "all"}, "target must be None or a class index"),
+        (
+            image_model,
+            images,
+            {"target": 1, "target_column": "kind"},
+            "target=1 and target_column='kind' exclude each other",
+        ),
+        (image_model, images, {"column": "photo"}, "column='photo' must be a column of the data: picture, name, kind"),
+        (image_model, images, {"words": True}, "words=True needs texts"),
+        (image_model, images, {"rollout": True}, "rollout=True goes back through a text model's attention"),
+        (text_model, texts, {"overlays": True}, "overlays=True needs images"),
+        (text_model, texts, {"map_dtype": "uint4"}, "map_dtype must be one of 'float16', 'int8'"),
+        (text_model, texts, {"batch_size": 0}, "batch_size must be an int of at least 1"),
+        (text_model, texts, {"contrast": "worst"}, "contrast must be None"),
+        (text_model, texts, {"blocks": [9]}, "blocks must name blocks of 6"),
+        (text_model, texts.select([]), {}, "data must hold at least one row"),
+        (text_model, texts.rename_columns({"text": "a", "id": "b"}), {}, "column must name the column of inputs"),
+    ):
+        with pytest.raises(ValueError, match="^" + words.replace("[", r"\[")):
+            explain(model, data, tmp_path / "new", **options)
+    with pytest.raises(TypeError, match="'normalize' is no option of explain_dataset"):
+        explain(text_model, texts, tmp_path / "new", normalize="minmax")
+    explain(text_model, texts, tmp_path / "begun")
+    with pytest.raises(ValueError, match=r"was begun with \{'contrast': None\}, not \{'contrast': 'mean'\}"):
+        explain(text_model, texts, tmp_path / "begun", contrast="mean")
+    assert json.loads((tmp_path / "begun" / "settings.json").read_text())["rows"] == 37

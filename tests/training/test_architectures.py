@@ -1,0 +1,107 @@
+"""Does the survey of timm's architectures see what works and what does not, and is the published page its result?"""
+
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+from hf_mhex import MHEXResNetConfig, MHEXResNetForImageClassification
+from hf_mhex.conversion import load_trunk
+from hf_mhex.training.studies.architectures import (
+    completeness_error,
+    difference,
+    enliven,
+    measure,
+    plain_network,
+    read,
+    refusal,
+    render,
+    survey,
+    versions,
+    works,
+)
+
+RESULTS = Path(__file__).parents[2] / "results"
+
+
+def test_an_architecture_that_works_is_measured():
+    row = measure("resnet10t")
+    assert works(row)
+    assert (row["architecture"], row["block"], row["blocks"]) == ("resnet10t", "BasicBlock", 4)
+    body = timm.create_model("resnet10t", num_classes=0)
+    assert row["body_parameters"] == sum(parameter.numel() for parameter in body.parameters())
+    model = MHEXResNetForImageClassification(MHEXResNetConfig(architecture="resnet10t", num_labels=1000))
+    assert row["gate_parameters"] == sum(gate.weight.numel() for gate in model.resnet.gates)
+    assert row["head_parameters"] == sum(head.weight.numel() for head in model.heads)
+    assert json.loads(json.dumps(row)) == row
+
+
+def test_what_differs_is_seen(monkeypatch):
+    pixels = torch.randn(2, 3, 64, 64)
+    plain = plain_network("resnet10t", pixels)
+    norms = [value for name, value in plain.named_parameters() if value.ndim == 1 and name.endswith("weight")]
+    assert len(norms) > 10 and all(0.5 <= value.min() < value.max() <= 1.5 for value in norms)
+    config = MHEXResNetConfig(architecture="resnet10t", num_labels=3, architecture_kwargs={"drop_path_rate": 0.1})
+    model = MHEXResNetForImageClassification(config)
+    load_trunk(model, plain.state_dict(), "a test")
+    assert difference(plain, model, pixels, train=False) == 0
+    nn.init.normal_(model.resnet.gates[1].weight)
+    assert difference(plain, model, pixels, train=False) > 1e-3
+    assert difference(plain, model, pixels, train=True) > 1e-3
+    enliven(model, pixels)
+    block_logits = model(pixels).block_logits
+    assert all(1 < block_logits[:, block].std() < 3 for block in range(4))
+    assert completeness_error(model, pixels) <= 1e-5
+    answer = model.generate_saliency(pixel_values=pixels, target="all")
+    *maps, last = answer.block_saliency
+    for part in ({"saliency": answer.saliency * 1.01}, {"block_saliency": (*maps, last * 1.01)}):
+        wrong = replace(answer, **part)
+        monkeypatch.setattr(model, "generate_saliency", lambda wrong=wrong, **inputs: wrong)
+        assert completeness_error(model, pixels) > 1e-3
+
+
+def test_not_a_number_does_not_work():
+    row = {"eval_difference": 0.0, "train_difference": 0.0, "completeness_error": 1e-6}
+    assert works(row)
+    for name in row:
+        assert not works({**row, name: float("nan")}) and not works({**row, name: 1e-3})
+
+
+@pytest.mark.parametrize(
+    "architecture, words",
+    [
+        ("vgg11", "is timm's VGG; MHEX-ResNet takes its ResNet class."),
+        ("res2net50_26w_4s", "has Bottle2neck blocks; MHEX-ResNet takes BasicBlock and Bottleneck."),
+    ],
+)
+def test_an_architecture_that_does_not_is_refused(architecture, words):
+    assert refusal(architecture) == words
+    with pytest.raises(ValueError, match=f"architecture='{architecture}'"):
+        measure(architecture)
+
+
+def test_a_survey_counts_every_name_once():
+    found = survey(["resnet18", "vgg13", "resnet34", "vgg11"])
+    reason = {"reason": "is timm's VGG; MHEX-ResNet takes its ResNet class.", "count": 2, "first": "vgg13"}
+    assert found == {**versions(), "registered": 4, "accepted": ["resnet18", "resnet34"], "refused": [reason]}
+
+
+def test_the_published_page_is_the_records_and_every_accepted_name_works():
+    lines = read(RESULTS / "architectures.jsonl")
+    assert render(lines) == (RESULTS / "architectures.md").read_text(encoding="utf-8")
+    summary, *rows = lines
+    assert sorted(row["architecture"] for row in rows) == sorted(summary["accepted"])
+    assert len(rows) >= 80 and all(works(row) for row in rows)
+    assert len(rows) + sum(reason["count"] for reason in summary["refused"]) == summary["registered"]
+
+
+def test_a_page_says_no_where_an_architecture_fails():
+    summary, *rows = read(RESULTS / "architectures.jsonl")
+    row = {**rows[0], "train_difference": 0.5}
+    page = render([{**summary, "accepted": [row["architecture"]]}, row])
+    assert "1 were measured, and 0 work" in page
+    assert f"| {row['architecture']} | {row['block']} | no |" in page

@@ -1,0 +1,1 @@
+"""Studies behind the published tables; not in the wheel."""

@@ -1,0 +1,111 @@
+"""How are the reference models made? A recipe, trained, its maps judged on test rows, laid down ready for the Hub.
+
+    python -m hf_mhex.training.studies.reference mhex-bert-ag-news source=ag_news_test.csv
+    make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
+
+OUTPUT/NAME        the model with its code, processor, card, picture and results.json
+OUTPUT/runs/NAME   the training run, from which a stopped one goes on
+"""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections import Counter
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.summary import summarise_quality
+from hf_mhex.benchmarks.journal import without_folders
+from hf_mhex.data.rows import read_data
+from hf_mhex.environment import source_commit
+from hf_mhex.hub.card import MAJORITY, record_of_training, write_card
+from hf_mhex.loading import load
+from hf_mhex.training.recipe import Recipe, load_recipe
+from hf_mhex.training.run import train
+
+JUDGED = 1000  # test rows that the maps' measures draw from
+SHOWN = 3
+
+
+@dataclass(frozen=True)
+class Reference:
+    """A model of a recipe, with changes to it."""
+
+    recipe: str
+    changes: tuple[str, ...] = ()
+
+
+REFERENCES = {
+    "mhex-resnet-fashion-mnist-10k": Reference("fashion_mnist", ("max_train_rows=10000",)),
+    "mhex-resnet-pneumoniamnist": Reference("medmnist/pneumoniamnist"),
+    "mhex-bert-ag-news": Reference("ag_news_minilm_7600"),
+}
+
+
+def make_reference(
+    name: str, overrides: Iterable[str], output: Path, revision: str, command: str = "", cards: Path | None = None
+) -> Path:
+    """Train, judge and describe a reference model; return its folder. What is trained already is not trained again.
+
+    Args:
+        overrides: of the recipe, such as `source=...`. revision: what the card's snippet pins. cards: a folder whose
+            NAME also gets the card, with what it was rendered from.
+
+    Raises ValueError for a name that is not there, and whatever training raises.
+    """
+    if name not in REFERENCES:
+        raise ValueError(f"MODEL must be one of {', '.join(REFERENCES)}; got {name!r}.")
+    reference = REFERENCES[name]
+    recipe = load_recipe(reference.recipe, [*reference.changes, *overrides])
+    run, folder = output / "runs" / name, output / name
+    result = run / "result.json"
+    row = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else train(recipe, run, run.exists())
+    shutil.copytree(run / "model", folder, dirs_exist_ok=True)
+    part, items, majority = test_rows(recipe, folder)
+    record = record_of_training(row)
+    record["prediction"][MAJORITY] = majority
+    commit = source_commit()
+    record |= {"command": command or record["command"]} | ({"commit": commit} if commit else {})
+    record["explanation"] = summarise_quality(load(folder)[0], part, seed=row["seed"])
+    (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    for place in [folder] if cards is None else [folder, cards / name]:
+        write_card(folder, f"hf-mhex/{name}", revision, items, place)
+    return folder
+
+
+def test_rows(recipe: Recipe, folder: Path):
+    """Test rows ready for the measures, the first few as pictures or texts, and the most frequent label's share."""
+    model, processor = load(folder)
+    rows = read_data(recipe.data, recipe.model.family, recipe.model.problem_type).test
+    every = [int(label) for label in rows.labels]
+    chosen = shuffled(len(rows), 0)[:JUDGED]
+    labels = [every[row] for row in chosen]
+    majority = max(Counter(every).values()) / len(every)
+    if recipe.model.family == "resnet":
+        items = [rows[row]["image"] for row in chosen]
+        return image_part(items, labels, processor, model.config.num_channels), items[:SHOWN], majority
+    items = [rows[row]["text"] for row in chosen]
+    most = min(processor.model_max_length, model.config.max_position_embeddings)
+    return text_part(items, labels, processor, most), items[:SHOWN], majority
+
+
+def main(
+    name: Annotated[str, typer.Argument(metavar="MODEL", help="Name of a reference model; a wrong one lists them.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
+    revision: Annotated[str, typer.Option(help="Tag that the card's snippet pins.")] = "v0.1.0",
+    output: Annotated[Path, typer.Option(help="Folder for models and their runs.")] = Path("outputs/reference"),
+    cards: Annotated[Path | None, typer.Option(help="Folder that also gets card, facts, results and picture.")] = None,
+) -> None:
+    """Train a reference model, judge its maps on test rows, and lay it down ready for the Hub."""
+    command = " ".join(["python -m hf_mhex.training.studies.reference", name, *map(without_folders, overrides or [])])
+    typer.echo(str(make_reference(name, overrides or [], output, revision, command, cards)))
+
+
+if __name__ == "__main__":
+    typer.run(main)

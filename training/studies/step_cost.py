@@ -1,0 +1,121 @@
+"""What does a training step of MHEX cost beside the plain network's? Time, parameters and memory, step by step in turn.
+
+    python -m hf_mhex.training.studies.step_cost [ROUNDS]
+
+prints one JSON row a network. A step is forward, loss, backward and AdamW (fused, Trainer's default), on random inputs.
+`time_ratio` is the median over rounds in which the two networks take turns. Memory is counted, not sampled: 16 bytes a
+parameter (weight, gradient, AdamW's two moments) and what autograd keeps for the backward pass.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+from transformers import BertConfig
+
+from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
+from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
+from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
+from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification
+from hf_mhex.training.plain import PlainBert, PlainResNet
+
+MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
+LABELS = 10
+
+
+def image_pair(architecture: str) -> tuple:
+    """MHEX-ResNet and its plain twin."""
+    config = MHEXResNetConfig(architecture=architecture, num_labels=LABELS)
+    return MHEXResNetForImageClassification(config), PlainResNet(config)
+
+
+def text_pair(sizes: dict) -> tuple:
+    """MHEX-BERT and its plain twin."""
+    plain = BertConfig(num_labels=LABELS, problem_type="single_label_classification", **sizes)
+    plain.label_smoothing = plain.binary_share = plain.instance_share = plain.deep_supervision_weight = 0.0
+    return MHEXBertForSequenceClassification(MHEXBertConfig(num_labels=LABELS, **sizes)), PlainBert(plain)
+
+
+def pixels(batch: int, size: int) -> dict:
+    """Random images."""
+    return {"pixel_values": torch.randn(batch, 3, size, size), "labels": torch.arange(batch) % LABELS}
+
+
+def tokens(batch: int, length: int) -> dict:
+    """Random texts without padding."""
+    return {"input_ids": torch.randint(1000, 20000, (batch, length)), "labels": torch.arange(batch) % LABELS}
+
+
+CASES: dict[str, tuple[Callable, Callable]] = {
+    "resnet18, 224 px, batch 8": (lambda: image_pair("resnet18"), lambda: pixels(8, 224)),
+    "resnet50, 224 px, batch 8": (lambda: image_pair("resnet50"), lambda: pixels(8, 224)),
+    "resnet50, 224 px, batch 32": (lambda: image_pair("resnet50"), lambda: pixels(32, 224)),
+    "resnet18, 56 px, batch 64": (lambda: image_pair("resnet18"), lambda: pixels(64, 56)),
+    "MiniLM-L6, 64 tokens, batch 32": (lambda: text_pair(MINILM), lambda: tokens(32, 64)),
+}
+
+
+def kept_bytes(model, inputs: dict) -> int:
+    """Bytes that autograd keeps between forward and backward, weights left out."""
+    own = {parameter.untyped_storage().data_ptr() for parameter in model.parameters()}
+    found: dict[int, int] = {}
+
+    def pack(tensor):
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in own:
+            found[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with torch.autograd.graph.saved_tensors_hooks(pack, lambda tensor: tensor):
+        loss = model(**inputs).loss
+    del loss
+    return sum(found.values())
+
+
+def measure(case: str, rounds: int) -> dict:
+    """One row: the pair's times in turn, and what each holds."""
+    torch.manual_seed(0)
+    make, draw = CASES[case]
+    models, inputs = [model.train() for model in make()], draw()
+    optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in models]
+
+    def step(number: int) -> float:
+        started = time.perf_counter()
+        models[number](**inputs).loss.backward()
+        optimizers[number].step()
+        optimizers[number].zero_grad()
+        return time.perf_counter() - started
+
+    step(0), step(1)
+    times = []
+    for number in range(rounds):
+        first = step(number % 2)
+        second = step(1 - number % 2)
+        times.append((first, second) if number % 2 == 0 else (second, first))
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
+    kept = [kept_bytes(model, inputs) for model in models]
+    totals = [16 * size + activations for size, activations in zip(sizes, kept)]
+    return {
+        "network": case,
+        "time_ratio": round(statistics.median(mhex / plain for mhex, plain in times), 3),
+        "seconds_mhex": round(statistics.median(mhex for mhex, _ in times), 3),
+        "seconds_plain": round(statistics.median(plain for _, plain in times), 3),
+        "parameters_mhex": sizes[0],
+        "parameters_plain": sizes[1],
+        "activation_megabytes_mhex": round(kept[0] / 1e6, 1),
+        "activation_megabytes_plain": round(kept[1] / 1e6, 1),
+        "memory_ratio": round(totals[0] / totals[1], 3),
+        "rounds": rounds,
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+
+
+if __name__ == "__main__":
+    for name in CASES:
+        print(json.dumps(measure(name, int(sys.argv[1]) if len(sys.argv) > 1 else 15)), flush=True)
