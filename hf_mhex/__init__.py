@@ -1,63 +1,47 @@
-"""What does a user import? The MHEX classes, registered with the Auto classes, conversion, pictures and samples."""
+"""Models that explain themselves: MHEX classifiers for transformers, and what one does with them.
 
-from transformers import (
-    AutoConfig,
-    AutoModel,
-    AutoModelForImageClassification,
-    AutoModelForSequenceClassification,
-)
-from transformers.pipelines import PIPELINE_REGISTRY
+Importing it registers the families with transformers' Auto classes and pipelines. Names are loaded when first used.
+"""
 
-from hf_mhex.conversion import ConversionReport, from_bert, from_timm
-from hf_mhex.data.samples import load_sample
-from hf_mhex.explaining.dataset import DatasetExplanation, explain_dataset
-from hf_mhex.hub.publishing import publish
-from hf_mhex.loading import load
-from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.mhex import MHEXClassifierOutput, MHEXSaliency
-from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification, MHEXBertModel
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification, MHEXResNetModel
-from hf_mhex.modeling.pipeline_mhex import ImageSaliencyPipeline, TextSaliencyPipeline
-from hf_mhex.processors import image_processor_for
+from __future__ import annotations
 
-__version__ = "0.1.0"
+from importlib import import_module
 
-for _auto, _config, _model in (
-    (AutoModel, MHEXBertConfig, MHEXBertModel),
-    (AutoModelForSequenceClassification, MHEXBertConfig, MHEXBertForSequenceClassification),
-    (AutoModel, MHEXResNetConfig, MHEXResNetModel),
-    (AutoModelForImageClassification, MHEXResNetConfig, MHEXResNetForImageClassification),
-):
-    AutoConfig.register(_config.model_type, _config, exist_ok=True)
-    _auto.register(_config, _model, exist_ok=True)
-    _config.register_for_auto_class()
-    _model.register_for_auto_class(_auto.__name__)
+from hf_mhex.families import FAMILIES, Family, register_family  # noqa: F401
 
-for _pipeline, _config, _auto, _kind in (
-    (ImageSaliencyPipeline, MHEXResNetConfig, AutoModelForImageClassification, "image"),
-    (TextSaliencyPipeline, MHEXBertConfig, AutoModelForSequenceClassification, "text"),
-):
-    PIPELINE_REGISTRY.register_pipeline(_config.saliency_task, _pipeline, pt_model=_auto, type=_kind)
+_HOMES = {
+    "hf_mhex.adapters": ("lora_config",),
+    "hf_mhex.conversion": ("ConversionReport", "convert", "from_bert", "from_timm"),
+    "hf_mhex.data.samples": ("load_sample",),
+    "hf_mhex.explaining.batch": ("Explainer",),
+    "hf_mhex.explaining.dataset": ("DatasetExplanation", "explain_dataset"),
+    "hf_mhex.explaining.explanation": ("Explanation", "explain"),
+    "hf_mhex.hub.publishing": ("publish",),
+    "hf_mhex.loading": ("load",),
+    "hf_mhex.modeling.mhex": ("MHEXClassifierOutput", "MHEXSaliency"),
+    "hf_mhex.modeling.mhex_config": ("VERSION",),
+    "hf_mhex.modeling.pipeline_mhex": ("ImageSaliencyPipeline", "TextSaliencyPipeline"),
+    "hf_mhex.processors": ("image_processor_for",),
+}
+_HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 
-__all__ = [
-    "ConversionReport",
-    "DatasetExplanation",
-    "ImageSaliencyPipeline",
-    "MHEXBertConfig",
-    "MHEXBertForSequenceClassification",
-    "MHEXBertModel",
-    "MHEXClassifierOutput",
-    "MHEXResNetConfig",
-    "MHEXResNetForImageClassification",
-    "MHEXResNetModel",
-    "MHEXSaliency",
-    "TextSaliencyPipeline",
-    "explain_dataset",
-    "from_bert",
-    "from_timm",
-    "image_processor_for",
-    "load",
-    "load_sample",
-    "publish",
-]
+__all__ = sorted({"FAMILIES", "Family", "register_family", "__version__", *_HOME_OF} - {"VERSION"})
+__all__ += [name for family in FAMILIES.values() for names in family.files.values() for name in names]
+
+
+def __getattr__(name: str):
+    if name == "__version__":
+        return import_module("hf_mhex.modeling.mhex_config").VERSION
+    home = _HOME_OF.get(name)
+    for family in FAMILIES.values() if home is None else ():
+        home = next((module for module, names in family.files.items() if name in names), home)
+    if home is None:
+        raise AttributeError(f"module 'hf_mhex' has no attribute {name!r}")
+    from hf_mhex.environment import named_extra
+
+    with named_extra():
+        return getattr(import_module(home), name)
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

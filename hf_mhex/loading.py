@@ -1,31 +1,26 @@
-"""How does a saved MHEX model come back ready for use? Model and processor together, in eval mode."""
+"""Loading of saved MHEX models with their processors."""
 
 from __future__ import annotations
 
 from os import PathLike, fspath
+from pathlib import Path
 
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedConfig
 
-from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification
-
-FAMILIES = {
-    "mhex_bert": (MHEXBertForSequenceClassification, AutoTokenizer),
-    "mhex_resnet": (MHEXResNetForImageClassification, AutoImageProcessor),
-}
+from hf_mhex.families import FAMILIES
 
 
-def model_type_of(source: str | PathLike, revision: str | None = None) -> str:
-    """The `model_type` in the config.json of a local folder or a Hub id; ValueError where there is none."""
-    found = PreTrainedConfig.get_config_dict(source, revision=revision)[0].get("model_type")
-    if found is None:
-        raise ValueError(f"source={fspath(source)!r} holds no model: no config.json that names a model_type.")
-    return found
+def source_config(source: str | PathLike, revision: str | None = None) -> dict:
+    """The config.json of a local folder or a Hub id; OSError where there is none."""
+    from transformers import PreTrainedConfig
+
+    if Path(source).is_dir() and not Path(source, "config.json").is_file():
+        raise FileNotFoundError(f"source={fspath(source)!r} holds no model: no config.json in the folder.")
+    return PreTrainedConfig.get_config_dict(source, revision=revision)[0]
 
 
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
-    """The classifier in eval mode, and its tokenizer or image processor, from a local folder or a Hub id.
+    """The classifier in eval mode and its tokenizer or image processor, from a local folder or a Hub id.
 
     The code that runs is this package's, never the repository's, and weights are read from safetensors only.
 
@@ -36,15 +31,18 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
 
     Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there.
     """
-    found = model_type_of(source, revision)
+    import transformers
+
+    found = source_config(source, revision).get("model_type")
     if found not in FAMILIES:
         raise ValueError(
-            f"source={fspath(source)!r} is a {found!r} model, not one of {', '.join(FAMILIES)}; `mhex convert` makes "
-            "one from a BERT or a timm ResNet."
+            f"source={fspath(source)!r} is a {found!r} model, not one of {', '.join(FAMILIES)}; "
+            "`mhex convert` makes one from a plain checkpoint."
         )
-    model_class, processor_class = FAMILIES[found]
-    model = model_class.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
-    return model, processor_class.from_pretrained(source, revision=revision)
+    family = FAMILIES[found]
+    model = family.classifier.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
+    processor = getattr(transformers, family.input.auto_processor)
+    return model, processor.from_pretrained(source, revision=revision)
 
 
 def describe(model) -> dict:
@@ -60,19 +58,21 @@ def describe(model) -> dict:
         sizes["head_parameters"] += name.startswith("heads.") and parameter.numel()
     blocks = []
     for number, gate in enumerate(model.base_model.gates):
-        weight = gate.equivalent(torch.eye(gate.out_features, device=gate.weight.device)).detach()
+        matrix = model.equivalent_matrix(number)
+        with torch.no_grad():
+            weight = gate(torch.eye(gate.out_features, dtype=matrix.dtype, device=matrix.device), rows=True)
         blocks.append(
             {
                 "channels": weight.shape[0],
                 "gate_norm": weight.norm().item(),
                 "gate_spectral_norm": torch.linalg.matrix_norm(weight, 2).item(),
-                "equivalent_norm": model.equivalent_matrix(number).norm().item(),
+                "equivalent_norm": matrix.norm().item(),
             }
         )
     config = model.config
     return {
-        "family": config.model_type,
-        "architecture": getattr(config, "architecture", "bert"),
+        "family": type(config).model_type,
+        "architecture": getattr(config, "architecture", None) or type(config).model_type.removeprefix("mhex_"),
         "labels": [config.id2label[index] for index in range(config.num_labels)],
         "problem_type": config.problem_type,
         "gate_scale": config.gate_scale,

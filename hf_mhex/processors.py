@@ -1,26 +1,37 @@
-"""Which image processor belongs to a timm network? A stock one, from timm's data config, for AutoImageProcessor."""
+"""Processors that belong to a model: stock ones, and the limits that model and processor share."""
 
 from __future__ import annotations
 
 from math import floor
 
 import numpy as np
-import timm
 import torch
 from PIL import Image
-from timm.data import resolve_data_config
-from transformers import BaseImageProcessor, BitImageProcessor
 
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
+
+def make_processor(model, source=None, revision: str | None = None, image_size: int | None = None):
+    """The processor of a converted model: its source's tokenizer, or an image processor from timm's data config."""
+    if model.main_input_name == "pixel_values":
+        return image_processor_for(model.config, image_size)
+    from transformers import AutoTokenizer
+
+    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    tokenizer.model_max_length = max_length(model, tokenizer)
+    return tokenizer
+
+
+def max_length(model, tokenizer, wanted: int | None = None) -> int:
+    """Longest text in tokens that model and tokenizer take, at most `wanted`."""
+    return min(tokenizer.model_max_length, model.max_tokens, model.max_tokens if wanted is None else wanted)
 
 
 def image_processor_for(
-    config: MHEXResNetConfig,
+    config,
     image_size: int | None = None,
     crop_pct: float | None = None,
     mean: tuple[float, ...] | None = None,
     std: tuple[float, ...] | None = None,
-) -> BitImageProcessor:
+):
     """Resize the shorter edge to `image_size / crop_pct`, crop the centre, scale to [0, 1] and normalise.
 
     What is not given comes from timm's data config of `config.architecture` (its tag, where the name has one). Gray
@@ -34,8 +45,13 @@ def image_processor_for(
 
     Raises ValueError for an image_size, crop_pct, mean or std that cannot be.
     """
+    import timm
+    from timm.data import resolve_data_config
+    from transformers import BitImageProcessor
+
     channels = config.num_channels
     found = timm.get_pretrained_cfg(config.architecture)
+    image_size = (config.architecture_kwargs or {}).get("img_size") if image_size is None else image_size
     data = resolve_data_config({"img_size": image_size} if image_size else {}, found.to_dict() if found else {})
     size = data["input_size"][-1]
     crop_pct = data["crop_pct"] if crop_pct is None else crop_pct
@@ -61,7 +77,7 @@ def image_processor_for(
     )
 
 
-def restore_image(pixel_values: torch.Tensor, processor: BaseImageProcessor) -> np.ndarray:
+def restore_image(pixel_values: torch.Tensor, processor) -> np.ndarray:
     """The picture that the model saw: pixel_values [C, H, W] without the normalisation, uint8 [H, W, C]."""
     mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
     pixels = pixel_values.detach().float().cpu() * std + mean

@@ -1,1 +1,1 @@
-"""The remote code: everything that travels beside a model's weights. It imports torch, transformers and timm only."""
+"""Remote code: the models, their configurations and their pipelines. It travels beside the weights."""

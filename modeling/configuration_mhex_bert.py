@@ -1,24 +1,27 @@
-"""Which settings does an MHEX-BERT have? Those of BERT and the fields that both families share."""
+"""Configuration of MHEX-BERT."""
+
+from typing import TYPE_CHECKING
 
 from transformers import BertConfig
 
-from .mhex import MHEXConfigMixin
-from .mhex_saving import CarriesPipelineMixin
+from .mhex_config import MHEXConfigMixin
+
+if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
+    from .mhex_maps import Features  # noqa: F401
+    from .mhex_words import Word  # noqa: F401
+    from .pipeline_mhex import SaliencyPipeline  # noqa: F401
 
 
-class MHEXBertConfig(CarriesPipelineMixin, MHEXConfigMixin, BertConfig):
-    """Configuration of MHEX-BERT: the fields of `BertConfig` and of `MHEXConfigMixin`.
+class MHEXBertConfig(MHEXConfigMixin, BertConfig):
+    """Fields of `BertConfig` and `MHEXConfigMixin`.
 
     Raises ValueError for `chunk_size_feed_forward` other than 0 (the gate needs the whole sequence) and for decoders.
     """
 
     model_type = "mhex_bert"
     saliency_task = "text-saliency"
-    saliency_pipeline = "TextSaliencyPipeline"
-    saliency_body = "MHEXBertModel"
-    saliency_model = "AutoModelForSequenceClassification"
 
-    def check_fields(self):
+    def check_fields(self) -> None:
         """Raise TypeError or ValueError for a field that cannot be."""
         super().check_fields()
         if self.chunk_size_feed_forward != 0:

@@ -1,4 +1,4 @@
-"""What is the loss of a model with a head at every block? The task's loss of the model's logits and of every head's.
+"""Deep-supervision loss: the task's loss of the model's logits and of every block's head.
 
 Source: Sun & Lio, "Multi-Head Explainer" (arXiv 2501.01311), deep supervision; weights and options are ours.
 """
@@ -7,27 +7,22 @@ import torch
 import torch.nn.functional as F
 
 
-def deep_supervision_loss(
-    logits, block_logits, labels, config, num_items_in_batch=None, absent_losses=None, label_weights=None
-):
+def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_batch=None, absent_losses=None):
     """The task loss of the model's logits [B, K] plus `deep_supervision_weight` * the sum over blocks [B, blocks, K].
 
-    Cross-entropy, BCE or MSE by `config.problem_type` (inferred from the labels, as everywhere in transformers, and
-    then written to the config). Averages over the labels that count, or divides their sum by `num_items_in_batch`,
-    which makes the gradient independent of how a batch is split. Returns loss [] and the blocks' losses [blocks].
+    Cross-entropy, BCE or MSE by `config.problem_type`, which the first labels set where it is None. Averages over the
+    labels that count, or divides their sum by `num_items_in_batch`, which makes the gradient independent of how a batch
+    is split. `config.class_weights` weigh rows by their label or, with several labels, present ones.
 
     Args:
-        absent_losses: what each head's label costs where it is absent, [B, blocks, K], see `absent_loss`; None unless
+        absent_losses: what each head's label costs where it is absent [B, blocks, K], see `absent_loss`; None unless
             `config.instance_share` is above 0.
-        label_weights: factors on the losses of rows by their label or, with several labels, of present ones, [K].
 
-    Raises TypeError for labels of the wrong dtype, ValueError for a wrong shape or (seen on the CPU) a wrong value, and
+    Returns the loss [] and the blocks' losses [blocks]. Raises TypeError or ValueError for labels that do not fit, and
     for an `instance_share` of a loss that has no binary cross-entropy.
     """
     if config.problem_type is None:
-        integer = not labels.is_floating_point() and labels.dtype != torch.bool
-        kinds = ("single" if integer else "multi") + "_label_classification"
-        config.problem_type = "regression" if logits.shape[-1] == 1 else kinds
+        config.problem_type = problem_of(labels, logits.shape)
     labels = check_labels(labels.to(logits.device), logits.shape, config)
     single = config.problem_type == "single_label_classification"
     if config.instance_share and (config.problem_type == "regression" or (single and not config.binary_share)):
@@ -37,7 +32,7 @@ def deep_supervision_loss(
         )
     stacked = torch.cat([logits[:, None], block_logits], dim=1)
     absent = None if absent_losses is None else torch.cat([F.softplus(logits)[:, None], absent_losses], dim=1)
-    weights = None if label_weights is None else label_weights.to(stacked)
+    weights = None if config.class_weights is None else stacked.new_tensor(config.class_weights)
     if single:
         each = single_label_losses(stacked, labels, config, absent)
         if weights is not None:
@@ -52,6 +47,23 @@ def deep_supervision_loss(
         count = logits.numel()
     losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
     return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
+
+
+def problem_of(labels: torch.Tensor, shape: tuple[int, int]) -> str:
+    """The problem type that labels mean beside logits of `shape` [B, K]; raises TypeError where they fit none.
+
+    One label: regression. Integers [B] or [B, 1]: single labels. Floats [B, K]: several labels.
+    """
+    if shape[1] == 1:
+        return "regression"
+    if not labels.is_floating_point() and labels.dtype != torch.bool and labels.numel() == shape[0]:
+        return "single_label_classification"
+    if labels.is_floating_point() and tuple(labels.shape) == tuple(shape):
+        return "multi_label_classification"
+    raise TypeError(
+        f"labels must be integers [{shape[0]}] (one label a row; use labels.long()) or floats {list(shape)} (several "
+        f"labels a row; use labels.float()) for {shape[1]} labels, got {labels.dtype} {list(labels.shape)}."
+    )
 
 
 def single_label_losses(logits: torch.Tensor, labels: torch.Tensor, config, absent=None) -> torch.Tensor:

@@ -1,10 +1,10 @@
-"""How do a block's features become a descriptor and, with rows of its equivalent matrix, maps? Pure functions.
+"""Descriptors and maps of a block as pure functions; the formulas stand at the top of mhex.py.
 
-Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions. The formulas
-stand at the top of mhex.py.
+Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C channels, N positions.
 """
 
-from collections.abc import Callable
+from contextlib import nullcontext
+from difflib import get_close_matches
 from typing import NamedTuple
 
 import torch
@@ -14,92 +14,114 @@ LARGEST_MAPS = 2**28  # values of all classes' maps at input size: 1 GiB in floa
 
 
 class Features(NamedTuple):
-    """What a block shows of itself while it passes; it goes on in place, so what is to be kept is `added` up first.
+    """What a block shows while it passes. It goes on in place, so keep what `added` returns.
 
     Args:
-        summands: what z [B, C, ...] is the sum of. Mean and map are linear, so a block that needs no z forms none.
-        p: pooled descriptor [B, C]. valid: positions that count [B, N], None for all.
-        gate: [B, C] where the CAM reads y = gate * summands[0] + summands[1]; None where it reads z.
-        rollout: [B, N, N], in row n the input positions' shares in position n, which maps are carried back by.
+        summands: z [B, C, N] is their sum. Means and maps are linear, so a block that needs no z forms none.
+        p: pooled descriptor [B, C].
+        shape: sides of the N positions, (h, w) or (N,).
+        valid: positions that count [B, N]; None for all.
+        gate: [B, C] where the paper's CAM reads y = gate * summands[0] + summands[1]; None where it reads z.
+        rollout: [B, N, M], the shares of M input positions in each of the N; None unless asked for.
     """
 
     summands: tuple[torch.Tensor, ...]
     p: torch.Tensor
+    shape: tuple[int, ...]
     valid: torch.Tensor | None = None
     gate: torch.Tensor | None = None
     rollout: torch.Tensor | None = None
 
-    def added(self, mode: str = "contribution") -> "Features":
-        """The same with z, or y for the mode "cam", as one tensor of its own, unrounded."""
+    def added(self, gated: bool = False) -> "Features":
+        """The same with z, or with `gated` the y of the CAM, as one new tensor, float32 or wider."""
         x, *branch = self.summands
         if not branch:
             return self
         x = x.to(wide(x.dtype))
-        if mode == "cam":
-            x = x * self.gate.view(*self.gate.shape, *[1] * (x.ndim - 2))
+        if gated and self.gate is not None:
+            x = x * self.gate[:, :, None]
         return self._replace(summands=(x + branch[0],), gate=None)
 
 
 def wide(dtype: torch.dtype) -> torch.dtype:
-    """The dtype that descriptors, logits and maps are computed in: float32, or float64 for float64."""
+    """The dtype of descriptors, logits and maps: float32, or float64 for float64."""
     return torch.promote_types(dtype, torch.float32)
 
 
+def no_autocast(device: torch.device):
+    """A context without autocast on the device."""
+    active = device.type != "meta" and torch.is_autocast_enabled(device.type)
+    return torch.autocast(device.type, enabled=False) if active else nullcontext()
+
+
 def position_sum(features: torch.Tensor) -> torch.Tensor:
-    """The sum over all positions of features [B, C, ...], [B, C], float32 or wider."""
-    return features.flatten(2).sum(-1, dtype=wide(features.dtype))
+    """Sum over the positions of features [B, C, N]: [B, C], float32 or wider."""
+    return features.sum(-1, dtype=wide(features.dtype))
 
 
 def pooled_descriptor(
     summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None, first_sum: torch.Tensor | None = None
 ) -> torch.Tensor:
-    """p = ReLU(mean over valid positions of z), [B, C], for z [B, C, ...] = the sum of `summands`, which is not formed.
+    """p = ReLU(mean over valid positions of z), [B, C], for z [B, C, N] = sum of `summands`, which is not formed.
 
-    valid [B, N] is True where a position counts, None for everywhere; p = 0 for a row without such a position.
-    first_sum: `position_sum` of the first summand, where it is known already.
+    A mean within rounding of 0 (16 eps of the row's largest) counts as 0, whatever the batch and the device. A row
+    without a valid position has p = 0.
+
+    Args:
+        valid: True where a position counts [B, N]; None for everywhere.
+        first_sum: `position_sum` of the first summand, where it is known already.
     """
     if valid is None:
-        first = position_sum(summands[0]) if first_sum is None else first_sum
-        return (sum(map(position_sum, summands[1:]), first) / summands[0].flatten(2).shape[-1]).relu()
-    positions = [summand.flatten(2) for summand in summands]
-    dtype = wide(positions[0].dtype)
-    weights = valid[:, None].to(dtype)  # a product with 0 and 1 costs less than a copy with zeros in it
-    total = sum((weights @ part.mT.to(dtype))[:, 0] for part in positions)
-    return (total / weights.sum(-1).clamp(min=1)).relu()
+        total = position_sum(summands[0]) if first_sum is None else first_sum
+        for summand in summands[1:]:
+            total = total + position_sum(summand)
+        count = summands[0].shape[-1]
+    else:
+        weights = valid[:, None].to(wide(summands[0].dtype))  # a product with 0 and 1 costs less than a masked copy
+        total = sum((weights @ summand.mT.to(weights.dtype))[:, 0] for summand in summands)
+        count = weights.sum(-1).clamp(min=1)
+    p = (total / count).relu()
+    return p * (p > 16 * torch.finfo(p.dtype).eps * p.amax(-1, keepdim=True))
 
 
-def decay_factors(depths: list[int], decay: float, like: torch.Tensor) -> torch.Tensor:
-    """Weights `decay ** (deepest - depth)` of the blocks at `depths`, [len(depths)]; 0 ** 0 is 1."""
-    distance = torch.tensor([max(depths) - depth for depth in depths], dtype=like.dtype, device=like.device)
-    return torch.pow(float(decay), distance)
+def decay_factors(depths: list[int], decay: float) -> list[float]:
+    """Weights `decay ** (deepest - depth)` of the blocks at `depths`; 0 ** 0 is 1."""
+    return [float(decay) ** (max(depths) - depth) for depth in depths]
 
 
-def block_map(rows: torch.Tensor, features: Features, mode: str) -> torch.Tensor:
-    """Maps [B, R, ...] of one block for `rows` [B or 1, R, C] of its equivalent matrix; padding gets exactly 0.
+def block_map(rows: torch.Tensor, features: Features) -> torch.Tensor:
+    """Contribution maps [B, R, *shape] for `rows` [B or 1, R, C] of the equivalent matrix.
 
-    "contribution": rows * 1[mean z > 0] * z / N, which sums to rows @ p. "cam": rows * y (the paper's CAM). A channel
-    whose mean is 0 to rounding may fall on either side, which changes the map, not its sum.
+    rows * 1[mean z > 0] * z / N, which sums to rows @ p. Padding gets exactly 0.
     """
-    x, *branch = (summand.flatten(2).to(rows.dtype) for summand in features.summands)
-    if mode == "contribution":
-        count = x.shape[-1] if features.valid is None else features.valid.sum(-1).clamp(min=1)[:, None, None]
-        rows = rows * (features.p > 0)[:, None] / count
-    rows = rows.expand(x.shape[0], -1, -1)
-    gated = rows if mode == "contribution" or features.gate is None else rows * features.gate[:, None]
-    maps = gated @ x
-    for f in branch:
-        maps = maps + rows @ f
+    positions = features.summands[0].shape[-1]
+    count = positions if features.valid is None else features.valid.sum(-1).clamp(min=1)[:, None, None]
+    return _laid_out(rows * (features.p > 0)[:, None] / count, features)
+
+
+def cam(rows: torch.Tensor, features: Features) -> torch.Tensor:
+    """The paper's CAM [B, R, *shape]: rows * y, without the indicator and without 1/N."""
+    return _laid_out(rows, features.added(gated=True))
+
+
+def _laid_out(rows: torch.Tensor, features: Features) -> torch.Tensor:
+    """rows [B or 1, R, C] times the sum of the summands, laid out in the positions' shape."""
+    batch = features.summands[0].shape[0]
+    rows = rows.expand(batch, -1, -1)
+    maps = rows @ features.summands[0].to(rows.dtype)
+    for summand in features.summands[1:]:
+        maps = maps + rows @ summand.to(rows.dtype)
     if features.valid is not None:
         maps = maps.masked_fill(~features.valid[:, None], 0)
     if features.rollout is not None:
         maps = maps @ features.rollout
-    return maps.unflatten(2, features.summands[0].shape[2:])
+    return maps.unflatten(2, features.shape)
 
 
 def upsampling_matrix(cells: int, pixels: int, like: torch.Tensor) -> torch.Tensor:
     """U [pixels, cells]: the integral of the bilinear interpolant (edges continued) over each output pixel.
 
-    Every column sums to 1 and every row to cells / pixels, so sums and flat maps both survive, at any two sizes.
+    Columns sum to 1 and rows to cells / pixels, so sums and flat maps both survive, at any two sizes.
     """
     edges = torch.arange(pixels + 1, dtype=torch.float64, device=like.device) * (cells / pixels) - 0.5
     centres = torch.arange(-1, cells + 1, dtype=torch.float64, device=like.device)
@@ -111,10 +133,30 @@ def upsampling_matrix(cells: int, pixels: int, like: torch.Tensor) -> torch.Tens
     return inner.to(like.dtype)
 
 
-def upsample_map(maps: torch.Tensor, size: tuple[int, int]) -> torch.Tensor:
-    """Bring maps [..., h, w] to [..., H, W] = `size` as U_h S U_w^T: every map keeps its sum."""
-    rows, columns = (upsampling_matrix(old, new, maps) for old, new in zip(maps.shape[-2:], size))
-    return rows @ maps @ columns.mT
+def upsample_map(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """Bring maps [B, R, *cells] of one or two dimensions to `size`; every map keeps its sum."""
+    maps = maps @ upsampling_matrix(maps.shape[-1], size[-1], maps).mT
+    return upsampling_matrix(maps.shape[-2], size[0], maps) @ maps if len(size) == 2 else maps
+
+
+def combine_maps(maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None) -> torch.Tensor:
+    """Sum of factor * map over blocks, [B, R, *size]; neighbours of one resolution are added, then upsampled once."""
+    sums: list[torch.Tensor] = []
+    for factor, found in zip(factors, maps):
+        if sums and sums[-1].shape == found.shape:  # compared, not hashed: shapes may be symbols while compiling
+            sums[-1] = sums[-1] + factor * found.to(sums[-1].device)
+        else:
+            sums.append(factor * found)
+    parts = [found if size is None else upsample_map(found, size) for found in sums]
+    return sum((part.to(parts[0].device) for part in parts[1:]), parts[0])
+
+
+def resize_maps(maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None) -> torch.Tensor:
+    """The paper's combination: each map resized bilinearly, values kept, times its factor, added up: [B, R, *size]."""
+    if size is not None:
+        mode = "bilinear" if len(size) == 2 else "linear"
+        maps = [F.interpolate(found, size=size, mode=mode, align_corners=False) for found in maps]
+    return sum(factor * found.to(maps[0].device) for factor, found in zip(factors, maps))
 
 
 def normalize_map(maps: torch.Tensor, how: str, valid: torch.Tensor | None = None) -> torch.Tensor:
@@ -141,8 +183,8 @@ def normalize_map(maps: torch.Tensor, how: str, valid: torch.Tensor | None = Non
 
 
 def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits: torch.Tensor | None = None):
-    """Which combination of classes is explained: targets [B or 1, R] and, over the K classes, `chosen` (one-hot) and
-    `coefficients` = chosen - reference, both [B or 1, R, K]. None where that depends on `logits` not known yet.
+    """The explained combination of classes: targets [B or 1, R], and `chosen` (one-hot) and `chosen - reference`, both
+    [B or 1, R, K]. None where that depends on `logits` not known yet.
     """
     if logits is None and (target is None or contrast in ("runner_up", "softmax")):
         return None
@@ -151,7 +193,7 @@ def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits
     elif isinstance(target, str):
         targets = torch.arange(num_labels, device=like.device)[None]
     else:
-        targets = torch.as_tensor(target, device=like.device).view(-1, 1)
+        targets = target.to(like.device).view(-1, 1)
     chosen = F.one_hot(targets, num_labels).to(like.dtype)
     if contrast is None:
         return targets, chosen, chosen
@@ -166,20 +208,14 @@ def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits
     return targets, chosen, chosen - reference
 
 
-def class_rows(
-    chosen, coefficients, head, equivalent: Callable, sign: str, sharpness: tuple[float, float]
+def sharpened(
+    chosen: torch.Tensor, rows: torch.Tensor, matrix: torch.Tensor, sign: str, sharpness: tuple[float, float]
 ) -> torch.Tensor:
-    """The rows `coefficients @ W_eq` [B or 1, R, C] after contrast, then sharpness, then non-negativity.
+    """The paper's sharpness and non-negativity on `rows` [B or 1, R, C] of the equivalent `matrix` [K, C].
 
-    head is W2 [K, C]; `equivalent(rows)` is rows @ W1, so that only the rows asked for are multiplied out.
-
-    Sharpness keeps an entry whose share of its channel's entries of the same sign, over all classes, reaches the
-    threshold; the other classes' entries are those of W_eq itself.
+    An entry stays where its share of its channel's entries of the same sign, over all classes, reaches the threshold
+    for that sign. The other classes' entries are those of the matrix itself.
     """
-    if sign == "signed" and sharpness == (0.0, 0.0):
-        return equivalent(coefficients @ head)
-    matrix = equivalent(head)
-    rows = coefficients @ matrix
     kept = torch.zeros_like(rows)
     for direction, threshold in zip((1,) if sign == "positive" else (1, -1), sharpness):
         part = (direction * rows).clamp(min=0)
@@ -188,35 +224,33 @@ def class_rows(
     return kept
 
 
-def combine_maps(maps: list[torch.Tensor], factors: torch.Tensor, size: tuple[int, int] | None) -> torch.Tensor:
-    """The sum of factor * map over blocks, [B, R, ...]; neighbours of one resolution are added, then upsampled once."""
-    sums: list[torch.Tensor] = []
-    for factor, found in zip(factors, maps):
-        if sums and sums[-1].shape == found.shape:  # compared, not hashed: shapes may be symbols while compiling
-            sums[-1] = sums[-1] + factor * found
-        else:
-            sums.append(factor * found)
-    return sum(found if size is None else upsample_map(found, size) for found in sums)
+def check_names(given, known, what: str) -> None:
+    """Raise TypeError for a name in `given` that is not `known`, with the closest ones."""
+    for name in given:
+        if name not in known:
+            close = get_close_matches(name, known, n=1)
+            hint = f"did you mean {close[0]!r}?" if close else f"it takes {', '.join(sorted(known))}."
+            raise TypeError(f"{name!r} is no argument of {what}; {hint}")
 
 
 def check_blocks(blocks, num_blocks: int) -> list[int]:
     """Indices in [0, num_blocks) for `blocks` (None for all); raises ValueError or TypeError."""
     if blocks is None:
         return list(range(num_blocks))
-    if not isinstance(blocks, (list, tuple)) or not all(type(block) is int for block in blocks):
-        raise TypeError(f"blocks must be None or a list of ints, got {blocks!r}.")
-    if not blocks or any(not -num_blocks <= block < num_blocks for block in blocks):
-        raise ValueError(
-            f"blocks must name blocks of {num_blocks}, from {-num_blocks} to {num_blocks - 1}; got {blocks}."
-        )
-    indices = [block % num_blocks for block in blocks]
+    given = [blocks] if isinstance(blocks, (str, bytes)) or not hasattr(blocks, "__iter__") else list(blocks)
+    if any(isinstance(block, bool) or not hasattr(block, "__index__") for block in given):
+        raise TypeError(f"blocks must be None or integers, got {blocks!r}.")
+    numbers = [block.__index__() for block in given]
+    if not numbers or any(not -num_blocks <= block < num_blocks for block in numbers):
+        raise ValueError(f"blocks must lie in [{-num_blocks}, {num_blocks - 1}], at least one; got {blocks}.")
+    indices = [block % num_blocks for block in numbers]
     if len(set(indices)) < len(indices):
         raise ValueError(f"blocks must not name a block twice, got {blocks}.")
     return indices
 
 
-def check_target(target, batch: int, num_labels: int, size: tuple[int, int] | None = None):
-    """None, "all" or a LongTensor [1] or [B] for `target`, given the size that maps are upsampled to, if they are.
+def check_target(target, batch: int, num_labels: int, size: tuple[int, ...] | None = None):
+    """None, "all" or a LongTensor [1] or [B] for `target`; `size` is what maps are upsampled to, None if they are not.
 
     Raises ValueError or TypeError.
     """
@@ -227,7 +261,7 @@ def check_target(target, batch: int, num_labels: int, size: tuple[int, int] | No
         return target
     if isinstance(target, (str, bool)):
         raise TypeError(f"target must be None, a class index, {batch} of them or 'all', got {target!r}.")
-    classes = torch.as_tensor(target)
+    classes = torch.as_tensor(list(target) if isinstance(target, range) else target)
     if classes.is_floating_point() or classes.dtype == torch.bool:
         raise TypeError(f"target must be integers, got {classes.dtype}; use target.long().")
     if classes.ndim and tuple(classes.shape) != (batch,):
@@ -237,27 +271,25 @@ def check_target(target, batch: int, num_labels: int, size: tuple[int, int] | No
     return classes.long().view(-1)
 
 
-def check_map_size(batch: int, num_labels: int, size: tuple[int, int] | None) -> None:
+def check_map_size(batch: int, num_labels: int, size: tuple[int, ...] | None) -> None:
     """Raise ValueError where all classes' combined maps at input size are more than `LARGEST_MAPS` values."""
     if size is None or torch.compiler.is_compiling():
         return
-    values = batch * num_labels * size[0] * size[1]
+    values = batch * num_labels
+    for side in size:
+        values *= side
     if values > LARGEST_MAPS:
         raise ValueError(
-            f"target='all' would make {batch} x {num_labels} maps of {size[0]} x {size[1]}, {values / 2**28:.1f} GiB, "
-            "and at most 1 GiB is made at once; pass fewer rows, or upsample=False for maps at block resolution."
+            f"target='all' would make {batch} x {num_labels} maps of {' x '.join(map(str, size))}, "
+            f"{values / 2**28:.1f} GiB, and at most 1 GiB is made at once; pass fewer rows, or upsample=False for maps "
+            "at block resolution."
         )
 
 
-def check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels: int) -> tuple[float, float]:
-    """Raise ValueError or TypeError for an option of `generate_saliency` out of range; return the sharpness pair."""
-    for name, value, allowed in (
-        ("mode", mode, ("contribution", "cam")),
-        ("sign", sign, ("signed", "positive")),
-        ("normalize", normalize, (None, "minmax", "percentile")),
-    ):
-        if value not in allowed:
-            raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")
+def check_options(contrast, decay, normalize, num_labels: int) -> None:
+    """Raise ValueError for a contrast, decay or normalisation that cannot be."""
+    if normalize not in (None, "minmax", "percentile"):
+        raise ValueError(f"normalize must be None, 'minmax' or 'percentile'; got {normalize!r}.")
     if contrast is not None:
         if num_labels == 1:
             raise ValueError(f"contrast={contrast!r} needs another class, but the model has one label; use None.")
@@ -267,15 +299,17 @@ def check_options(mode, sign, contrast, decay, sharpness, normalize, num_labels:
             raise ValueError(f"contrast must be {cure}; got {contrast!r}.")
     if decay is not None and not 0 <= decay <= 1:
         raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
+
+
+def check_sharpness(sharpness) -> tuple[float, float]:
+    """The (positive, negative) thresholds; raises ValueError."""
     pair = tuple(sharpness) if isinstance(sharpness, (list, tuple)) else (sharpness, sharpness)
     if len(pair) != 2 or not all(isinstance(share, (int, float)) and 0 <= share <= 1 for share in pair):
         raise ValueError(f"sharpness must be a number or a (positive, negative) pair in [0, 1], got {sharpness!r}.")
     return (float(pair[0]), float(pair[1]))
 
 
-def check_rollout(rollout, size: tuple[int, int] | None) -> None:
-    """Raise TypeError or ValueError unless `rollout` is False, or True for a text, whose maps have no size."""
-    if type(rollout) is not bool:
-        raise TypeError(f"rollout must be True or False, got {rollout!r}.")
-    if rollout and size is not None:
-        raise ValueError("rollout=True goes back through a text model's attention; an image model has none, use False.")
+def choose(name: str, value, allowed: tuple) -> None:
+    """Raise ValueError unless `value` is one of `allowed`."""
+    if value not in allowed:
+        raise ValueError(f"{name} must be one of {', '.join(map(repr, allowed))}; got {value!r}.")

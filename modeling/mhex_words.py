@@ -8,12 +8,16 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Word:
-    """A word `text`, the characters [start, end) of the source text, and the sum of its tokens' scores."""
+    """A word `text`, the characters [start, end) of the source text, and the sum of its tokens' scores.
+
+    Of a pair of texts, `segment` is 0 for the first and 1 for the second.
+    """
 
     text: str
     start: int
     end: int
     score: float
+    segment: int = 0
 
 
 @dataclass(frozen=True)
@@ -81,6 +85,7 @@ def words_from_tokens(text: str, offsets: Sequence, word_ids: Sequence, scores: 
         if not floor <= start <= end <= len(text):
             cure = "pass the one text that was tokenized, not a pair of texts and not a list of words"
             raise ValueError(f"offsets must run through the text in order, got {(start, end)} after {floor}; {cure}.")
+        start += len(text[start:end]) - len(text[start:end].lstrip())  # some tokenizers count the space before a word
         if spans and (same_word or start < spans[-1][1]):
             spans[-1][1] = max(spans[-1][1], end)
             shares[-1].append(score)

@@ -1,10 +1,10 @@
-"""What does a pipeline answer that also says why? Label, score and the class's saliency, for images and for texts.
+"""Pipelines that answer with label, score and the saliency of the class, for images and for texts.
 
     pipeline("image-saliency", model=repository, revision=commit, trust_remote_code=True)("picture.png")
     pipeline("text-saliency", model=repository, revision=commit, trust_remote_code=True)("great phone", top_k=2)
 
-Every item gets a list of dicts, the best label first. They take any argument of `generate_saliency`; in its exact mode
-the map (or the words and the special tokens) of an answer sums to `explained`.
+Every item gets a list of dicts, the best label first. They take the arguments of `generate_saliency`; the map (or the
+words and the special tokens) of an answer adds up to `explained`.
 """
 
 import types
@@ -17,21 +17,10 @@ from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image
 from transformers.pipelines.base import ChunkPipeline
 
-from .mhex_maps import check_blocks, combine_maps, decay_factors, normalize_map
+from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
 from .mhex_words import words_from_tokens
 
-SALIENCY_OPTIONS = {
-    "target",
-    "blocks",
-    "mode",
-    "sign",
-    "contrast",
-    "decay",
-    "sharpness",
-    "normalize",
-    "upsample",
-    "rollout",
-}
+SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
 
 
@@ -65,13 +54,13 @@ def paint_map(pixels: torch.Tensor, saliency: torch.Tensor, alpha: float = 0.75)
 
 
 class SaliencyPipeline(Pipeline):
-    """What both pipelines do: take items of any kind of collection, read the arguments, word the answers."""
+    """Base of the pipelines: takes items of any kind of collection, reads the arguments, makes the answers."""
 
     _load_processor = False
     _load_feature_extractor = False
     _load_video_processor = False
     main_input = ""
-    item_options = set()  # arguments of `preprocess`
+    item_options = ()  # arguments of `preprocess`
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -88,13 +77,9 @@ class SaliencyPipeline(Pipeline):
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **given):
-        before = {name: given.pop(name) for name in self.item_options & given.keys()}
-        options = {name: given.pop(name) for name in SALIENCY_OPTIONS & given.keys()}
-        if "top_k" in given:
-            options["top_k"] = given.pop("top_k")
-        if given:
-            known = ", ".join(sorted({"top_k"} | self.item_options | SALIENCY_OPTIONS))
-            raise TypeError(f"{sorted(given)[0]!r} is no argument of {type(self).__name__}; it takes {known}.")
+        check_names(given, ("top_k", *self.item_options, *SALIENCY_OPTIONS), type(self).__name__)
+        before = {name: given.pop(name) for name in self.item_options if name in given}
+        options = given
         top_k = options.get("top_k")
         if top_k is not None and (type(top_k) is not int or top_k < 1):
             raise ValueError(f"top_k must be None (all labels) or an int of at least 1, got {top_k!r}.")
@@ -140,7 +125,7 @@ class ImageSaliencyPipeline(SaliencyPipeline):
     _load_tokenizer = False
     _load_image_processor = True
     main_input = "pixel_values"
-    item_options = {"timeout"}
+    item_options = ("timeout",)
 
     def preprocess(self, image, timeout=None):
         if isinstance(image, dict):
@@ -168,7 +153,7 @@ class ImageSaliencyPipeline(SaliencyPipeline):
         if upsample:
             maps = [values for name, values in kept.items() if name.startswith("block.")]
             depths = check_blocks(options.get("blocks"), self.model.num_blocks)
-            factors = decay_factors(depths, self.model.config.head_decay if decay is None else decay, maps[0])
+            factors = decay_factors(depths, self.model.config.head_decay if decay is None else decay)
             kept["saliency"] = combine_maps(maps, factors, tuple(inputs["pixel_values"].shape[-2:]))
             if normalize:
                 kept["saliency"] = normalize_map(kept["saliency"], normalize)
@@ -219,7 +204,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
     _load_tokenizer = True
     _load_image_processor = False
     main_input = "input_ids"
-    item_options = {"long_text", "overlap", "max_length"}
+    item_options = ("long_text", "overlap", "max_length")
 
     def _sanitize_parameters(self, **given):
         if given.get("upsample") is False:
@@ -232,7 +217,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
     def preprocess(self, text, long_text="truncate", overlap=32, max_length=None):
         if not isinstance(text, str):
             raise TypeError(f"text must be one string, got {type(text).__name__}; pass a dataset's column of texts.")
-        longest = min(self.tokenizer.model_max_length, self.model.config.max_position_embeddings)
+        longest = min(self.tokenizer.model_max_length, self.model.max_tokens)
         content = (longest if max_length is None else max_length) - self.tokenizer.num_special_tokens_to_add()
         if not 1 <= content <= longest - self.tokenizer.num_special_tokens_to_add():
             raise ValueError(f"max_length must leave room for a token and be at most {longest}, got {max_length}.")

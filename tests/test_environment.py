@@ -1,4 +1,4 @@
-"""Does a result say which source made it, and nothing where that is not known?"""
+"""Versions, source commits and extras, as results and bug reports name them."""
 
 import importlib.util
 import re
@@ -6,8 +6,19 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import pytest
+
 import hf_mhex.environment
-from hf_mhex.environment import environment, made_at, ran_on, source_commit
+from hf_mhex.environment import (
+    EXTRAS,
+    bug_report,
+    environment,
+    made_at,
+    missing_extra,
+    named_extra,
+    ran_on,
+    source_commit,
+)
 
 
 def git(folder, *arguments):
@@ -20,6 +31,26 @@ def test_versions_and_machine_without_its_name():
     found = environment()
     assert list(found) == ["python", "hf-mhex", "torch", "transformers", "timm", "machine"]
     assert re.fullmatch(r"\w+, \d+ cores", found["machine"])
+
+
+def test_a_bug_report_names_what_is_there():
+    found = bug_report()
+    assert found["extras"].startswith("data, train") and {"platform", "device", "datasets"} <= set(found)
+
+
+def test_every_extra_of_the_package_is_known():
+    project = pytest.importorskip("tomllib").loads((Path(__file__).parents[1] / "pyproject.toml").read_text())[
+        "project"
+    ]
+    assert list(EXTRAS) == list(project["optional-dependencies"])
+
+
+def test_a_missing_module_names_its_extra():
+    line = r"gradio is not installed; pip install 'hf-mhex\[app\]'"
+    with pytest.raises(ModuleNotFoundError, match=line) as caught, named_extra():
+        raise ModuleNotFoundError("No module named 'gradio'", name="gradio.blocks")
+    assert caught.value.name == "gradio.blocks"
+    assert missing_extra(ModuleNotFoundError(name="unheard_of")) is None
 
 
 def test_a_table_names_every_version_that_it_rests_on():

@@ -1,4 +1,4 @@
-"""Does the image processor do what timm's own evaluation transform does, and does AutoImageProcessor find it?"""
+"""Image processors: each does what timm's own evaluation transform does, and AutoImageProcessor finds it."""
 
 import numpy as np
 import pytest
@@ -8,7 +8,21 @@ from PIL import Image
 from transformers import AutoImageProcessor
 
 from hf_mhex import MHEXResNetConfig, image_processor_for
+from hf_mhex.conversion import timm_family
 from hf_mhex.processors import restore_image
+from networks import small_config
+
+NETWORKS = [
+    "resnet50.a1_in1k",
+    "resnet18",
+    "ecaresnet26t",
+    "resnetrs50",
+    "resnet50d.gluon_in1k",
+    "convnext_atto",
+    "vit_tiny_patch16_224",
+    "vit_base_patch16_siglip_384",
+    "swin_tiny_patch4_window7_224",
+]
 
 
 def picture(width, height, seed=0):
@@ -25,10 +39,10 @@ def nearest(found, expected):
     return min((one - two).abs().mean().item() for one, two in pairs)  # Pillow and torchvision round differently
 
 
-@pytest.mark.parametrize("name", ["resnet50.a1_in1k", "resnet18", "ecaresnet26t", "resnetrs50", "resnet50d.gluon_in1k"])
+@pytest.mark.parametrize("name", NETWORKS)
 @pytest.mark.parametrize("size", [(300, 300), (400, 260), (257, 511)])
 def test_like_timm(name, size, tmp_path):
-    config = MHEXResNetConfig(architecture=name)
+    config = timm_family(name, {}).config(architecture=name)
     image_processor_for(config).save_pretrained(tmp_path)
     processor = AutoImageProcessor.from_pretrained(tmp_path)
     found = processor(picture(*size), return_tensors="pt")["pixel_values"][0]
@@ -48,6 +62,13 @@ def test_given_values_and_the_picture_back():
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.2, 0.3, 0.4), (0.1, 0.2, 0.5)))
     assert torch.allclose(pixels, (raw - mean) / std, atol=1e-5)
     assert np.array_equal(restore_image(pixels, processor), np.array(image))
+
+
+@pytest.mark.parametrize("name", ["vit", "swin"])
+def test_a_network_of_one_size_gets_that_size(name):
+    config = small_config(name)  # of img_size 48
+    assert image_processor_for(config).crop_size == {"height": 48, "width": 48}
+    assert image_processor_for(config, image_size=64).crop_size == {"height": 64, "width": 64}
 
 
 def test_gray_images():

@@ -1,4 +1,4 @@
-"""Is the README true? Its code runs as printed, and its figures are those of the committed results and of the code."""
+"""README and docs: their code runs as printed, their figures are those of committed results, their links lead on."""
 
 import json
 import re
@@ -13,10 +13,12 @@ from transformers import AutoTokenizer
 import hf_mhex
 from hf_mhex.training.studies.readme import with_tables
 from minilm import MINILM
-from networks import lively_resnet
+from networks import lively
 
 ROOT = Path(__file__).parents[1]
-README = (ROOT / "README.md").read_text()
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "results/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
+README = PAGES[0].read_text()
 BLOCKS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
@@ -30,18 +32,21 @@ def run(code):
 def test_image(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "outputs/demo/mhex-resnet-fashion-mnist"
-    model = lively_resnet(torch.float32, num_labels=10)
+    model = lively("resnet", torch.float32, num_labels=10)
     model.save_pretrained(folder)
     hf_mhex.image_processor_for(model.config, image_size=56).save_pretrained(folder)
-    why = run(BLOCKS[0])["why"]
-    assert why.saliency.shape == (1, 56, 56)
-    assert (why.saliency.sum() - why.explained[0]).abs() < 1e-5 * max(1, why.logits.abs().max().item())
+    names = run(BLOCKS[0])
+    why, saliency = names["why"], names["saliency"]
+    assert saliency.saliency.shape == (1, 56, 56) and why.saliency.shape == (56, 56)
+    tolerance = 1e-5 * max(1, saliency.logits.abs().max().item())
+    assert (saliency.saliency.sum() - saliency.explained[0]).abs() < tolerance
+    assert abs(why.saliency.sum() - why.logit) < tolerance and why.picture.size[0] > 50
 
 
 def test_text(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "outputs/demo/mhex-bert-product-reviews"
-    hf_mhex.from_bert(MINILM, num_labels=2).save_pretrained(folder)
+    hf_mhex.convert(MINILM, num_labels=2).save_pretrained(folder)
     AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder)
     run(BLOCKS[1])
     assert "Word(text='battery'" in capsys.readouterr().out
@@ -51,42 +56,47 @@ def test_own_checkpoint(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     save_file(timm.create_model("resnet50").state_dict(), "resnet50.safetensors")
     names = run(BLOCKS[2].replace("bert-base-uncased", str(MINILM)))
-    assert names["bert"].config.num_labels == 4 and names["resnet"].config.id2label == {0: "normal", 1: "pneumonia"}
+    assert names["text"].config.num_labels == 4 and names["image"].config.id2label == {0: "normal", 1: "pneumonia"}
 
 
-def test_tables():
-    result = json.loads((ROOT / "results/demo.json").read_text())
-    assert with_tables(README, ROOT / "results") == README
-    assert len(result["models"]) == 2
-
-
-BERT_BASE, MINILM_L6 = {}, {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}
+@pytest.mark.parametrize("page, tables", [("README.md", ["demo"]), ("docs/measured.md", ["explanations", "accuracy"])])
+def test_tables_are_those_of_the_results(page, tables):
+    text = (ROOT / page).read_text()
+    assert with_tables(text, ROOT / "results") == text
+    assert re.findall(r"<!-- (\w+) table -->", text) == tables
+    assert len(json.loads((ROOT / "results/demo.json").read_text())["models"]) == 2
 
 
 @pytest.mark.parametrize(
-    "name, make",
+    "name, family, fields",
     [
-        ("resnet18", lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet18"))),
-        ("resnet50", lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet50"))),
-        (
-            "resnet50 at rank 64",
-            lambda: hf_mhex.MHEXResNetModel(hf_mhex.MHEXResNetConfig(architecture="resnet50", gate_rank=64)),
-        ),
-        ("BERT-base", lambda: hf_mhex.MHEXBertModel(hf_mhex.MHEXBertConfig(**BERT_BASE))),
-        ("MiniLM-L6", lambda: hf_mhex.MHEXBertModel(hf_mhex.MHEXBertConfig(**MINILM_L6))),
+        ("resnet18", "resnet", {"architecture": "resnet18"}),
+        ("resnet50", "resnet", {"architecture": "resnet50"}),
+        ("resnet50 at rank 64", "resnet", {"architecture": "resnet50", "gate_rank": 64}),
+        ("BERT-base", "bert", {}),
+        ("MiniLM-L6", "bert", {"hidden_size": 384, "num_hidden_layers": 6, "intermediate_size": 1536}),
     ],
 )
-def test_parameters_that_gates_add(name, make):
+def test_parameters_that_gates_add(name, family, fields):
+    family = hf_mhex.FAMILIES[f"mhex_{family}"]
     with torch.device("meta"):
-        body = make()
+        body = family.body(family.config(**fields))
     gates = sum(weight.numel() for gate in body.gates for weight in gate.parameters())
     rest = sum(weight.numel() for weight in body.parameters()) - gates
-    stated = re.search(rf"{name} ([\d.]+) M(?: gates)?\s+to\s+([\d.]+) M", README)
-    assert stated.groups() == (f"{gates / 1e6:.2f}", f"{rest / 1e6:.2f}")
+    assert f"| {name} | {gates / 1e6:.2f} M | {rest / 1e6:.2f} M |" in (ROOT / "docs/measured.md").read_text()
 
 
 def test_the_two_commands():
     assert "    make demo" in README and "    make test" in README
     assert (ROOT / ".ci/run").read_text().rstrip().endswith("make test")
-    for link in re.findall(r"\]\((?!https?:)([^)#]+)\)", README):
-        assert (ROOT / link).exists(), link
+    assert len(README.encode()) < 6000
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for link, mark in re.findall(r"\]\((?!https?:)([^)#]*)#?([^)]*)\)", page.read_text()):
+        target = page.parent / link if link else page
+        assert target.exists(), link
+        if mark:
+            titles = re.findall(r"(?m)^#+ (.*)$", target.read_text())
+            assert mark in [re.sub(r"[^\w -]", "", title).lower().replace(" ", "-") for title in titles], mark

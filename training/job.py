@@ -1,10 +1,9 @@
-"""What does a recipe amount to before the first step? A model, its processor, rows for three splits and a collator."""
+"""What a recipe amounts to before the first step: a model, its processor, rows for three splits and a collator."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
-import torch
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, set_seed
 
@@ -17,7 +16,7 @@ from hf_mhex.training.recipe import Recipe
 
 @dataclass
 class Job:
-    """All that a loop needs. `class_weights` [K] or None; `skipped` counts bad rows by split and reason."""
+    """All that a loop needs; `skipped` counts bad rows by split and reason."""
 
     model: PreTrainedModel
     processor: object
@@ -25,7 +24,6 @@ class Job:
     validation: Dataset
     test: Dataset
     collate: TextCollator | ImageCollator
-    class_weights: torch.Tensor | None
     names: list[str]
     skipped: dict[str, dict[str, int]]
 
@@ -35,30 +33,19 @@ def prepare(recipe: Recipe, seed: int) -> Job:
 
     Raises ValueError or TypeError where the recipe and the data do not go together.
     """
-    kind = recipe.model.problem_type
-    data = read_data(recipe.data, recipe.model.family, kind)
+    kind, channels = recipe.model.registered.kind, recipe.model.num_channels
+    data = read_data(recipe.data, kind, recipe.model.problem_type, channels)
     set_seed(seed)
     model, processor = build(recipe.model, recipe.processing, data.names)
-    weights = None
     if recipe.optimisation.class_weights == "balanced":
-        weights = balanced_weights(data.train.labels, len(data.names))
-    rows = text_rows(data, processor) if recipe.model.family == "bert" else image_rows(data, seed)
-    if recipe.model.family == "bert":
-        collate = TextCollator(processor)
+        model.config.class_weights = balanced_weights(data.train.labels, len(data.names))
+    rows = data.train, data.validation, data.test
+    if kind == "text":
+        rows, collate = tuple(TokenizedRows(part, processor) for part in rows), TextCollator(processor)
     else:
-        collate = ImageCollator(processor, recipe.processing, recipe.model.num_channels)
-    return Job(model, processor, *rows, collate, weights, data.names, data.skipped)
-
-
-def text_rows(data, tokenizer) -> tuple[Dataset, Dataset, Dataset]:
-    """The three splits, tokenized."""
-    return tuple(TokenizedRows(rows, tokenizer) for rows in (data.train, data.validation, data.test))
-
-
-def image_rows(data, seed: int) -> tuple[Dataset, Dataset, Dataset]:
-    """The three splits; the training rows draw their augmentation from `seed`."""
-    data.train.seed = seed
-    return data.train, data.validation, data.test
+        data.train.seed = seed  # that the training rows draw their augmentation from
+        collate = ImageCollator(processor, recipe.processing, channels)
+    return Job(model, processor, *rows, collate, data.names, data.skipped)
 
 
 def check_batch(rows: Dataset, batch: int) -> None:

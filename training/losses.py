@@ -1,15 +1,19 @@
-"""What is the loss when labels have weights? That of the model, with each row or each presence counted by its label."""
+"""What only our recipes teach with: labels that weigh alike, and mosaics whose parts are classified one by one."""
 
 from __future__ import annotations
 
 import numpy as np
 import torch
+from accelerate.utils import extract_model_from_parallel
+from torch import nn
 
-from hf_mhex.modeling.mhex_loss import deep_supervision_loss
+from hf_mhex.modeling.mhex import MHEXClassifierOutput
+from hf_mhex.modeling.mhex_loss import absent_loss, deep_supervision_loss
+from hf_mhex.modeling.mhex_maps import Features, block_map, decay_factors, no_autocast, pooled_descriptor
 
 
-def balanced_weights(labels: np.ndarray, num_labels: int) -> torch.Tensor:
-    """Weights [K] inverse to how many rows a label has.
+def balanced_weights(labels: np.ndarray, num_labels: int) -> list[float]:
+    """Weights inverse to how many rows a label has, K numbers for `config.class_weights`.
 
     Single label [N]: `N / (K n_k)`, so that the mean over the rows is 1. Several labels [N, K]: absent rows over
     present ones, the factor on a present label's loss. Raises ValueError for a label without a row.
@@ -22,22 +26,73 @@ def balanced_weights(labels: np.ndarray, num_labels: int) -> torch.Tensor:
         empty = np.flatnonzero(counts == 0).tolist()
         raise ValueError(f"class weights cannot be balanced: no training row has the labels {empty}.")
     weights = len(labels) / (num_labels * counts) if single else (len(labels) - counts) / counts
-    return torch.tensor(weights, dtype=torch.float32)
+    return weights.tolist()
 
 
-def labels_by_row(labels: torch.Tensor) -> torch.Tensor:
-    """Labels [N] or [N, K] as they stand; of mosaics, [M, R, S] or [M, R, S, K], those of all parts in a row."""
-    return labels.flatten(0, 2) if labels.ndim > 2 else labels
+def mosaic_loss(model: nn.Module, inputs: dict, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
+    """The deep-supervision loss [] of images joined to mosaics, each part classified by the positions of its own.
+
+    Args:
+        model: an MHEX image classifier, also wrapped by DDP, FSDP or DeepSpeed.
+        inputs: those of its forward, with pixel_values of M mosaics (`mosaics_of` joins them).
+        labels: one label a part, [M, R, S], or several, [M, R, S, K], for a grid of R x S parts.
+        num_items_in_batch: what the loss's sum is divided by (Trainer's count over accumulated batches).
+
+    Raises ValueError or TypeError for inputs or labels that do not fit the model.
+    """
+    return mosaic_outputs(model, inputs, labels, num_items_in_batch).loss
 
 
-def recipe_loss(outputs, labels: torch.Tensor, config, weights: torch.Tensor | None, num_items):
-    """A model's total loss [] and its blocks' ([0] for a plain model), with label weights [K] if there are any."""
-    logits = outputs["logits"]
-    plain = "block_logits" not in outputs
-    blocks = logits[:, None][:, :0] if plain else outputs["block_logits"]
-    if weights is None:
-        return outputs["loss"], logits.new_zeros(0) if plain else outputs["block_losses"]
-    absent_losses = outputs.get("absent_losses")
-    loss, block_losses = deep_supervision_loss(logits, blocks, labels, config, num_items, absent_losses, weights)
+def mosaic_outputs(model: nn.Module, inputs: dict, labels: torch.Tensor, num_items_in_batch=None):
+    """loss [], block_losses [blocks], and logits and block_logits of all M * R * S parts; see `mosaic_loss`."""
+    if labels.ndim not in (3, 4):
+        raise ValueError(f"labels of mosaics must be [M, R, S] or [M, R, S, K], got {list(labels.shape)}.")
+    whole = extract_model_from_parallel(model)
+    config, heads, gates = whole.config, whole.heads, whole.base_model.gates
+    found: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}  # by block: one that is checkpointed passes twice
+
+    def teach(block: int, features: Features) -> None:
+        """Keep what the head of a block says of every part [M * R * S, K], and what absent labels cost there."""
+        gate, head = gates[block], heads[block]
+        with no_autocast(features.p.device):
+            parts = parts_of(features, tuple(labels.shape[1:3]))
+            logits = head(gate(torch.stack([part.p for part in parts], dim=1).flatten(0, 1)))
+            absent = None
+            if config.instance_share:
+                every = torch.eye(head.out_features, dtype=logits.dtype, device=logits.device)
+                rows = gate(head(every, rows=True), rows=True)[None]
+                costs = [absent_loss(block_map(rows, part).flatten(2)) for part in parts]
+                absent = torch.stack(costs, dim=1).flatten(0, 1)
+        found[block] = logits, absent
+
+    outputs = model(**inputs, labels=labels[:, 0, 0], explain=teach)
+    device = outputs.logits.device
+    block_logits = torch.stack([found[block][0].to(device) for block in range(len(heads))], dim=1)
+    absent = None
+    if config.instance_share:
+        absent = torch.stack([found[block][1].to(device) for block in range(len(heads))], dim=1)
+    factors = decay_factors(list(range(len(heads))), config.head_decay)
+    logits = (block_logits.new_tensor(factors)[:, None] * block_logits).sum(1)
+    loss, block_losses = deep_supervision_loss(
+        logits, block_logits, labels.flatten(0, 2), config, num_items_in_batch, absent
+    )
     # the model's own loss reaches weights that no head reads, and DDP waits for a gradient of every weight
-    return loss + 0 * outputs["loss"], block_losses
+    loss = loss + 0 * outputs.loss
+    return MHEXClassifierOutput(loss=loss, logits=logits, block_logits=block_logits, block_losses=block_losses)
+
+
+def parts_of(features: Features, grid: tuple[int, int]) -> list[Features]:
+    """The parts of a grid of R x S, row by row; where the sides do not divide, neighbours overlap."""
+
+    def cuts(size: int, count: int) -> list[slice]:
+        return [slice(i * size // count, -(-(i + 1) * size // count)) for i in range(count)]
+
+    if len(features.shape) != 2 or features.valid is not None:
+        raise ValueError("mosaics are joined of images; this model's positions are no image's.")
+    z = features.added().summands[0].unflatten(2, features.shape)
+    rows, columns = (cuts(size, count) for size, count in zip(features.shape, grid))
+    parts = []
+    for part in (z[:, :, row, column] for row in rows for column in columns):
+        flat = part.flatten(2)
+        parts.append(Features((flat,), pooled_descriptor((flat,)), tuple(part.shape[2:])))
+    return parts

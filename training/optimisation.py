@@ -1,8 +1,7 @@
-"""Which weights learn, how fast, and in which order do rows come? Freezing, learning rates by depth, samplers."""
+"""Optimisation beyond TrainingArguments: frozen blocks, learning rates by depth, and the order of rows."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator
 
 import numpy as np
@@ -11,26 +10,33 @@ from torch.utils.data import Sampler
 
 from hf_mhex.training.settings import OptimisationSettings
 
-NEW = re.compile(r"(^|\.)(gate|heads|classifier|network\.fc)\.|\.pooler\.")
-LAYER = re.compile(r"\.encoder\.layer\.(\d+)\.")
-STAGE = re.compile(r"\.layer([1-4])\.(\d+)\.")
 MEGABATCH = 50  # batches whose rows are sorted by length together
 
 
 def depths(model: nn.Module) -> dict[str, int | None]:
-    """Each parameter's depth: 0 the stem or the embeddings, b + 1 block b, None what a plain checkpoint lacks."""
-    names = [name for name, _ in model.named_parameters()]
-    places = sorted({(int(s), int(b)) for name in names for s, b in STAGE.findall(name)})
-    block_of = {place: number for number, place in enumerate(places)}
+    """Each parameter's depth: 0 the stem or the embeddings, b + 1 block b, None what a plain checkpoint lacks.
+
+    What stands between two blocks belongs to the later one, and what follows the last one to that.
+    """
+    body = model.base_model
+    blocks = list(model.blocks if hasattr(model, "blocks") else body.blocks)
+    fresh = [*getattr(body, "gates", ()), getattr(body, "pooler", None)]
+    if hasattr(body, "get_classifier"):  # timm's network, whole
+        fresh.append(body.get_classifier())
+    new = {id(weight) for module in fresh if module is not None for weight in module.parameters()}
+    old = {id(weight) for weight in body.parameters()} - new
+    place = {id(weight): 1 + number for number, block in enumerate(blocks) for weight in block.parameters()}
+    weights = list(model.named_parameters())
     found: dict[str, int | None] = {}
-    for name in names:
-        stage, layer = STAGE.search(name), LAYER.search(name)
-        if NEW.search(name):
-            found[name] = None
-        elif stage:
-            found[name] = 1 + block_of[int(stage[1]), int(stage[2])]
-        else:
-            found[name] = 1 + int(layer[1]) if layer else 0
+    depth = len(blocks)
+    for name, weight in reversed(weights):
+        depth = place.get(id(weight), depth)
+        found[name] = depth if id(weight) in old else None
+    for name, weight in weights:
+        if id(weight) in place:
+            break
+        if found[name] is not None:
+            found[name] = 0
     return found
 
 

@@ -1,47 +1,71 @@
-"""What is MHEX compared with? The network that it starts from, with that network's own classifier and no gates.
-
-These two exist for comparison by the same recipe: they take the same labels and the same loss.
+"""Plain twins of MHEX models, for comparison by the same recipe: the network that each is made from, with its own
+classifier, no gates, and the task loss of one head.
 """
 
-import timm
-import torch.nn.functional as F
-from torch import nn
-from transformers import BertForSequenceClassification, PreTrainedModel
-from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
+from __future__ import annotations
 
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
+import dataclasses
+
+import timm
+import torch
+from torch import nn
+from transformers import (
+    AutoConfig,
+    AutoModelForSequenceClassification,
+    PreTrainedConfig,
+    PreTrainedModel,
+)
+from transformers.modeling_outputs import ImageClassifierOutput
+
+from hf_mhex.conversion import read_checkpoint
+from hf_mhex.families import FAMILIES, Family, family_for_source
+from hf_mhex.modeling.mhex_config import MHEXConfigMixin
 from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 
-
-def plain_loss(logits, labels, config, num_items_in_batch):
-    """The task loss of logits [B, K], as every head of MHEX has it; None without labels."""
-    if labels is None:
-        return None
-    return deep_supervision_loss(logits, logits[:, None][:, :0], labels, config, num_items_in_batch)[0]
+LOSS_FIELDS = {"label_smoothing": 0.0, "binary_share": 0.0, "class_weights": None}  # that a plain loss has too
+MHEX_FIELDS = {field.name for field in dataclasses.fields(MHEXConfigMixin)} - set(LOSS_FIELDS)
 
 
-class PlainBert(BertForSequenceClassification):
-    """BERT with pooler and classifier, whose loss knows the accumulated batch's size and label smoothing."""
+class PlainTwin:
+    """Mixin of a plain network: the loss that every head of MHEX has, and its blocks."""
 
     accepts_loss_kwargs = True
 
-    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **kwargs):
-        answer = super().forward(input_ids, **kwargs)
-        loss = plain_loss(answer.logits, labels, self.config, num_items_in_batch)
-        rest = {"hidden_states": answer.hidden_states, "attentions": answer.attentions}
-        return SequenceClassifierOutput(loss=loss, logits=answer.logits, **rest)
+    def loss_of(self, logits: torch.Tensor, labels: torch.Tensor | None, num_items_in_batch):
+        """The task loss [] of logits [B, K]; None without labels."""
+        if labels is None:
+            return None
+        return deep_supervision_loss(logits, logits[:, None][:, :0], labels, self.config, num_items_in_batch)[0]
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks that have a gate in the MHEX twin."""
+        family = family_of_plain(self.config)
+        with torch.device("meta"):
+            body = family.body(family.config.from_dict(self.config.to_dict()))
+        gated = {id(block) for block in body.blocks}
+        names = [name.removeprefix("trunk.") for name, module in body.named_modules() if id(module) in gated]
+        return [self.base_model.get_submodule(name) for name in names]
 
 
-class PlainResNet(PreTrainedModel):
-    """timm's ResNet with pooling and `fc`, under the configuration of its MHEX twin."""
+class PlainTextMixin(PlainTwin):
+    """A text classifier of transformers whose loss knows the accumulated batch's size and label smoothing."""
 
-    config_class = MHEXResNetConfig
+    def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **inputs):
+        """Logits [B, K] of input_ids [B, T] and, with labels ([B] ints or [B, K] floats), the loss."""
+        answer = super().forward(input_ids=input_ids, **inputs)
+        answer.loss = self.loss_of(answer.logits, labels, num_items_in_batch)
+        return answer
+
+
+class PlainImageClassifier(PlainTwin, PreTrainedModel):
+    """timm's network with its own classifier, under the configuration of its MHEX twin."""
+
     base_model_prefix = "network"
     main_input_name = "pixel_values"
-    accepts_loss_kwargs = True
     supports_gradient_checkpointing = True
 
-    def __init__(self, config: MHEXResNetConfig):
+    def __init__(self, config: PreTrainedConfig):
         super().__init__(config)
         self.network = timm.create_model(
             config.architecture,
@@ -59,11 +83,91 @@ class PlainResNet(PreTrainedModel):
     def _set_gradient_checkpointing(self, enable=True, gradient_checkpointing_func=None):
         self.network.set_grad_checkpointing(enable)
 
-    def forward(self, pixel_values=None, labels=None, num_items_in_batch=None, **kwargs):
+    def forward(self, pixel_values=None, labels=None, num_items_in_batch=None, **options):
+        """Logits [B, K] of pixel_values [B, C, H, W] and, with labels, the loss.
+
+        Labels [M, R, S] or [M, R, S, K] are those of mosaics: each part is classified by the positions of its own.
+        """
         if labels is None or labels.ndim < 3:
             logits = self.network(pixel_values)
-        else:  # a mosaic: each part by the positions of its own, as MHEX reads it
-            cells = F.adaptive_avg_pool2d(self.network.forward_features(pixel_values), labels.shape[1:3])
-            logits, labels = self.network.fc(cells.flatten(2).mT.flatten(0, 1)), labels.flatten(0, 2)
-        loss = plain_loss(logits, labels, self.config, num_items_in_batch)
-        return ImageClassifierOutput(loss=loss, logits=logits)
+        else:
+            logits, labels = self.logits_of_parts(pixel_values, labels.shape[1:3]), labels.flatten(0, 2)
+        return ImageClassifierOutput(loss=self.loss_of(logits, labels, num_items_in_batch), logits=logits)
+
+    def logits_of_parts(self, pixel_values: torch.Tensor, grid: tuple[int, int]) -> torch.Tensor:
+        """Logits [M * R * S, K] of the parts of mosaics; ValueError for a network without a map of features."""
+        features = self.network.forward_features(pixel_values)
+        if features.ndim != 4:
+            raise ValueError("processing.mosaics must be 0 for a plain network that classifies by a token.")
+        last = getattr(self.network, "output_fmt", "NCHW") == "NHWC"
+        cells = nn.functional.adaptive_avg_pool2d(features.permute(0, 3, 1, 2) if last else features, tuple(grid))
+        cells = cells.flatten(2).mT.flatten(0, 1)[:, :, None, None]
+        return self.network.forward_head(cells.permute(0, 2, 3, 1) if last else cells)
+
+
+def family_of_plain(config: PreTrainedConfig) -> Family:
+    """The family whose models are made from a plain network; a timm network bears its MHEX twin's configuration.
+
+    Raises ValueError where there is none.
+    """
+    family = FAMILIES.get(config.model_type) or family_for_source("transformers", config.model_type)
+    if family is None:
+        raise ValueError(f"model_type={config.model_type!r} is a plain network that no MHEX model is made from.")
+    return family
+
+
+def plain_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
+    """The class of the plain twin with this configuration."""
+    if family_of_plain(config).library == "timm":
+        return PlainImageClassifier
+    stock = AutoModelForSequenceClassification._model_mapping[type(config)]
+    return type(f"Plain{stock.__name__}", (PlainTextMixin, stock), {"__module__": __name__})
+
+
+def load_plain(folder) -> PreTrainedModel:
+    """A saved plain twin, in eval mode."""
+    config = AutoConfig.from_pretrained(folder)
+    return plain_class(config).from_pretrained(folder, config=config).eval()
+
+
+def without_blocks(fields: dict) -> dict:
+    """Fields of an MHEX configuration without those of gates and heads."""
+    return {name: value for name, value in fields.items() if name not in MHEX_FIELDS}
+
+
+def plain_text(source, fields: dict) -> PreTrainedModel:
+    """The text classifier of transformers from a checkpoint, with a fresh classifier.
+
+    Args:
+        fields: of the configuration of its MHEX twin; those of gates and heads are left out.
+    """
+    fields = without_blocks(fields)
+    loss = LOSS_FIELDS | {name: fields.pop(name) for name in LOSS_FIELDS if name in fields}
+    config = AutoConfig.from_pretrained(source, **fields)
+    for name, value in (loss | {"deep_supervision_weight": 0.0, "instance_share": 0.0}).items():
+        setattr(config, name, value)
+    return plain_class(config).from_pretrained(source, config=config, ignore_mismatched_sizes=True)
+
+
+def plain_image(config: PreTrainedConfig, weights=None, pretrained: bool = False) -> PreTrainedModel:
+    """timm's network under a fresh classifier, with the same weights as its MHEX twin starts from.
+
+    Args:
+        config: that of the MHEX twin, whose fields for gates and heads have no effect.
+        weights: a local file. pretrained: take the weights that timm publishes.
+
+    Raises ValueError for weights that do not fit.
+    """
+    model = PlainImageClassifier(config)
+    if not weights and not pretrained:
+        return model
+    published = None if weights else timm.create_model(config.architecture, pretrained=True).state_dict()
+    state = read_checkpoint(weights) if weights else published
+    new = {id(parameter) for parameter in model.network.get_classifier().parameters()}
+    own = {name: value for name, value in model.network.state_dict(keep_vars=True).items() if id(value) not in new}
+    fits = {name: state[name] for name, value in own.items() if name in state and state[name].shape == value.shape}
+    missing = [name for name in own if name not in fits and "num_batches" not in name]
+    if missing:
+        raise ValueError(f"model.weights={weights!r} lacks {len(missing)} weights, among them {missing[0]}.")
+    model.network.load_state_dict(fits, strict=False)
+    return model

@@ -1,4 +1,4 @@
-"""What is a recipe? A YAML file of five sections that says all there is to say about one training run.
+"""Recipes: YAML files of six sections that say all there is to say about one training run.
 
     base: medmnist/_base           # optional: another recipe, whose values this one overrides
     model: {family: resnet, ...}   # ModelSettings

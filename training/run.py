@@ -1,4 +1,4 @@
-"""What does `mhex train` do? It runs a recipe over transformers' Trainer and leaves a model, a log and a result row.
+"""A run of a recipe over transformers' Trainer, which leaves a model, a log and a result row (`mhex train`).
 
 OUTPUT/recipe.yaml   the recipe with every override
 OUTPUT/checkpoints   Trainer's, to resume from
@@ -58,7 +58,6 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
     """The Trainer of a job."""
     return MHEXTrainer(
         optimisation=recipe.optimisation,
-        class_weights=job.class_weights,
         metrics=recipe.evaluation.metrics,
         model=job.model,
         args=arguments,

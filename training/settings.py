@@ -1,10 +1,10 @@
-"""Which settings has a recipe besides transformers' TrainingArguments? One dataclass a section, checked when made."""
+"""Settings of a recipe besides transformers' TrainingArguments: one dataclass a section, checked when made."""
 
 from dataclasses import dataclass, field
 
 from hf_mhex.data.settings import bounded, choose
+from hf_mhex.families import FAMILIES, Family
 
-FAMILIES = ("resnet", "bert")
 KINDS = ("mhex", "plain")
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
 
@@ -13,15 +13,15 @@ PROBLEMS = ("single_label_classification", "multi_label_classification", "regres
 class ModelSettings:
     """Which network. `kind: plain` trains the network that MHEX starts from by the same recipe, for comparison."""
 
-    family: str = field(default="resnet", metadata={"help": "resnet or bert"})
+    family: str | None = field(default=None, metadata={"help": "its name in the register; that of the architecture"})
     kind: str = field(default="mhex", metadata={"help": "mhex, or plain: the network without gates and block heads"})
     weights: str | None = field(
         default=None,
         metadata={
-            "help": "text: a BERT's folder or Hub id, or 'minilm', the one of the demo extra; image: weights file"
+            "help": "text: a folder or Hub id, or 'minilm', the one of the demo extra; image: weights file, MHEX folder"
         },
     )
-    architecture: str = field(default="resnet18", metadata={"help": "timm's name of the ResNet"})
+    architecture: str | None = field(default=None, metadata={"help": "timm's name of an image network"})
     architecture_kwargs: dict | None = field(default=None, metadata={"help": "changes to timm's architecture"})
     pretrained: bool = field(default=False, metadata={"help": "take the weights that timm publishes"})
     num_channels: int = field(default=3, metadata={"help": "channels of the image"})
@@ -29,11 +29,22 @@ class ModelSettings:
     config: dict | None = field(default=None, metadata={"help": "fields of the model's config (head_decay, ...)"})
 
     def __post_init__(self):
-        choose("model.family", self.family, FAMILIES)
+        if self.family is None and self.architecture is not None:
+            from hf_mhex.conversion import timm_family
+
+            self.family = timm_family(self.architecture, {}).name
+        choose("model.family", self.family, tuple(family.name for family in FAMILIES.values()))
         choose("model.kind", self.kind, KINDS)
         choose("model.problem_type", self.problem_type, PROBLEMS)
-        if self.family == "bert" and self.weights is None:
-            raise ValueError("model.weights must name the BERT to start from: a folder, a Hub id or 'minilm'.")
+        if self.registered.kind == "text" and self.weights is None:
+            raise ValueError("model.weights must name the network to start from: a folder, a Hub id or 'minilm'.")
+        if self.registered.kind == "image" and self.architecture is None:
+            raise ValueError("model.architecture must be timm's name of the network, such as 'resnet18'.")
+
+    @property
+    def registered(self) -> Family:
+        """The family in the register."""
+        return next(family for family in FAMILIES.values() if family.name == self.family)
 
 
 @dataclass

@@ -1,4 +1,4 @@
-"""What does somebody get who has only transformers and timm? Run by path in a fresh process, where hf_mhex is barred.
+"""A saved model as it is without hf_mhex: run in a fresh process that has transformers and timm alone.
 
     python -I stranger.py TASK MODEL ROWS ANSWERS
 

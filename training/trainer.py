@@ -1,4 +1,4 @@
-"""What does transformers' Trainer lack for MHEX? The parts of the loss in its logs, and what a recipe asks for."""
+"""transformers' Trainer with the parts of the loss in its logs, mosaics, and what a recipe asks for."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 from hf_mhex.evaluation.metrics import measure
-from hf_mhex.training.losses import labels_by_row, recipe_loss
+from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings
 
@@ -18,14 +18,15 @@ class LossParts:
         self.sums: torch.Tensor | None = None
         self.blocks = 0
 
-    def add(self, loss, block_losses, outputs, labels, config, items) -> None:
-        """Count a batch whose total and block losses were divided by `items` (None: by its own label entries)."""
+    def add(self, outputs, labels: torch.Tensor, config, items) -> None:
+        """Count a batch whose losses were divided by `items` (None: by its own label entries)."""
         own = (labels != -100).sum()
         items = own if items is None else items
-        main = loss - getattr(config, "deep_supervision_weight", 0.0) * block_losses.sum()
+        blocks = outputs.get("block_logits")
+        block_losses = outputs["loss"].new_zeros(0) if blocks is None else outputs["block_losses"]
+        main = outputs["loss"] - config.deep_supervision_weight * block_losses.sum()
         losses = torch.cat([main[None], block_losses]).detach() * items
         self.blocks = len(block_losses)
-        blocks = outputs.get("block_logits")
         right = losses[:0] if blocks is None else hits(blocks.detach(), labels, config).to(losses)
         found = torch.cat([own[None].to(losses), losses, right])
         self.sums = found if self.sums is None else self.sums + found
@@ -52,58 +53,68 @@ def hits(block_logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tens
 
 
 class MHEXTrainer(Trainer):
-    """transformers' Trainer with a recipe's optimisation: weights, samplers, frozen blocks, learning rates by depth.
+    """transformers' Trainer for MHEX models and their plain twins.
 
     Beside `loss` (the total) its logs have `loss_main`, `loss_block_b` and `accuracy_block_b`, in training and, under
-    the evaluation's prefix, in evaluation. Takes MHEX models and, with nothing to log of blocks, plain ones.
+    the evaluation's prefix, in evaluation. Batches of mosaics, whose labels are a grid, are taught by `mosaic_loss`.
 
     Args:
-        optimisation: the recipe's section.
-        class_weights: factors on the labels' losses, [K], or None.
-        metrics: names of `hf_mhex.evaluation.metrics` to evaluate by, None for those of the model's problem type.
-        arguments: those of Trainer.
+        model, args, arguments: those of Trainer.
+        optimisation: a recipe's section: samplers, frozen blocks, learning rates by depth; None for Trainer's own.
+        metrics: names of `hf_mhex.evaluation.metrics` to evaluate by, None for those of the model's problem type; a
+            `compute_metrics` of your own goes before them.
 
     Raises ValueError for TrainingArguments that would undo what the model or the recipe does.
     """
 
-    def __init__(self, *, optimisation: OptimisationSettings, class_weights=None, metrics=None, **arguments):
-        args = arguments["args"]
-        if args.label_smoothing_factor:
+    def __init__(
+        self,
+        model=None,
+        args=None,
+        *arguments,
+        optimisation: OptimisationSettings | None = None,
+        metrics: list[str] | None = None,
+        **options,
+    ):
+        if args is not None and args.label_smoothing_factor:
             raise ValueError(
                 f"label_smoothing_factor={args.label_smoothing_factor} would replace the model's loss, and its blocks "
                 "would go untaught; set label_smoothing in the model's config, which smooths the loss of every head."
             )
-        if args.train_sampling_strategy != "random":
-            raise ValueError(
-                f"train_sampling_strategy={args.train_sampling_strategy!r} cannot be resumed exactly; set "
-                "optimisation.sampling instead."
-            )
-        self.optimisation, self.class_weights = optimisation, class_weights
-        self.still = freeze(arguments["model"], optimisation)
+        self.optimisation, self.still = optimisation, []
         self.parts = {True: LossParts(), False: LossParts()}
         self.prefix = "eval"
-        kind = arguments["model"].config.problem_type
+        if optimisation is not None:
+            if args is not None and args.train_sampling_strategy != "random":
+                raise ValueError(
+                    f"train_sampling_strategy={args.train_sampling_strategy!r} cannot be resumed exactly; set "
+                    "optimisation.sampling instead."
+                )
+            self.still = freeze(model, optimisation)
+            if optimisation.early_stopping_patience is not None:
+                patience = EarlyStoppingCallback(optimisation.early_stopping_patience)
+                options["callbacks"] = [*(options.get("callbacks") or []), patience]
 
         def compute_metrics(found):
-            return measure(metrics, found.predictions, found.label_ids, kind)
+            return measure(metrics, found.predictions, found.label_ids, self.model.config.problem_type)
 
-        callbacks = []
-        if optimisation.early_stopping_patience is not None:
-            callbacks.append(EarlyStoppingCallback(optimisation.early_stopping_patience))
-        super().__init__(compute_metrics=compute_metrics, callbacks=callbacks, **arguments)
+        super().__init__(model, args, *arguments, **{"compute_metrics": compute_metrics, **options})
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if model.training:
             for norm in self.still:
                 norm.eval()
-        labels, items = labels_by_row(inputs["labels"]), num_items_in_batch
-        outputs = model(**inputs) if items is None else model(**inputs, num_items_in_batch=items)
-        config = self.model.config
+        labels, items = inputs["labels"], num_items_in_batch
+        if labels.ndim > 2 and hasattr(self.model, "heads"):
+            rest = {name: value for name, value in inputs.items() if name != "labels"}
+            outputs = mosaic_outputs(model, rest, labels, items)
+        else:
+            outputs = model(**inputs) if items is None else model(**inputs, num_items_in_batch=items)
+        labels = labels.flatten(0, 2) if labels.ndim > 2 else labels
+        self.parts[model.training].add(outputs, labels, self.model.config, items)
         shared = items is not None and self.args.average_tokens_across_devices
-        scale = self.accelerator.num_processes if shared else 1
-        loss, block_losses = recipe_loss(outputs, labels, config, self.class_weights, items)
-        self.parts[model.training].add(loss, block_losses, outputs, labels, config, items)
-        return (loss * scale, outputs) if return_outputs else loss * scale
+        loss = outputs["loss"] * (self.accelerator.num_processes if shared else 1)
+        return (loss, outputs) if return_outputs else loss
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         self.prefix = metric_key_prefix
@@ -118,6 +129,8 @@ class MHEXTrainer(Trainer):
         super().log(logs, start_time)
 
     def create_optimizer(self, model=None):
+        if self.optimisation is None:
+            return super().create_optimizer(model)
         if self.optimizer is None:
             model = self.model if model is None else model
             rate, decay = self.args.learning_rate, self.args.weight_decay
@@ -128,6 +141,8 @@ class MHEXTrainer(Trainer):
         return self.optimizer
 
     def _get_train_sampler(self, train_dataset=None):
+        if self.optimisation is None:
+            return super()._get_train_sampler(train_dataset)
         args = self.args
         rows = self.train_dataset if train_dataset is None else train_dataset
         step = args.train_batch_size * args.gradient_accumulation_steps * args.world_size

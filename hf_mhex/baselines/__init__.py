@@ -1,9 +1,11 @@
-"""Which methods would a user otherwise pick? Each as `method(model, inputs, target) -> maps`, through its own library.
+"""Other explainers to compare with, each as `method(model, inputs, target) -> maps`, through its own library.
 
 `inputs` are pixel_values [B, C, H, W] for images; for texts a dict of input_ids and attention_mask [B, T] and of the
-tokenizer's numbers mask_id, pad_id and special_ids. `target` is a LongTensor of B classes; maps are float32 [B, H, W],
-or [B, T] with 0 on padding. Models answer with `.logits` (MHEX and plain ones alike) or with logits themselves, and are
-left as they were. The libraries come with the extra "bench".
+tokenizer's numbers mask_id, pad_id and special_ids. `target` is a LongTensor of B classes; all on the model's device.
+Maps are float32 [B, H, W], or [B, T] with 0 on padding. Models answer with `.logits` (MHEX and plain ones alike) or
+with logits themselves, and are left as they were. The libraries come with the extra "bench".
+
+One more is a function and an entry in one of the lists METHODS.
 """
 
 from __future__ import annotations
@@ -12,10 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 
-LIBRARIES = {
-    "pytorch_grad_cam": "grad-cam", "captum": "captum", "shap": "shap", "lime": "lime", "scipy": "scipy",
-    "torchcam": "torchcam, for Python 3.11 and newer",
-}  # fmt: skip
+from hf_mhex.environment import missing_extra
 
 
 @dataclass(frozen=True)
@@ -27,6 +26,7 @@ class Method:
         source: the library that computes it, "ours" where none does.
         settings: arguments of `call` to choose among on the validation part, each a dict; the first is the default.
         slow: takes many passes through the network a row, so that tables may give it fewer rows.
+        fits: whether there is such a map of a model.
     """
 
     name: str
@@ -34,15 +34,15 @@ class Method:
     source: str = "ours"
     settings: tuple[dict, ...] = ()
     slow: bool = False
+    fits: Callable = lambda model: True
 
 
 def library(name: str):
     """A module of one of the optional libraries; RuntimeError naming the extra where it is not installed."""
-    package = name.split(".")[0]
     try:
         return import_module(name)
-    except ImportError as error:
-        raise RuntimeError(f"{name} is missing; pip install 'hf-mhex[bench]' brings {LIBRARIES[package]}.") from error
+    except ModuleNotFoundError as error:
+        raise RuntimeError(missing_extra(error) or str(error)) from error
 
 
 def image_methods() -> list[Method]:

@@ -1,8 +1,8 @@
-"""Which maps come from a transformer's attention? Rollout and attention x gradient.
+"""Maps from a transformer's attention: rollout and attention x gradient.
 
 Both follow attention through all layers to the tokens, and read the row of what the classifier pools: the mean over the
-valid tokens in MHEX-BERT, [CLS] in a plain BERT with its pooler. Both are blind to what a value says; rollout is blind
-to the class as well.
+valid tokens in MHEX, the first token in a plain network. Both are blind to what a value says; rollout is blind to the
+class as well.
 """
 
 from __future__ import annotations
@@ -10,6 +10,7 @@ from __future__ import annotations
 from contextlib import contextmanager
 
 import torch
+import torch.nn.functional as F
 
 from hf_mhex.baselines import Method
 from hf_mhex.baselines.networks import logits_of
@@ -22,7 +23,7 @@ def attention_rollout(model, inputs, target=None) -> torch.Tensor:
     """
     with eager(model), torch.no_grad():
         attentions = model(**network_inputs(inputs), output_attentions=True).attentions
-    unit = torch.eye(attentions[0].shape[-1])
+    unit = torch.eye(attentions[0].shape[-1], device=attentions[0].device)
     flow = unit
     for attention in attentions:
         flow = (0.5 * attention.mean(1) + 0.5 * unit) @ flow
@@ -40,7 +41,7 @@ def attention_gradient(model, inputs, target) -> torch.Tensor:
         answer = model(inputs_embeds=embedded, attention_mask=inputs["attention_mask"], output_attentions=True)
         chosen = logits_of(answer).gather(1, target[:, None]).sum()
         gradients = torch.autograd.grad(chosen, answer.attentions, allow_unused=True)
-    unit = torch.eye(embedded.shape[1])
+    unit = torch.eye(embedded.shape[1], device=embedded.device)
     flow = unit.expand(len(embedded), -1, -1)
     for attention, gradient in zip(answer.attentions, gradients):
         if gradient is not None:
@@ -54,7 +55,7 @@ def pooled_row(model, flow: torch.Tensor, mask: torch.Tensor) -> torch.Tensor:
     if hasattr(model, "heads"):
         reader = valid / valid.sum(1, keepdim=True).clamp(min=1)
     else:
-        reader = torch.eye(flow.shape[-1])[0].expand_as(valid)
+        reader = F.one_hot(torch.zeros_like(mask[:, 0]), flow.shape[-1]).float()
     return torch.einsum("bq,bqt->bt", reader, flow).float() * valid
 
 

@@ -1,4 +1,4 @@
-"""Which features can be taken from one row, wholly or in part? Cells of an image, content tokens of a text.
+"""Features that can be taken from one row, wholly or in part: cells of an image, content tokens of a text.
 
 Both answer for presences [M, N] in [0, 1]: 1 leaves a feature, 0 puts the baseline there, values between mix the two
 (of pixels, or of word embeddings). Presences outside [0, 1] extrapolate.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hf_mhex.baselines.networks import logits_of
+from hf_mhex.baselines.networks import device_of, logits_of
 
 CHUNK = 64  # rows in one pass
 
@@ -27,7 +27,7 @@ def rows_of(inputs) -> list:
 
 
 class Cells:
-    """Square cells, at most cells x cells, of an image [C, H, W] whose baseline is 0."""
+    """Square cells, at most cells x cells, of an image [C, H, W] whose baseline is 0; answers are on the CPU."""
 
     def __init__(self, model, image: torch.Tensor, target: int, cells: int):
         self.model, self.image, self.target = model, image, target
@@ -46,12 +46,12 @@ class Cells:
 
     def logits(self, presence) -> torch.Tensor:
         """Logits [M, K] for presences [M, N]."""
-        presence = torch.as_tensor(presence, dtype=self.image.dtype)
+        presence = torch.as_tensor(presence, dtype=self.image.dtype, device=self.image.device)
         with torch.no_grad():
             parts = [
                 logits_of(self.model(part[:, self.number][:, None] * self.image)) for part in presence.split(CHUNK)
             ]
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
 
     def probability(self, presence) -> torch.Tensor:
         """Probability of the target, [M], float64."""
@@ -68,13 +68,13 @@ class Tokens(Cells):
     def __init__(self, model, row: dict, target: int):
         self.model, self.target = model, target
         self.ids, self.mask = row["input_ids"], row["attention_mask"]
-        special = torch.isin(self.ids, torch.tensor(list(row["special_ids"])))
-        self.places = ((self.mask != 0) & ~special).nonzero()[:, 0]
+        special = torch.isin(self.ids, self.ids.new_tensor(list(row["special_ids"])))
+        self.places = ((self.mask != 0) & ~special).nonzero()[:, 0].cpu()
         self.count = len(self.places)
         self.positions = np.arange(self.count, dtype=float)[:, None]
         embed = model.get_input_embeddings()
         with torch.no_grad():
-            self.embedded, self.empty = embed(self.ids), embed(torch.tensor(row["mask_id"]))
+            self.embedded, self.empty = embed(self.ids), embed(self.ids.new_tensor(row["mask_id"]))
 
     def to_map(self, values: torch.Tensor) -> torch.Tensor:
         """The map [T] of values [N]; 0 on special tokens and padding."""
@@ -84,16 +84,16 @@ class Tokens(Cells):
 
     def logits(self, presence) -> torch.Tensor:
         """Logits [M, K] for presences [M, N]."""
-        presence = torch.as_tensor(presence, dtype=self.embedded.dtype)
+        presence = torch.as_tensor(presence, dtype=self.embedded.dtype, device=device_of(self.model))
         parts = []
         with torch.no_grad():
             for part in presence.split(CHUNK):
-                there = torch.ones(len(part), len(self.ids), 1, dtype=part.dtype)
+                there = part.new_ones(len(part), len(self.ids), 1)
                 there[:, self.places, 0] = part
                 mixed = there * self.embedded + (1 - there) * self.empty
                 mask = self.mask.expand(len(part), -1)
                 parts.append(logits_of(self.model(inputs_embeds=mixed, attention_mask=mask)))
-        return torch.cat(parts)
+        return torch.cat(parts).cpu()
 
 
 def features_of(model, row, target: int, cells: int) -> Cells | Tokens:

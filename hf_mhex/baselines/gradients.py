@@ -1,4 +1,4 @@
-"""Which maps come from gradients at the input? captum's, over pixels and over word embeddings.
+"""Maps from gradients at the input, captum's: over pixels and over word embeddings.
 
 Pixel attributions are added over colour channels, embedding attributions over the embedding's entries, signed; saliency
 (the size of the gradient) has no sign. The explained quantity is the class's logit.
@@ -61,7 +61,7 @@ def on_embeddings(name: str, fixed: dict | None = None, baselines: bool = False)
 
     def method(model, inputs, target, baseline: str = "mask", **settings) -> torch.Tensor:
         attr = library("captum.attr")
-        network = EmbeddingsToLogits(model)  # no hooks, and nothing of BERT works in place
+        network = EmbeddingsToLogits(model)  # no hooks, and no text network works in place
         mask = inputs["attention_mask"]
         embedded = network.embed(inputs["input_ids"]).detach()
         given = {**(fixed or {}), **settings}
@@ -79,13 +79,13 @@ def on_embeddings(name: str, fixed: dict | None = None, baselines: bool = False)
 
 
 def baseline_embeddings(network, inputs, embedded: torch.Tensor, baseline: str) -> torch.Tensor:
-    """Embeddings [B, T, C] of the empty text: [MASK], [PAD] or zeros in place of each token but [CLS] and [SEP].
+    """Embeddings [B, T, C] of the empty text: [MASK], [PAD] or zeros in place of each token but the special ones.
 
-    Raises ValueError for another name and for inputs that do not carry `special` ids and the ids that are needed.
+    Raises ValueError for another name and for inputs that do not carry the ids that are needed.
     """
     if baseline not in ("mask", "pad", "zero"):
         raise ValueError(f"baseline must be 'mask', 'pad' or 'zero', got {baseline!r}.")
-    special = torch.isin(inputs["input_ids"], torch.tensor(list(inputs["special_ids"])))
+    special = torch.isin(inputs["input_ids"], inputs["input_ids"].new_tensor(list(inputs["special_ids"])))
     if baseline == "zero":
         empty = torch.zeros_like(embedded)
     else:

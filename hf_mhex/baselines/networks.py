@@ -1,4 +1,4 @@
-"""How do foreign libraries look at an MHEX network? Plain modules from one tensor to logits, and its layers."""
+"""Networks as foreign libraries look at them: plain modules from one tensor to logits, and their layers."""
 
 from __future__ import annotations
 
@@ -11,6 +11,11 @@ from torch import nn
 def logits_of(answer) -> torch.Tensor:
     """The logits [B, K] in a model's answer: its `.logits`, or the answer itself."""
     return getattr(answer, "logits", answer)
+
+
+def device_of(model: nn.Module) -> torch.device:
+    """The device that a network's weights are on."""
+    return next(model.parameters()).device
 
 
 class PixelsToLogits(nn.Module):
@@ -49,42 +54,41 @@ def private_copy(model: nn.Module) -> nn.Module:
 
 
 def trunk_of(model: nn.Module) -> nn.Module:
-    """timm's network inside an MHEX-ResNet, a plain twin or a timm network; ValueError where there is none."""
+    """timm's network in an MHEX model, a plain twin or a timm network; ValueError where there is none."""
     for module in model.modules():
-        if all(hasattr(module, f"layer{number}") for number in range(1, 5)):
+        if hasattr(module, "feature_info"):
             return module
-    raise ValueError(f"model must hold a timm ResNet (layer1 to layer4), this {type(model).__name__} does not.")
+    raise ValueError(f"model must hold a timm network, this {type(model).__name__} does not.")
 
 
-class Tap(nn.Module):
-    """A gate that shows what it reads: `shown` passes z (or ReLU(z)) [B, C, ...] on and can be hooked."""
+def target_layer(model: nn.Module, stage: int = -1) -> nn.Module:
+    """The module of a private copy whose output is that of a stage (-1: the last); `as_maps` lays it out.
 
-    def __init__(self, gate: nn.Module):
-        super().__init__()
-        self.gate, self.shown = gate, nn.Identity()
-        self.rectified = gate.rectified
-
-    def read(self, *summands: torch.Tensor) -> tuple[torch.Tensor, ...]:
-        """As the gate's."""
-        return self.gate.read(*summands)
-
-    def forward(self, summands: tuple[torch.Tensor, ...], valid: torch.Tensor | None = None, first_sum=None):
-        return self.gate((self.shown(sum(summands)),), valid)
-
-
-def stage_output(model: nn.Module, stage: int) -> nn.Module:
-    """The module of a private copy whose output is that of a stage (1 to 4), [B, C, h, w].
-
-    Its last block's last activation, except for the last stage of MHEX: nothing reads that activation, since the last
-    head reads z (or ReLU(z)) before it, so that is shown there.
+    Of an MHEX network that is the stage's last block. Nothing reads the output of the very last one: its head reads
+    z (or ReLU(z)) before it, so that is what its layer gives. Where a plain network classifies by a token, nothing
+    reads the last block's patches either, and stages are counted from the one before.
     """
-    block = getattr(trunk_of(model), f"layer{stage}")[-1]
-    if stage == 4 and hasattr(block, "gate"):
-        block.gate = Tap(block.gate)
-        return block.gate.shown
-    return last_activation(block)
+    gated = next((module for module in model.modules() if hasattr(module, "gates")), None)
+    if gated is None:
+        trunk = trunk_of(model)
+        stage -= getattr(trunk, "global_pool", None) == "token"
+        return trunk.get_submodule(trunk.feature_info[stage]["module"])
+    block = gated.stages()[stage][1][-1]
+    return block.feature_map if stage == -1 else block
 
 
-def last_activation(block: nn.Module) -> nn.Module:
-    """The activation after a timm block's addition."""
-    return block.act3 if hasattr(block, "act3") else block.act2
+def as_maps(model: nn.Module, pixel_values: torch.Tensor):
+    """`transform(features) -> [B, C, h, w]` for a network's features of these pixels.
+
+    Features are [B, C, h, w], [B, h, w, C] or tokens [B, T, C], as timm lays them out; class and register tokens are
+    left out.
+    """
+    trunk = trunk_of(model)
+
+    def transform(features: torch.Tensor) -> torch.Tensor:
+        if features.ndim == 3:
+            sides = trunk.patch_embed.dynamic_feat_size(tuple(pixel_values.shape[-2:]))
+            return features[:, trunk.num_prefix_tokens :].mT.unflatten(2, sides)
+        return features.permute(0, 3, 1, 2) if getattr(trunk, "output_fmt", "NCHW") == "NHWC" else features
+
+    return transform

@@ -1,4 +1,4 @@
-"""Which maps come from answers to changed inputs? SHAP's partition explainer, LIME and T-Explainer.
+"""Maps from answers to changed inputs: SHAP's partition explainer, LIME and T-Explainer.
 
 All of them see the network as a game over features that are there or not: square cells of an image (0 of the normalised
 input stands for a missing one), or content tokens ([MASK] stands for a missing one). The explained quantity is the
@@ -28,7 +28,7 @@ def partition_shap(model, inputs, target, cells: int = 7, evaluations: int = 128
         explainer = shap.explainers.Partition(lambda keep, f=features: f.probability(keep).numpy(), masker)
         found = explainer(np.ones((1, features.count)), max_evals=max(evaluations, 2 * features.count + 1), silent=True)
         maps.append(features.to_map(torch.from_numpy(np.asarray(found.values)[0])))
-    return torch.stack(maps)
+    return torch.stack(maps).to(target.device)
 
 
 def lime(model, inputs, target, cells: int = 7, samples: int = 128, width: float = 0.25) -> torch.Tensor:
@@ -55,7 +55,7 @@ def lime(model, inputs, target, cells: int = 7, samples: int = 128, width: float
         for number, weight in terms:
             values[number] = float(weight)
         maps.append(features.to_map(values))
-    return torch.stack(maps)
+    return torch.stack(maps).to(target.device)
 
 
 def alone(features: Cells | Tokens) -> torch.Tensor:

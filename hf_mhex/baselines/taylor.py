@@ -1,4 +1,4 @@
-"""What does T-Explainer say? Additive attributions from a first-order expansion, with the step chosen for each row.
+"""T-Explainer: additive attributions from a first-order expansion, with the step chosen for each row.
 
 Source: Ortigossa et al., "T-Explainer: A Model-Agnostic Explainability Framework Based on Gradients" (arXiv
 2404.16495): the model near an input is f(x) plus the sum of the partial derivatives times the displacements; the
@@ -25,7 +25,7 @@ def t_explainer(model, inputs, target, cells: int = 7) -> torch.Tensor:
     for row in rows_of(inputs):
         features = features_of(model, row, int(target[len(maps)]), cells)
         maps.append(features.to_map(taylor_terms(features.logit, features.count)[0]))
-    return torch.stack(maps)
+    return torch.stack(maps).to(target.device)
 
 
 def taylor_terms(function, count: int, steps=STEPS, probes: int = 32, seed: int = 0) -> tuple[torch.Tensor, float]:

@@ -1,1 +1,1 @@
-"""Benchmarks of explanations: their quality and their cost."""
+"""Benchmarks: of explanations, and of their speed."""

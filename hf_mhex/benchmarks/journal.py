@@ -1,4 +1,4 @@
-"""What has a long measurement found so far? JSON lines in a file, so that a stopped run goes on where it was."""
+"""Journal of a long measurement: JSON lines in a file, so that a stopped run goes on where it was."""
 
 from __future__ import annotations
 

@@ -1,10 +1,13 @@
-"""What does the `mhex` command offer? The verbs and how they fail; each verb imports what it needs."""
+"""The `mhex` command: its verbs and how they fail. Each verb imports what it needs when it runs."""
 
 from __future__ import annotations
 
 import logging
 import os
 import sys
+import traceback
+from opcode import opmap
+from typing import Annotated
 
 import typer
 
@@ -14,6 +17,7 @@ from hf_mhex.cli.card import card
 from hf_mhex.cli.channels import collaboration
 from hf_mhex.cli.convert import convert
 from hf_mhex.cli.demo import demo
+from hf_mhex.cli.env import env
 from hf_mhex.cli.evaluate import evaluate
 from hf_mhex.cli.explain import explain
 from hf_mhex.cli.export import export
@@ -23,26 +27,59 @@ from hf_mhex.cli.train import train
 
 app = typer.Typer(
     name="mhex",
-    help="Models that explain themselves: MHEX-BERT and MHEX-ResNet.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, export, train, evaluate, card, push, collaboration):
+for verb in (demo, convert, info, explain, train, evaluate, card, push, export, collaboration, env):
     app.command()(verb)
 app.command("app")(serve)
 app.add_typer(benchmark, name="benchmark")
 
 
+@app.callback()
+def options(debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False) -> None:
+    """MHEX models for transformers: image and text classifiers that explain themselves.
+
+    Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 a bug in mhex.
+    """
+
+
 def main() -> None:
-    """Run `mhex`. Exit codes: 0 done, 1 the work failed (one line on stderr says why), 2 the command was misused."""
+    """Run `mhex`; `--debug` may stand before or after the verb."""
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # of the processes that a verb starts
         logging.getLogger("transformers").setLevel(logging.ERROR)
+    arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
-        app()
-    except (ValueError, TypeError, OSError, RuntimeError) as error:
-        lines = str(error).strip().splitlines() or [type(error).__name__]
-        typer.echo(f"mhex: {lines[0]}", err=True)
-        sys.exit(1)
+        app(arguments)
+    except Exception as error:
+        line, code = failure(error)
+        if len(arguments) < len(sys.argv) - 1:
+            traceback.print_exc()
+        typer.echo(f"mhex: {line}", err=True)
+        sys.exit(code)
+
+
+def failure(error: Exception) -> tuple[str, int]:
+    """The line that says what went wrong, and the exit code: 1 for what the caller can mend, 3 for a bug."""
+    from hf_mhex.environment import missing_extra
+
+    said = (str(error).strip().splitlines() or [type(error).__name__])[0]
+    if isinstance(error, ModuleNotFoundError) and (line := missing_extra(error)):
+        return line, 1
+    memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    on_purpose = isinstance(error, (TypeError, RuntimeError)) and raised(error)
+    if isinstance(error, (ValueError, OSError)) or memory or on_purpose:
+        return said, 1
+    where = "please report it where hf-mhex comes from, with what --debug and `mhex env` print"
+    return f"a bug in mhex, {type(error).__name__}: {said}; {where}.", 3
+
+
+def raised(error: Exception) -> bool:
+    """Whether a `raise` statement made the error; a mistake in the code shows at another instruction."""
+    step = error.__traceback__
+    while step.tb_next is not None:
+        step = step.tb_next
+    return step.tb_frame.f_code.co_code[step.tb_lasti] == opmap["RAISE_VARARGS"]

@@ -7,8 +7,6 @@ from typing import Annotated
 
 import typer
 
-DEMO = ("outputs/demo/mhex-resnet-fashion-mnist", "outputs/demo/mhex-bert-product-reviews")
-
 
 def app(
     models: Annotated[list[str] | None, typer.Argument(help="Saved folders or Hub ids (id@revision).")] = None,
@@ -18,13 +16,9 @@ def app(
 
     Example: mhex app outputs/demo/mhex-resnet-fashion-mnist --port 7860
     """
-    models = models or [path for path in DEMO if Path(path).is_dir()]
+    models = models or [str(path.parent) for path in sorted(Path("outputs/demo").glob("*/config.json"))]
     if not models:
         raise ValueError("MODELS: none given, and no models of the demo in outputs/demo; run `mhex demo` first.")
-    try:
-        from hf_mhex.hub.app import build_app
-    except ModuleNotFoundError as error:
-        if error.name != "gradio":
-            raise
-        raise RuntimeError("the app needs gradio; pip install 'hf-mhex[app]'.") from error
+    from hf_mhex.hub.app import build_app
+
     build_app(models).launch(server_name="127.0.0.1", server_port=port or None, share=False)

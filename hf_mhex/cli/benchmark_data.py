@@ -1,4 +1,4 @@
-"""What does `mhex benchmark explanations` compare on? Trained networks, and a recipe's validation and test rows."""
+"""What `mhex benchmark explanations` compares on: trained networks, and a recipe's validation and test rows."""
 
 from __future__ import annotations
 
@@ -9,13 +9,14 @@ import torch
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
 from hf_mhex.benchmarks.explanations.parts import Images
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words
+from hf_mhex.families import family_of
 from hf_mhex.loading import load
-from hf_mhex.processors import restore_image
+from hf_mhex.processors import max_length, restore_image
 
 MOST = 2000  # rows of a part that are read; mosaics choose the surest of them
 
 
-def load_networks(model: Path, plain: Path | None):
+def load_networks(model: Path, plain: Path | None, device: torch.device):
     """{"mhex": ..., "plain": ...} in eval mode, and the processor.
 
     The plain twin is what a recipe with model.kind=plain saves. Raises ValueError for one with other labels.
@@ -23,15 +24,15 @@ def load_networks(model: Path, plain: Path | None):
     mhex, processor = load(model)
     networks = {"mhex": mhex}
     if plain is not None:
-        from hf_mhex.training.plain import PlainBert, PlainResNet
+        from hf_mhex.training.plain import load_plain
 
-        kind = PlainResNet if mhex.main_input_name == "pixel_values" else PlainBert
-        networks["plain"] = kind.from_pretrained(plain).eval()
+        networks["plain"] = load_plain(plain)
         if networks["plain"].config.num_labels != mhex.config.num_labels:
             raise ValueError(f"--plain {str(plain)!r} has other labels than {str(model)!r}; train both by one recipe.")
-    if mhex.main_input_name == "pixel_values":
-        for network in networks.values():  # a third faster on a processor
-            network.to(memory_format=torch.channels_last)
+    for network in networks.values():
+        network.to(device)
+        if family_of(mhex).kind == "image":
+            network.to(memory_format=torch.channels_last)  # a third faster on a processor
     return networks, processor
 
 
@@ -40,28 +41,26 @@ def load_parts(recipe: str, overrides: list[str], model, processor, seed: int):
     from hf_mhex.data.rows import read_data
     from hf_mhex.training.recipe import load_recipe
 
-    found = load_recipe(recipe, overrides)
-    data = read_data(found.data, found.model.family, found.model.problem_type)
+    found, kind = load_recipe(recipe, overrides), family_of(model).kind
+    channels = getattr(model.config, "num_channels", None)
+    data = read_data(found.data, kind, found.model.problem_type, channels)
     parts = []
     for rows in (data.validation, data.test):
         chosen = shuffled(len(rows), seed)[:MOST]
-        labels = [int(rows.labels[row]) for row in chosen]
-        if found.model.family == "resnet":
-            pictures = [rows[row]["image"] for row in chosen]
-            parts.append(image_part(pictures, labels, processor, model.config.num_channels))
+        inputs, labels = [rows[row][kind] for row in chosen], [int(rows.labels[row]) for row in chosen]
+        if kind == "image":
+            parts.append(image_part(inputs, labels, processor, channels))
         else:
-            most = min(processor.model_max_length, model.config.max_position_embeddings)
-            parts.append(text_part([rows[row]["text"] for row in chosen], labels, processor, most))
+            parts.append(text_part(inputs, labels, processor, max_length(model, processor)))
     return parts
 
 
 def picture_page(networks: dict, rows: list[dict], test, processor, output: Path) -> list[Path]:
     """Maps side by side, one file a network: PNG for images, HTML for texts."""
-    paths = []
+    paths, images = [], isinstance(test, Images)
     for name, network in networks.items():
-        family = "images" if isinstance(test, Images) else "texts"
-        methods = chosen_methods(rows, family, name)
-        if family == "images":
+        methods = chosen_methods(rows, "images" if images else "texts", name)
+        if images:
             path = output / f"maps-{name}.png"
             paths.append(page_of_maps(network, test, methods, lambda x: restore_image(x, processor), path))
         else:

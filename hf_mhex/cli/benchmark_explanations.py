@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Device, find_device
+
 
 def explanations(
     recipe: Annotated[str, typer.Argument(help="The recipe that the model was trained by; its splits are used.")],
@@ -23,7 +25,8 @@ def explanations(
         str | None, typer.Option(help="mhex or plain: measure on it alone and write no tables; two may run at once.")
     ] = None,
     seed: Annotated[int, typer.Option(help="Which rows, mosaics and subsets are drawn.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print the summary as JSON, progress to stderr.")] = False,
+    device: Device = None,
+    json_: AsJson = False,
 ) -> None:
     """Compare MHEX's maps with the other methods' on the same network, with intervals and controls.
 
@@ -37,11 +40,12 @@ def explanations(
     from hf_mhex.benchmarks.explanations.pictures import plot_measures
     from hf_mhex.benchmarks.journal import without_folders
     from hf_mhex.cli.benchmark_data import load_networks, load_parts, picture_page
+    from hf_mhex.families import family_of
 
     output = output or Path("outputs/benchmark") / Path(recipe).stem
-    networks, processor = load_networks(model, plain)
+    networks, processor = load_networks(model, plain, find_device(device))
     parts = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
-    images = networks["mhex"].main_input_name == "pixel_values"
+    images = family_of(networks["mhex"]).kind == "image"
     sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
     command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *map(without_folders, overrides or [])])
     command += " --plain PLAIN" * (plain is not None)

@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Device, find_device
+
 
 def speed(
     output: Annotated[Path, typer.Option(help="Folder for rows, tables and plot.")] = Path("outputs/speed"),
@@ -20,7 +22,8 @@ def speed(
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,
-    json_: Annotated[bool, typer.Option("--json", help="Print the rows as JSON, progress to stderr.")] = False,
+    device: Device = None,
+    json_: AsJson = False,
 ) -> None:
     """Measure time and memory of predictions, MHEX's maps and other methods, taking turns on the same network.
 
@@ -34,8 +37,9 @@ def speed(
         return None if value is None else [name.strip() for name in value.split(",")]
 
     command = f"mhex benchmark speed --rounds {rounds} --seed {seed}"
+    place = str(find_device(device))
     rows = measure_speed(
-        output, listed(networks), listed(parts), rounds, seed, command, lambda line: typer.echo(line, err=True)
+        output, listed(networks), listed(parts), rounds, seed, command, lambda line: typer.echo(line, err=True), place
     )
     paths = write_report(rows, output)
     if json_:

@@ -1,4 +1,4 @@
-"""`mhex explain --channels` and `mhex collaboration`: what a trained model's channels and heads do, over a data set."""
+"""`mhex explain --channels` and `mhex collaboration`: what a model's channels and heads do over a data set."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+
+from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 
 
 def report_channels(network, processor, data: str, split: str | None, rows: int, output: Path, as_json: bool) -> None:
@@ -42,25 +44,24 @@ def report_channels(network, processor, data: str, split: str | None, rows: int,
 
 
 def read_batches(network, processor, data: str, overrides: list[str], split: str | None, rows: int) -> list[dict]:
-    """The first `rows` rows of a recipe's source, in batches of 8."""
+    """The first `rows` rows of a recipe's source, in batches of 8 on the model's device."""
     from hf_mhex.training.evaluation import rows_for
 
     batches, _ = rows_for(network, processor, data, split, overrides, 8)
-    return [dict(batch) for batch in itertools.islice(batches, -(-rows // 8))]
+    few = itertools.islice(batches, -(-rows // 8))
+    return [{name: value.to(network.device) for name, value in batch.items()} for batch in few]
 
 
 def collaboration(
-    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
-    data: Annotated[
-        str, typer.Argument(help="A .npz of MedMNIST, .csv, .parquet, .json, folder, Hub id, recipe or sample:NAME.")
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of a recipe's data section.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split to look at; test, or the only one.")] = None,
+    model: Model,
+    data: Data,
+    overrides: Overrides = None,
+    split: Split = None,
     rows: Annotated[int, typer.Option(help="Rows to look at.", min=2)] = 64,
     output: Annotated[Path | None, typer.Option(help="JSON file to write to.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    revision: Revision = None,
+    device: Device = None,
+    json_: AsJson = False,
 ) -> None:
     """Show whether each head and its successor want the same of the gate between them, and what goes with it.
 
@@ -70,7 +71,9 @@ def collaboration(
     from hf_mhex.evaluation.collaboration import collaboration as compare
     from hf_mhex.loading import load
 
-    network, processor = load(model)
+    place = find_device(device)
+    network, processor = load(model, revision)
+    network.to(place)
     batches = read_batches(network, processor, data, overrides or [], split, rows)
     found = compare(network, batches, drop_of(network, processor)).summary()
     if output:

@@ -1,4 +1,4 @@
-"""`mhex demo`: the whole life of both families on embedded data."""
+"""`mhex demo`: train, save, load, explain and show an image and a text model on embedded data."""
 
 from __future__ import annotations
 
@@ -11,10 +11,12 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson
+
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for models, pictures and results.json.")] = Path("outputs/demo"),
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON, progress to stderr.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Train, save, load elsewhere, explain and show an image and a text model, in a few minutes on two cores.
 

@@ -8,23 +8,21 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+
 
 def evaluate(
-    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
-    data: Annotated[
-        str,
-        typer.Argument(help="A .npz, .csv, .parquet, .json, folder (images or IDX), Hub id, sample:NAME, or a recipe."),
-    ],
-    overrides: Annotated[
-        list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of a recipe's data section.")
-    ] = None,
-    split: Annotated[str | None, typer.Option(help="Split to judge on; test, or the only one.")] = None,
+    model: Model,
+    data: Data,
+    overrides: Overrides = None,
+    split: Split = None,
     heads: Annotated[bool, typer.Option("--heads", help="Every head alone, and all of them at each decay.")] = False,
     batch_size: Annotated[int, typer.Option(help="Rows at once.", min=1)] = 32,
     on_bad_row: Annotated[str, typer.Option(help="error, or skip: leave bad rows out and count them.")] = "error",
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
+    revision: Revision = None,
+    device: Device = None,
     output: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Measure a model on labelled rows: metrics, confusion, calibration and, with --heads, how its depth answers.
 
@@ -38,10 +36,11 @@ def evaluate(
     from hf_mhex.loading import load
     from hf_mhex.training.evaluation import rows_for
 
+    place = find_device(device)
     network, processor = load(model, revision)
     settings = [*(overrides or []), f"data.on_bad_row={on_bad_row}"]
     batches, skipped = rows_for(network, processor, data, split, settings, batch_size)
-    logits, labels, block_logits = collect(network, batches, heads)
+    logits, labels, block_logits = collect(network.to(place), batches, heads)
     found = {"model": model, "data": data, "skipped": skipped} | report(logits, labels, network.config)
     if heads:
         found |= head_report(block_logits, labels, network.config)

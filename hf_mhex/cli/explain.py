@@ -1,4 +1,4 @@
-"""`mhex explain`: why does a model say what it says of one image, of one text, or of every row of a data set?"""
+"""`mhex explain`: label, score and saliency of one image, of one text, or of every row of a data set."""
 
 from __future__ import annotations
 
@@ -9,11 +9,13 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Contrast, Device, Model, Revision, Target, find_device, label_options
+
 DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
 
 
 def explain(
-    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
+    model: Model,
     item: Annotated[
         str,
         typer.Argument(
@@ -22,22 +24,22 @@ def explain(
             f"({', '.join(DATA_FILES)}), or with --split the Hub id of a data set.",
         ),
     ],
-    target: Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")] = None,
-    contrast: Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")] = None,
+    target: Target = None,
+    contrast: Contrast = None,
     blocks: Annotated[
         str | None,
         typer.Option(help="Numbers of blocks, separated by commas, or all; of data their own maps are kept too."),
     ] = None,
     decay: Annotated[float | None, typer.Option(help="Weight of a block against the next deeper one.")] = None,
-    mode: Annotated[str, typer.Option(help="contribution or cam.")] = "contribution",
     rollout: Annotated[
-        bool, typer.Option("--rollout", help="Texts: carry maps back to the words through the attention.")
+        bool, typer.Option("--rollout", help="Carry maps back through attention to the words or patches.")
     ] = False,
     output: Annotated[
         Path | None, typer.Option(help="Picture (.png), page (.html) of a text, or folder for the answers to data.")
     ] = None,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    revision: Revision = None,
+    device: Device = None,
+    json_: AsJson = False,
     split: Annotated[str | None, typer.Option(help="Data: the split to explain.")] = None,
     streaming: Annotated[bool, typer.Option("--streaming", help="Data: read rows as they are needed.")] = False,
     column: Annotated[str | None, typer.Option(help="Data: the column of images or texts.")] = None,
@@ -67,10 +69,11 @@ def explain(
 
     A run over data that was ended goes on with the same command.
     """
-    from hf_mhex.explaining.explanation import label_index
     from hf_mhex.loading import load
 
+    place = find_device(device)
     network, processor = load(model, revision)
+    network = network.to(place)
     if channels:
         from hf_mhex.cli.channels import report_channels
 
@@ -83,11 +86,7 @@ def explain(
             )
         report_channels(network, processor, item, split, rows, output or Path("outputs/channels"), json_)
         return
-    options: dict = {"mode": mode, "decay": decay, "contrast": contrast, "rollout": rollout}
-    if target is not None:
-        options["target"] = label_index(network.config, target, "--target")
-    if contrast not in (None, "mean", "runner_up", "softmax"):
-        options["contrast"] = label_index(network.config, contrast, "--contrast")
+    options = label_options(network.config, target, contrast) | {"decay": decay, "rollout": rollout}
     if blocks is not None:
         try:
             options["blocks"] = None if blocks == "all" else [int(block) for block in blocks.split(",")]
@@ -102,7 +101,8 @@ def explain(
     }
     if split is not None or names_data(item):
         data = {"source": item, "split": split, "streaming": streaming}
-        explain_rows(network, processor, data, output, options | of_data | {"block_maps": blocks is not None}, json_)
+        options |= of_data | {"block_maps": blocks is not None}
+        explain_rows(network, processor, data, output, options, device is None, json_)
         return
     given = [name for name in ("column", "id_column", "target_column", "words", "overlays") if of_data[name]]
     if given or streaming:
@@ -119,8 +119,10 @@ def names_data(item: str) -> bool:
     return Path(item).is_dir() or (is_name and item.lower().endswith(DATA_FILES))
 
 
-def explain_rows(network, processor, data: dict, output: Path | None, options: dict, as_json: bool) -> None:
-    """Explain data, and say how much of it."""
+def explain_rows(
+    network, processor, data: dict, output: Path | None, options: dict, spread: bool, as_json: bool
+) -> None:
+    """Explain data and say how much of it; with `spread`, several processes use a device each."""
     from hf_mhex.data.source import open_data
     from hf_mhex.explaining.dataset import explain_dataset, processes
     from hf_mhex.explaining.processes import leave_together
@@ -128,7 +130,8 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
     state = processes()
-    found = explain_dataset(network.to(state.device), processor, open_data(**data), output, **options)
+    network = network.to(state.device) if spread else network
+    found = explain_dataset(network, processor, open_data(**data), output, **options)
     leave_together()
     if found.rows == found.bad:
         raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
@@ -144,27 +147,24 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
 
 def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:
     """Explain one image or one text, and print what was found."""
-    from hf_mhex.explaining.explanation import explain_image, explain_text
+    import hf_mhex
 
-    if network.main_input_name == "pixel_values":
-        found = explain_image(network, processor, item, **options)
+    found = hf_mhex.explain(network, processor, sys.stdin.read() if item == "-" else item, **options)
+    if found.page is None:
         output = output or Path(f"{Path(item).stem}-saliency.png")
         found.picture.save(output)
-    else:
-        found = explain_text(network, processor, sys.stdin.read() if item == "-" else item, **options)
-        if output:
-            output.write_text(found.page, encoding="utf-8")
+    elif output:
+        output.write_text(found.page, encoding="utf-8")
     if as_json:
         typer.echo(json.dumps(found.record | {"output": output and str(output)}))
         return
-    record = found.record
-    typer.echo(f"{record['label']} ({record['score']:.3f})")
-    if network.main_input_name != "pixel_values":
+    typer.echo(found.title)
+    if found.coloured is not None:
         from rich.console import Console
 
         Console().print(found.coloured)
     against = _against(network.config, options["contrast"])
-    typer.echo(f"map's sum {record['sum']:+.5f}, explained logit{against} {record['explained']:+.5f}")
+    typer.echo(f"map's sum {found.record['sum']:+.5f}, explained logit{against} {found.explained:+.5f}")
     if output:
         typer.echo(str(output))
 

@@ -10,15 +10,17 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Contrast, Model, Revision, Target, label_options
+
 
 def export(
-    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
+    model: Model,
     output: Annotated[Path, typer.Argument(help="The file to write: .onnx, or .pt2 for torch.export.")],
-    target: Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")] = None,
-    contrast: Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")] = None,
+    target: Target = None,
+    contrast: Contrast = None,
     int8: Annotated[bool, typer.Option("--int8", help="Also write NAME-int8.onnx and say what 8 bits change.")] = False,
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
+    revision: Revision = None,
+    json_: AsJson = False,
 ) -> None:
     """Write one graph with the outputs logits, saliency and block_logits; batch, image size and length stay free.
 
@@ -34,16 +36,11 @@ def export(
         raise ValueError(f"--int8 quantises ONNX; name an OUTPUT that ends in .onnx, not {str(output)!r}.")
     import torch
 
-    from hf_mhex.explaining.explanation import label_index
-    from hf_mhex.export import graphs as room
+    from hf_mhex import export as room
     from hf_mhex.loading import load
 
     network, processor = load(model, revision, dtype=torch.float32)
-    options: dict = {"contrast": contrast}
-    if target is not None:
-        options["target"] = label_index(network.config, target, "--target")
-    if contrast not in (None, "mean", "runner_up", "softmax"):
-        options["contrast"] = label_index(network.config, contrast, "--contrast")
+    options = label_options(network.config, target, contrast)
     found: dict = {"output": str(output)}
     with warnings.catch_warnings():  # the exporters' own, about names of axes and versions
         warnings.simplefilter("ignore")

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import json
-from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Model, Revision
 
-def info(
-    model: Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")],
-    revision: Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")] = None,
-    json_: Annotated[bool, typer.Option("--json", help="Print as JSON.")] = False,
-) -> None:
+
+def info(model: Model, revision: Revision = None, json_: AsJson = False) -> None:
     """Show a model's family, blocks, labels, size and what its gates and heads are.
 
     Example: mhex info outputs/demo/mhex-resnet-fashion-mnist

@@ -9,6 +9,8 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson
+
 
 def push(
     source: Annotated[str, typer.Argument(help="A saved model's folder; with --space, ids of models for it to show.")],
@@ -19,7 +21,7 @@ def push(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; list what would go.")] = False,
     tag: Annotated[str | None, typer.Option(help="Name for this release; made from the files if left out.")] = None,
     message: Annotated[str, typer.Option(help="Title of the commit.")] = "Publish model",
-    json_: Annotated[bool, typer.Option("--json", help="Print the report as JSON.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Send weights, code, tokenizer or image processor, card, pictures and metrics, and say what went where.
 

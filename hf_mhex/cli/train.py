@@ -11,6 +11,8 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson
+
 
 def train(
     recipe: Annotated[str, typer.Argument(help="A recipe's YAML file, or the name of one that comes with hf-mhex.")],
@@ -18,8 +20,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="New folder for the run; outputs/train/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
     on_bad_row: Annotated[str | None, typer.Option(help="error, or skip: leave bad rows out and count them.")] = None,
-    engine: Annotated[str, typer.Option(help="trainer, or accelerate: the lean loop.")] = "trainer",
-    json_: Annotated[bool, typer.Option("--json", help="Print the result as JSON, progress to stderr.")] = False,
+    json_: AsJson = False,
 ) -> None:
     """Train a model by a recipe, on images or texts, and report on its test rows.
 
@@ -29,19 +30,13 @@ def train(
 
     Example: mhex train ag_news_minilm files.train=ag_news.csv learning_rate=1e-4 model.kind=plain
     """
-    if engine not in ("trainer", "accelerate"):
-        raise ValueError(f"--engine must be trainer or accelerate, got {engine!r}.")
     from hf_mhex.explaining.processes import leave_together
     from hf_mhex.training.recipe import load_recipe
+    from hf_mhex.training.run import train as run
 
     bad_rows = [] if on_bad_row is None else [f"data.on_bad_row={on_bad_row}"]
     found = load_recipe(recipe, [*(overrides or []), *bad_rows])
     output = output or Path("outputs/train") / f"{found.name}{'-plain' if found.model.kind == 'plain' else ''}"
-    if engine == "trainer":
-        from hf_mhex.training.run import train as run
-    else:
-        from hf_mhex.training.loop import train as run
-
     with redirect_stdout(sys.stderr if json_ else sys.stdout):
         row = run(found, output, resume)
     leave_together()

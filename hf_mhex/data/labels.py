@@ -1,4 +1,4 @@
-"""What do labels mean to the model? Numbers 0 to K - 1, rows of 0 and 1, or floats; with the names of the labels."""
+"""Labels as a model reads them: numbers 0 to K - 1, rows of 0 and 1, or floats; with the names of the labels."""
 
 from __future__ import annotations
 

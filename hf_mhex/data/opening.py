@@ -1,193 +1,156 @@
-"""Where do rows come from? Any source of `datasets.load_dataset`, arrays of MedMNIST and MNIST, embedded samples.
-
-All of them answer as splits of raw columns: inputs that are read when asked for, and labels as they stand.
-"""
+"""Opening of data: the one way to the rows of any source, for training, evaluating and explaining alike."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-from datasets import ClassLabel, Dataset, DatasetDict, Image, List, Value, load_dataset, load_from_disk
-from datasets.exceptions import DatasetNotFoundError
+from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset, load_from_disk
+from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
-from hf_mhex.data.idx import is_idx_folder, read_idx_folder
+from hf_mhex.data.arrays import ArrayRows, is_idx_folder, read_idx_folder, read_medmnist
+from hf_mhex.data.folders import files_of, read_image_folder
 from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
+from hf_mhex.data.tables import encoding_of, separator_of
+from hf_mhex.families import Kind
 
-READERS = {
-    ".csv": ("csv", {}),
-    ".tsv": ("csv", {"sep": "\t"}),
-    ".parquet": ("parquet", {}),
-    ".json": ("json", {}),
-    ".jsonl": ("json", {}),
-}
+READERS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".txt": "text"}
 LABELS = ("label", "labels", "class", "target", "fine_label")
-TEXTS = ("text", "sentence", "content", "review")
-MEDMNIST_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside images, as `datasets` reads it
+
+OpenRows = Dataset | IterableDataset | ArrayRows
 
 
-@dataclass
-class RawSplit:
-    """One split as the source has it: `inputs` one a row, `labels` one a row (a value, or one value a label).
+def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, OpenRows]:
+    """The splits of a source, by name.
 
-    An image stands in `inputs` as a dict of bytes and path, or as an array [H, W] or [H, W, 3] of bytes; a text as a
-    list of its parts.
-    """
+    A source is "sample:NAME"; a file: table (.csv, .tsv), .parquet, .json, .jsonl, .txt (a text a line), or a .npz of
+    MedMNIST; a folder: of images, of IDX files, of data files, or one that `save_to_disk` wrote; or a data set's Hub
+    id. Tables may be separated by comma, semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has
+    its path relative to the folder as `id`.
 
-    inputs: Sequence
-    labels: Sequence
-    names: list[str] | None = None
+    Args:
+        streaming: read the rows of files and of the Hub as they are needed, without a prepared copy on disk.
 
-
-class Joined(Sequence):
-    """Several text columns as one sequence of lists of parts."""
-
-    def __init__(self, columns: list[Sequence]):
-        self.columns = columns
-
-    def __len__(self):
-        return len(self.columns[0])
-
-    def __getitem__(self, row: int) -> list:
-        return [column[row] for column in self.columns]
-
-    def __iter__(self):
-        return (list(parts) for parts in zip(*self.columns))
-
-
-def read_splits(settings: DataSettings, family: str) -> dict[str, RawSplit]:
-    """The splits of the source for a `family` of models ("resnet": images, "bert": texts).
-
-    Raises ValueError for a source that cannot be read and for columns that are not there or cannot be told.
+    Raises ValueError, in a line, for a source that cannot be read.
     """
     source = settings.source
     if (source is None) == (settings.files is None):
         raise ValueError("one of data.source and data.files must say where the rows are.")
-    path = Path(source or "").expanduser()
-    if source and (path.suffix == ".npz" or is_idx_folder(path)):
-        if family != "resnet":
-            raise ValueError(f"data.source={source!r} holds images, but model.family={family!r} reads texts.")
-        return read_medmnist(path) if path.suffix == ".npz" else read_idx(path)
-    return {name: split_of(rows, settings, family) for name, rows in load(settings).items()}
-
-
-def load(settings: DataSettings) -> DatasetDict:
-    """The source through `datasets`."""
-    source = settings.source
-    if source and source.startswith("sample:"):
-        return load_sample(source.removeprefix("sample:"))
     if settings.files:
-        paths = {split: str(Path(path).expanduser()) for split, path in settings.files.items()}
-        return load_files(paths, settings)
+        paths = {split: Path(path).expanduser() for split, path in settings.files.items()}
+        return _load_files(paths, settings, streaming)
+    if source.startswith("sample:"):
+        return load_sample(source.removeprefix("sample:"))
     path = Path(source).expanduser()
+    if path.suffix == ".npz":
+        return read_medmnist(path)
     if path.is_file():
-        return load_files({"train": str(path)}, settings)
+        return _load_files({"train": path}, settings, streaming)
     if path.is_dir():
-        return load_folder(path, settings.config_name)
+        return _open_folder(path, settings, streaming)
     if path.suffix.lower() in READERS or source.startswith((".", "/", "~")):
-        raise ValueError(f"data.source={source!r} is no file or folder.")
+        raise ValueError(f"source={source!r} is no file or folder.")
     try:
-        return load_dataset(source, settings.config_name, revision=settings.revision)
+        return load_dataset(source, settings.config_name, revision=settings.revision, streaming=streaming)
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise ValueError(f"data.source={source!r} is no file, and no data set that can be reached: {error}") from error
+        raise ValueError(f"source={source!r} is no file, and no data set that can be reached: {error}") from error
 
 
-def load_folder(path: Path, config_name: str | None) -> DatasetDict:
-    """A folder of images or of data files, or one that `save_to_disk` wrote."""
+def _open_folder(path: Path, settings: DataSettings, streaming: bool) -> dict[str, OpenRows]:
+    """The splits in a folder."""
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
+        if streaming:
+            raise ValueError(f"streaming=True does not apply to {str(path)!r}, which is read as it is needed.")
         found = load_from_disk(str(path))
-        return found if isinstance(found, DatasetDict) else DatasetDict({"train": found})
-    try:
-        return load_dataset(str(path), config_name)
-    except (FileNotFoundError, DatasetNotFoundError) as error:
-        raise ValueError(f"data.source={str(path)!r} holds no data that can be read: {error}") from error
+        return found if isinstance(found, DatasetDict) else {"train": found}
+    if is_idx_folder(path):
+        return read_idx_folder(path)
+    images, others = files_of(path)
+    if images and not any(other.name in METADATA or other.suffix == ".parquet" for other in others):
+        return read_image_folder(path, images, others)
+    suffixes = {other.suffix.lower() for other in others}
+    if not images and len(suffixes) == 1 and READERS.get(next(iter(suffixes))) == "csv":
+        options = _same_options([path / other for other in others], settings)
+        return _load("csv", str(path), streaming, data_dir=str(path), **options)
+    found = _load(str(path), str(path), streaming, name=settings.config_name)
+    return {split: _with_paths(rows, path) for split, rows in found.items()} if images and not streaming else found
 
 
-def load_files(paths: dict[str, str], settings: DataSettings) -> DatasetDict:
+def _load_files(paths: dict[str, Path], settings: DataSettings, streaming: bool) -> dict[str, OpenRows]:
     """One file a split, all of one kind."""
-    kinds = {Path(path).suffix.lower() for path in paths.values()}
-    missing = [path for path in paths.values() if not Path(path).is_file()]
+    kinds = {path.suffix.lower() for path in paths.values()}
+    missing = [path for path in paths.values() if not path.is_file()]
     if missing:
-        raise ValueError(f"data file {missing[0]!r} is not there.")
+        raise ValueError(f"data file {str(missing[0])!r} is not there.")
     if len(kinds) != 1 or not kinds <= set(READERS):
         raise ValueError(f"data files must be of one kind among {', '.join(READERS)} (or .npz); got {sorted(kinds)}.")
-    reader, options = READERS[kinds.pop()]
-    if settings.column_names:
-        if reader != "csv":
-            raise ValueError("data.column_names are for .csv and .tsv files, whose columns may have no names.")
-        options = options | {"column_names": settings.column_names}
-    if reader == "csv":
-        options = options | {"keep_default_na": False, "na_values": [""]}
-    return load_dataset(reader, data_files=paths, **options)
+    reader = READERS[kinds.pop()]
+    if settings.column_names and reader != "csv":
+        raise ValueError("data.column_names are for .csv and .tsv files, whose columns may have no names.")
+    options = {} if reader == "parquet" else _same_options(list(paths.values()), settings)
+    files = {split: str(path) for split, path in paths.items()}
+    return _load(reader, ", ".join(files.values()), streaming, data_files=files, **options)
 
 
-def split_of(rows: Dataset, settings: DataSettings, family: str) -> RawSplit:
-    """The input and label columns of a data set, by the settings or found by kind and usual name."""
-    labels = settings.label_columns or [find(rows, LABELS, "label")]
-    if family == "resnet":
-        images = [name for name, feature in rows.features.items() if isinstance(feature, Image)]
-        inputs = settings.input_columns or images[:1]
-    else:
-        inputs = settings.input_columns or [find(rows, TEXTS, "input")]
-    absent = [name for name in [*inputs, *labels] if name not in rows.column_names]
-    if absent or not inputs or (family == "resnet" and len(inputs) != 1):
-        wanted = f"no column {absent[0]!r}" if absent else "not one column of images"
-        raise ValueError(f"the data have {wanted}; there are {', '.join(rows.column_names)}. Set data.input_columns.")
-    if family == "resnet":
-        column = rows.cast_column(inputs[0], Image(decode=False))[inputs[0]]
-    else:
-        for name in inputs:
-            if not (isinstance(rows.features[name], Value) and "string" in rows.features[name].dtype):
-                raise ValueError(f"column {name!r} must hold texts, but holds {rows.features[name]}.")
-        column = Joined([rows[name][:] for name in inputs])
-    if len(labels) > 1:
-        return RawSplit(column, list(zip(*(rows[name][:] for name in labels))), labels)
-    feature = rows.features[labels[0]]
-    names = feature.names if isinstance(feature, ClassLabel) else None
-    if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
-        names = feature.feature.names
-        hot = [None if found is None else [int(k in found) for k in range(len(names))] for found in rows[labels[0]][:]]
-        return RawSplit(column, hot, names)
-    return RawSplit(column, rows[labels[0]][:], names)
+def _same_options(paths: list[Path], settings: DataSettings) -> dict:
+    """How files of text are read, all of them alike."""
+    found = {path: _options_of(path, settings) for path in paths}
+    first, options = next(iter(found.items()))
+    for path, others in found.items():
+        if others != options:
+            raise ValueError(f"{path} must be separated and encoded as {first} is ({options}); got {others}.")
+    return options
 
 
-def find(rows: Dataset, usual: tuple[str, ...], what: str) -> str:
-    """The one column with a usual name; ValueError where none or several have one."""
-    found = [name for name in rows.column_names if name.lower() in usual]
+def _options_of(path: Path, settings: DataSettings) -> dict:
+    encoding = encoding_of(path)
+    if READERS[path.suffix.lower()] != "csv":
+        return {"encoding": encoding}
+    options = {"sep": separator_of(path, encoding), "encoding": encoding}
+    options |= {"keep_default_na": False, "na_values": [""]}
+    return options | ({"column_names": settings.column_names} if settings.column_names else {})
+
+
+def _load(reader: str, what: str, streaming: bool, **options) -> dict[str, OpenRows]:
+    """Files through `datasets`; what it raises becomes one line."""
+    try:
+        return load_dataset(reader, streaming=streaming, **options)
+    except DatasetGenerationError as error:
+        lines = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__).__name__]
+        raise ValueError(f"{what} cannot be read: {lines[0]}") from error
+    except (FileNotFoundError, DatasetNotFoundError) as error:
+        raise ValueError(f"source={what!r} holds no data that can be read: {error}") from error
+
+
+def _with_paths(rows: Dataset, folder: Path) -> Dataset:
+    """Images with metadata: their paths relative to the folder as `id`, unless the metadata have one."""
+    column = next((name for name, feature in rows.features.items() if isinstance(feature, Image)), None)
+    if column is None or "id" in rows.column_names:
+        return rows
+    paths = [Path(item["path"]) for item in rows.cast_column(column, Image(decode=False))[column]]
+    return rows.add_column("id", [path.resolve().relative_to(folder.resolve()).as_posix() for path in paths])
+
+
+def find_input(rows, kind: Kind, argument: str) -> str:
+    """The column of images or texts, by its type where one alone has it, else by its usual name.
+
+    Raises ValueError, naming the argument that tells it, where there is none or several.
+    """
+    features = getattr(rows, "features", None) or {}
+    names = list(features or getattr(rows, "column_names", None) or ())
+    if not names:
+        return kind.column  # an iterable of dicts that does not say what it holds
+    typed = [name for name, feature in features.items() if holds(feature, kind) and name.lower() not in (*LABELS, "id")]
+    usual = [name for name in names if name.lower() in kind.columns and (not typed or name in typed)]
+    found = typed if len(typed) == 1 else usual
     if len(found) != 1:
         raise ValueError(
-            f"the {what} column cannot be told among {', '.join(rows.column_names)}; set data.{what}_columns."
+            f"{argument} must name the column of {kind.name}s, one of {', '.join(names)}; it cannot be told."
         )
     return found[0]
 
 
-def read_idx(folder: Path) -> dict[str, RawSplit]:
-    """A folder of IDX files, which name no classes: what MNIST and Fashion-MNIST are published as."""
-    return {split: RawSplit(images, labels) for split, (images, labels) in read_idx_folder(folder).items()}
-
-
-def read_medmnist(path: Path) -> dict[str, RawSplit]:
-    """A MedMNIST file: arrays `train_images` [N, H, W] or [N, H, W, 3] of bytes, `train_labels` [N, K], and so on."""
-    if not path.is_file():
-        raise ValueError(
-            f"data.source={str(path)!r} is not there; MedMNIST's files are on zenodo.org (record 10519652)."
-        )
-    splits = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for split, name in MEDMNIST_SPLITS.items():
-            if f"{name}_images" not in arrays or f"{name}_labels" not in arrays:
-                continue
-            images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
-            gray, colour = images.ndim == 3, images.ndim == 4 and images.shape[-1] == 3
-            if images.dtype != np.uint8 or not (gray or colour) or len(images) != len(labels):
-                raise ValueError(
-                    f"{path.name}: {name}_images must be bytes [N, H, W] or [N, H, W, 3] with N labels; got "
-                    f"{images.dtype} {list(images.shape)} and labels {list(labels.shape)}."
-                )
-            splits[split] = RawSplit(images, labels[:, 0] if labels.ndim == 2 and labels.shape[1] == 1 else labels)
-    if not splits:
-        raise ValueError(f"data.source={str(path)!r} has no array train_images with train_labels.")
-    return splits
+def holds(feature, kind: Kind) -> bool:
+    """Whether a column of `datasets` is of images, or of texts."""
+    return isinstance(feature, Image) if kind.name == "image" else "string" in str(getattr(feature, "dtype", ""))

@@ -1,23 +1,105 @@
-"""Which rows are trained on and which are judged? Checked, split reproducibly, and read one by one."""
+"""Rows to train on and to judge by: read from a source, checked, split reproducibly, decoded one by one."""
 
 from __future__ import annotations
 
-import io
 import warnings
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
 import torch
-from PIL import Image
+from datasets import ClassLabel, Image, List
 from torch.utils.data import Dataset
 
+from hf_mhex.data.images import read_image
 from hf_mhex.data.labels import LabelEncoder
-from hf_mhex.data.opening import RawSplit, read_splits
+from hf_mhex.data.opening import LABELS, find_input, holds, open_splits
 from hf_mhex.data.settings import DataSettings
+from hf_mhex.families import KINDS, Kind
 
 VALIDATION = ("validation", "val", "valid", "dev")
+
+
+@dataclass
+class RawSplit:
+    """One split as the source has it, one entry a row.
+
+    Args:
+        inputs: images as `read_image` takes them, or texts as lists of their parts.
+        labels: a value, or one value a label.
+        names: names of the labels, where the source knows them.
+        ids: what the rows are called, such as their files' paths.
+    """
+
+    inputs: Sequence
+    labels: Sequence
+    names: list[str] | None = None
+    ids: Sequence[str] | None = None
+
+
+class Joined(Sequence):
+    """Several text columns as one sequence of lists of parts."""
+
+    def __init__(self, columns: list[Sequence]):
+        self.columns = columns
+
+    def __len__(self):
+        return len(self.columns[0])
+
+    def __getitem__(self, row: int) -> list:
+        return [column[row] for column in self.columns]
+
+    def __iter__(self):
+        return (list(parts) for parts in zip(*self.columns))
+
+
+def read_splits(settings: DataSettings, kind: str) -> dict[str, RawSplit]:
+    """The splits of the source for models of a kind of input, "image" or "text".
+
+    Raises ValueError for a source that cannot be read and for columns that are not there or cannot be told.
+    """
+    return {name: _split_of(rows, settings, KINDS[kind]) for name, rows in open_splits(settings).items()}
+
+
+def _split_of(rows, settings: DataSettings, kind: Kind) -> RawSplit:
+    """The input and label columns of a data set, by the settings or found by kind and usual name."""
+    inputs = settings.input_columns or [find_input(rows, kind, "data.input_columns")]
+    labels = settings.label_columns or [_find_labels(rows)]
+    absent = [name for name in [*inputs, *labels] if name not in rows.column_names]
+    if absent:
+        raise ValueError(f"the data have no column {absent[0]!r}; there are {', '.join(rows.column_names)}.")
+    ids = rows["id"] if "id" in rows.column_names else None
+    if kind.name == "image":
+        if len(inputs) != 1:
+            raise ValueError(f"data.input_columns must be one column of images, got {', '.join(inputs)}.")
+        if holds(rows.features.get(inputs[0]), kind):
+            rows = rows.cast_column(inputs[0], Image(decode=False))
+        column = rows[inputs[0]]
+    else:
+        for name in inputs:
+            if not holds(rows.features.get(name), kind):
+                raise ValueError(f"column {name!r} must hold texts, but holds {rows.features.get(name, 'numbers')}.")
+        column = Joined([rows[name][:] for name in inputs])
+    if len(labels) > 1:
+        return RawSplit(column, list(zip(*(rows[name][:] for name in labels))), labels, ids)
+    feature, found = rows.features.get(labels[0]), rows[labels[0]][:]
+    names = feature.names if isinstance(feature, ClassLabel) else None
+    if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
+        names = feature.feature.names
+        found = [None if label is None else [int(k in label) for k in range(len(names))] for label in found]
+    return RawSplit(column, found, names, ids)
+
+
+def _find_labels(rows) -> str:
+    """The one column with a usual name of labels; ValueError where none or several have one."""
+    found = [name for name in rows.column_names if name.lower() in LABELS]
+    if len(found) != 1:
+        raise ValueError(
+            f"the label column cannot be told among {', '.join(rows.column_names)}; set data.label_columns."
+        )
+    return found[0]
 
 
 class Rows(Dataset):
@@ -27,8 +109,8 @@ class Rows(Dataset):
     depends on nothing that a killed and resumed run has lost.
     """
 
-    def __init__(self, inputs: Sequence, labels: np.ndarray, indices: np.ndarray, read: Callable):
-        self.inputs, self.all_labels, self.indices, self.read = inputs, labels, indices, read
+    def __init__(self, raw: RawSplit, labels: np.ndarray, indices: np.ndarray, read: Callable):
+        self.raw, self.all_labels, self.indices, self.read = raw, labels, indices, read
         self.seed: int | None = None
         self._epoch = torch.zeros((), dtype=torch.int64).share_memory_()  # workers that live on see it change
 
@@ -38,9 +120,10 @@ class Rows(Dataset):
     def __getitem__(self, row: int) -> dict:
         index = int(self.indices[row])
         try:
-            found = self.read(self.inputs[index])
+            found = self.read(self.raw.inputs[index])
         except BadRow as error:
-            raise ValueError(f"row {index} has a {error}; see data.on_bad_row and data.check_images.") from error
+            named = row_name(self.raw, index)
+            raise ValueError(f"{named} has a {error}; see data.on_bad_row and data.check_images.") from error
         draw = None if self.seed is None else (self.seed, self.epoch, index)
         return {**found, "labels": self.all_labels[index], "draw": draw}
 
@@ -60,7 +143,7 @@ class Rows(Dataset):
 
     def part(self, chosen: np.ndarray) -> Rows:
         """The rows at the positions `chosen`."""
-        return Rows(self.inputs, self.all_labels, self.indices[chosen], self.read)
+        return Rows(self.raw, self.all_labels, self.indices[chosen], self.read)
 
 
 class BadRow(Exception):
@@ -78,18 +161,23 @@ class Data:
     skipped: dict[str, dict[str, int]]
 
 
-def read_data(settings: DataSettings, family: str, problem_type: str) -> Data:
+def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels: int | None = None) -> Data:
     """All of it: read, encode, check, split.
+
+    Args:
+        kind: of input, "image" or "text".
+        problem_type: as in transformers' configurations.
+        num_channels: of images, as in `read_image`.
 
     Raises ValueError for what the source lacks, for bad rows (unless they are to be skipped), and for training rows of
     one class only.
     """
-    raw = read_splits(settings, family)
+    raw = read_splits(settings, kind)
     sides = choose_splits(raw, settings)
     train = raw[sides["train"]]
     names = settings.label_names or train.names
     encoder = LabelEncoder(problem_type, train.labels, names, settings.label_values)
-    read = read_image if family == "resnet" else read_text
+    read = reader_of(kind, num_channels)
     rows, skipped = {}, {}
     for split in dict.fromkeys(name for name in sides.values() if name):
         rows[split], counts = check(raw[split], split, encoder, read, settings)
@@ -127,6 +215,7 @@ def check(
 ) -> tuple[Rows, dict[str, int]]:
     """The good rows of a split, and its bad ones counted by reason; ValueError where they may not be skipped."""
     labels, bad = encoder.encode(raw.labels)
+    causes = {row: f"{reason}: {raw.labels[row]!r}" for row, reason in bad.items()}
     if read is read_text or (settings.check_images and not isinstance(raw.inputs, np.ndarray)):
         for row, item in enumerate(raw.inputs):
             if row not in bad:
@@ -134,22 +223,31 @@ def check(
                     read(item)
                 except BadRow as error:
                     bad[row] = str(error)
+                    causes[row] = f"{error}: {error.__cause__}" if error.__cause__ else str(error)
     counts = dict(Counter(bad.values()))
+    found = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
     if bad and settings.on_bad_row == "error":
-        parts = [f"{count} with {reason}" for reason, count in counts.items()]
         first = min(bad)
-        what = f"{bad[first]}: {raw.labels[first]!r}" if "label" in bad[first] else bad[first]
         raise ValueError(
-            f"split {split!r} has {len(bad)} bad rows of {len(labels)} ({', '.join(parts)}; the first is row {first}, "
-            f"{what}). Mend them, or leave them out with --on-bad-row skip."
+            f"split {split!r} has {len(bad)} bad rows of {len(labels)} ({found}; the first is {row_name(raw, first)}, "
+            f"{causes[first]}). Mend them, or leave them out with --on-bad-row skip."
         )
     if bad:
-        found = ", ".join(f"{count} with {reason}" for reason, count in counts.items())
         warnings.warn(f"split {split!r}: {len(bad)} of {len(labels)} rows are left out ({found}).", stacklevel=2)
     good = np.array([row for row in range(len(labels)) if row not in bad], dtype=np.int64)
     if len(good) == 0:
         raise ValueError(f"split {split!r} has no row that can be used.")
-    return Rows(raw.inputs, labels, good, read), counts
+    return Rows(raw, labels, good, read), counts
+
+
+def row_name(raw: RawSplit, row: int) -> str:
+    """What an error calls a row: its number, and its id where it has one."""
+    return f"row {row}" if raw.ids is None else f"row {row} ({raw.ids[row]})"
+
+
+def reader_of(kind: str, num_channels: int | None = None) -> Callable:
+    """What makes of a raw input the entries of a row; it raises BadRow."""
+    return {"text": read_text, "image": partial(read_picture, num_channels=num_channels)}[kind]
 
 
 def read_text(parts: list) -> dict:
@@ -160,18 +258,16 @@ def read_text(parts: list) -> dict:
     return {"text": text}
 
 
-def read_image(item) -> dict:
+def read_picture(item, num_channels: int | None = None) -> dict:
     """The decoded image of a row; BadRow where it cannot be decoded to the end."""
-    if isinstance(item, np.ndarray):
-        return {"image": Image.fromarray(item)}
-    if not item or (item.get("bytes") is None and item.get("path") is None):
+    if item is None or (isinstance(item, dict) and item.get("bytes") is None and item.get("path") is None):
         raise BadRow("missing image")
     try:
-        image = Image.open(item["path"] if item.get("bytes") is None else io.BytesIO(item["bytes"]))
-        image.load()
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError) as error:
+        return {"image": read_image(item, num_channels)}
+    except FileNotFoundError as error:
+        raise BadRow("missing image") from error
+    except ValueError as error:
         raise BadRow("corrupt image") from error
-    return {"image": image}
 
 
 def split_off(rows: Rows, fraction: float, seed: int, side: str) -> tuple[Rows, Rows]:

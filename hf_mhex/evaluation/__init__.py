@@ -1,7 +1,10 @@
-"""How good is an explanation? The measures, their controls and intervals, as functions.
+"""Measures of predictions and of maps, their controls and intervals.
 
-Most take a *game* (what a network says when features of one row are removed), some a batch of maps, some a method
+`predictions` and `metrics` judge what a model answers; the functions here judge maps. Most take a *game* (what a
+network says when features of one row are removed), some a batch of maps, some a method
 `method(model, inputs, target) -> maps`. docs/evaluation.md says which direction is better and where libraries differ.
+
+One more is a function of one of these three forms, named in `__all__` and asked in `benchmarks.explanations`.
 """
 
 from hf_mhex.evaluation.controls import (

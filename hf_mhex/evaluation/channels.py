@@ -1,4 +1,4 @@
-"""Which channels carry a class? Each channel's exact share of the logit over a data set, and what drives it most.
+"""Channels that carry a class: each one's exact share of the logit over a data set, and what drives it most.
 
 Source: the neuron analysis of Sun & Lio, arXiv 2501.01311. With p the pooled descriptor of a block, the model's logit
 is the sum over blocks and channels of `decay factor * W_eq[c, ch] * p[ch]`, so every channel has a contribution in
@@ -8,13 +8,12 @@ positions as the block's map does, which shows the image region or the tokens th
 
 from __future__ import annotations
 
-import heapq
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 
-from hf_mhex.modeling.mhex_maps import decay_factors
+from hf_mhex.modeling.mhex_maps import Features, block_map, decay_factors
 
 
 @dataclass(frozen=True)
@@ -80,92 +79,81 @@ def channel_report(
     sums = [torch.zeros_like(matrix, dtype=torch.float64) for matrix in rows]
     counts = torch.zeros(rows[0].shape[0], dtype=torch.long)
     for batch in batches:
-        descriptors, answers, _ = look(model, batch)
+        answers, features = look(model, batch)
         counts += torch.bincount(answers, minlength=len(counts))
-        for total, p in zip(sums, descriptors):
-            total.index_add_(0, answers, p.double())
+        for total, shown in zip(sums, features):
+            total.index_add_(0, answers, shown.p.double().cpu())
     means = [total / counts.clamp(min=1)[:, None] for total in sums]
     reports = [class_report(label, int(counts[label]), rows, means, top) for label in range(len(counts))]
-    return find_examples(model, batches, rows, reports, examples) if examples else reports
+    return find_examples(model, batches, reports, examples) if examples else reports
 
 
-@torch.no_grad()
 def weighed_rows(model, contrast: str | None) -> list[torch.Tensor]:
     """For each block its equivalent matrix [K, C] times its factor in the logit; minus the mean of the other rows."""
-    matrices = [model.equivalent_matrix(block) for block in range(model.num_blocks)]
-    factors = decay_factors(list(range(model.num_blocks)), model.config.head_decay, matrices[0])
-    weighed = [factor * matrix for factor, matrix in zip(factors, matrices)]
+    blocks = list(range(model.num_blocks))
+    factors = decay_factors(blocks, model.config.head_decay)
+    weighed = [factor * model.equivalent_matrix(block).cpu() for factor, block in zip(factors, blocks)]
     if contrast is None:
         return weighed
-    labels = matrices[0].shape[0]
+    labels = weighed[0].shape[0]
     if labels == 1:
         raise ValueError(f"contrast={contrast!r} needs another class, but the model has one label; use None.")
     return [matrix - (matrix.sum(0) - matrix) / (labels - 1) for matrix in weighed]
 
 
 @torch.no_grad()
-def look(model, batch: dict):
-    """Of a batch: every block's p [B, C], the answered classes [B], and every block's features."""
-    inputs = {name: value for name, value in batch.items() if name != "labels"}
-    outputs = model.base_model(**inputs, explain=lambda block, features: features.added(), return_dict=True)
-    logits, _ = model._logits(outputs.gate_scores)
-    return [features.p for features in outputs.explanations], logits.argmax(-1), outputs.explanations
+def look(model, batch: dict) -> tuple[torch.Tensor, list[Features]]:
+    """Of a batch the answered classes [B] and every block's features."""
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    shown: dict[int, Features] = {}
+    answer = model(**inputs, explain=lambda block, features: shown.update({block: features.added()}))
+    return answer.logits.argmax(-1).cpu(), [shown[block] for block in range(model.num_blocks)]
 
 
 def class_report(label: int, count: int, rows: list, means: list, top: int) -> ClassReport:
     """The top channels of a class from its mean descriptors."""
     found = [matrix[label].double() * mean[label] for matrix, mean in zip(rows, means)]
+    places = [(block, channel) for block, part in enumerate(found) for channel in range(len(part))]
     everything = torch.cat(found)
     size = float(everything.abs().sum())
     channels = []
-    for place in everything.abs().argsort(descending=True, stable=True)[: top if count else 0].tolist():
-        block, channel = 0, place
-        while channel >= len(found[block]):
-            channel -= len(found[block])
-            block += 1
-        amount = float(found[block][channel])
-        weight = float(rows[block][label, channel])
-        channels.append(Channel(block, channel, weight, amount, amount / size if size else 0.0))
+    for number in everything.abs().argsort(descending=True, stable=True)[: top if count else 0].tolist():
+        block, channel = places[number]
+        amount = float(everything[number])
+        channels.append(Channel(block, channel, float(rows[block][label, channel]), amount, amount / (size or 1.0)))
     by_block = tuple(float(part.sum()) for part in found)
     return ClassReport(label, count, sum(by_block), by_block, tuple(channels))
 
 
-def find_examples(model, batches, rows: list, reports: list[ClassReport], examples: int) -> list[ClassReport]:
-    """The reports with each channel's strongest rows of its class, and where in them it comes from."""
-    best: dict[tuple[int, int], list] = {}
+def find_examples(model, batches, reports: list[ClassReport], examples: int) -> list[ClassReport]:
+    """The reports with each channel's strongest rows of its class, the first of equals, and where they come from."""
+    best: dict[tuple[int, Channel], list[Example]] = {}
     first = 0
     for batch in batches:
-        descriptors, answers, features = look(model, batch)
+        answers, features = look(model, batch)
         for report in reports:
-            chosen = (answers == report.label).nonzero()[:, 0].tolist()
-            for place, channel in enumerate(report.channels):
-                heap = best.setdefault((report.label, place), [])
-                for row in chosen:
-                    amount = channel.weight * float(descriptors[channel.block][row, channel.channel])
-                    entry = (amount * (1 if channel.contribution >= 0 else -1), -(first + row))
-                    if len(heap) < examples or entry > heap[0][:2]:
-                        shown = channel_map(features[channel.block], row, channel)
-                        heapq.heappush(heap, (*entry, Example(first + row, amount, shown)))
-                        if len(heap) > examples:
-                            heapq.heappop(heap)
+            rows = (answers == report.label).nonzero()[:, 0].tolist()
+            for channel in report.channels if rows else ():
+                amounts = channel.weight * features[channel.block].p[:, channel.channel]
+                maps = channel_maps(features[channel.block], channel)
+                here = [Example(first + row, float(amounts[row]), maps[row].cpu()) for row in rows]
+                sign = 1 if channel.contribution >= 0 else -1
+                kept = best.get((report.label, channel), []) + here
+                kept.sort(key=lambda example, sign=sign: sign * example.contribution, reverse=True)
+                best[report.label, channel] = kept[:examples]
         first += len(answers)
 
     def filled(report: ClassReport) -> ClassReport:
-        channels = []
-        for place, channel in enumerate(report.channels):
-            found = sorted(best.get((report.label, place), []), reverse=True)
-            channels.append(Channel(**{**vars(channel), "examples": tuple(entry[2] for entry in found)}))
-        return ClassReport(**{**vars(report), "channels": tuple(channels)})
+        channels = (
+            replace(channel, examples=tuple(best.get((report.label, channel), ()))) for channel in report.channels
+        )
+        return replace(report, channels=tuple(channels))
 
     return [filled(report) for report in reports]
 
 
-def channel_map(features, row: int, channel: Channel) -> torch.Tensor:
-    """Where one row's contribution of a channel comes from: [h, w] or [T]; it adds up to the contribution."""
-    z = features.summands[0][row, channel.channel]
-    if not features.p[row, channel.channel] > 0:
-        return torch.zeros_like(z)
-    if features.valid is None:
-        return channel.weight * z / z.numel()
-    inside = features.valid[row]
-    return torch.where(inside, channel.weight * z / inside.sum().clamp(min=1), 0)
+def channel_maps(features: Features, channel: Channel) -> torch.Tensor:
+    """Where a channel's contributions come from, [B, h, w] or [B, T]; each map adds up to the row's contribution."""
+    rows = features.p.new_zeros(1, 1, features.p.shape[1])
+    rows[..., channel.channel] = channel.weight
+    return block_map(rows, features)[:, 0]

@@ -1,4 +1,4 @@
-"""Do neighbouring heads teach a gate the same? The cosine of their gradients on W1, and what goes with it.
+"""Collaboration of neighbouring heads: the cosine of their gradients on W1, and what goes with it.
 
 Source: the collaboration analysis of Sun & Lio, arXiv 2501.01311. W1 of block b gets one gradient from the loss of its
 own head and one, through the gate, from the loss of the next block's head. A cosine near 1 says that both want the same
@@ -57,12 +57,12 @@ def collaboration(model, batches: Iterable[dict], drop: Callable | None = None) 
         if "labels" not in batch:
             raise ValueError("batches must carry labels: the gradients are those of the task's loss.")
         for row in range(len(batch["labels"])):
-            one = {name: value[row : row + 1] for name, value in batch.items()}
+            one = {name: value[row : row + 1].to(model.device) for name, value in batch.items()}
             found, sure = row_cosines(model, one)
             cosines.append(found)
             confidence.append(sure)
         if drop is not None:
-            drops.append(torch.as_tensor(drop(batch)).double())
+            drops.append(torch.as_tensor(drop(batch)).double().cpu())
     dropped = torch.cat(drops) if drops else None
     return Collaboration(torch.stack(cosines), torch.stack(confidence), dropped)
 
@@ -88,7 +88,7 @@ def row_cosines(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
     finally:
         for weight, wanted in zip(weights, before):
             weight.requires_grad_(wanted)
-    return torch.stack(found), answer.logits.detach().softmax(-1).max().double()
+    return torch.stack(found).cpu(), answer.logits.detach().softmax(-1).max().double().cpu()
 
 
 def cosine(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor:

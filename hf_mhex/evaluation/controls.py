@@ -1,4 +1,4 @@
-"""Which maps must any explanation beat? Controls that know nothing of the model, or only its map's rough place.
+"""Controls that any explanation must beat: maps that know nothing of the model, or only its map's rough place.
 
 Each table carries them: a measure on which one of them does well measures something else.
 """
@@ -17,7 +17,7 @@ def constant_map(inputs: torch.Tensor) -> torch.Tensor:
 def random_map(inputs: torch.Tensor, seed: int = 0) -> torch.Tensor:
     """Uniform numbers in [0, 1], independent over pixels or tokens."""
     like = shape_of(inputs)
-    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed))
+    return torch.rand(like.shape, generator=torch.Generator().manual_seed(seed)).to(like.device)
 
 
 def centred_gaussian(inputs: torch.Tensor, width: float = 0.25) -> torch.Tensor:
@@ -25,12 +25,12 @@ def centred_gaussian(inputs: torch.Tensor, width: float = 0.25) -> torch.Tensor:
     like = shape_of(inputs)
     axes = [((torch.arange(n) + 0.5) / n - 0.5) / width for n in like.shape[1:]]
     squares = sum(axis.square() for axis in torch.meshgrid(*axes, indexing="ij"))
-    return torch.exp(-0.5 * squares).expand(like.shape).clone()
+    return torch.exp(-0.5 * squares).expand(like.shape).clone().to(like.device)
 
 
 def edge_map(inputs: torch.Tensor) -> torch.Tensor:
     """Strength of the input's edges: the norm of Sobel differences, added over channels, of images [B, C, H, W]."""
-    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]], dtype=inputs.dtype)
+    across = torch.tensor([[-1.0, 0, 1], [-2, 0, 2], [-1, 0, 1]]).to(inputs)
     kernels = torch.stack([across, across.T])[:, None]
     rows, channels = inputs.shape[:2]
     padded = F.pad(inputs.flatten(0, 1)[:, None], (1, 1, 1, 1), mode="replicate")

@@ -1,4 +1,4 @@
-"""How far does a prediction fall when the marked part is taken away? The measures of the MHEX paper.
+"""The MHEX paper's measures: how far a prediction falls when the marked part is taken away.
 
 Source: Sun & Lio, arXiv 2501.01311. All of them *remove* what the map points at, so higher is better. (Grad-CAM++'s
 "Average Drop %" removes what the map does not point at, and lower is better: a like name, the opposite measure.)

@@ -1,4 +1,4 @@
-"""Does the network lose what the map names, and keep its answer without the rest? Measures over one row's game.
+"""Faithfulness over one row's game: the network loses what the map names, and keeps its answer without the rest.
 
 Every function takes a game `v(keep) -> [M]` (see removal.py), a map [N] over its features (for an image, the map
 flattened) and gives one number for that row; the measure is the mean over rows. The map is used as it is, signed:

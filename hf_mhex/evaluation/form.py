@@ -1,11 +1,9 @@
-"""What shape has a map? Sparseness, entropy and area, whatever it says.
+"""The form of a map, whatever it says: sparseness, entropy and area.
 
 None of these is better high or low by itself: a sparse map can be wrong. Values are of |map|, one a row.
 """
 
 from __future__ import annotations
-
-import math
 
 import torch
 
@@ -38,8 +36,3 @@ def entropy(maps: torch.Tensor) -> torch.Tensor:
 def marked_area(maps: torch.Tensor, threshold: float = 0.2) -> torch.Tensor:
     """Share of the pixels of maps in [0, 1] that lie above the threshold, [B]; the t of EAD."""
     return (maps > threshold).flatten(1).double().mean(1)
-
-
-def largest_entropy(features: int) -> float:
-    """Entropy of a flat map over so many features: log N."""
-    return math.log(features)

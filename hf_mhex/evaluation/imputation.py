@@ -1,4 +1,4 @@
-"""What would stand at a removed pixel? ROAD's noisy linear imputation, solved for many masks of one image at once.
+"""ROAD's noisy linear imputation of removed pixels, solved for many masks of one image at once.
 
 Source: Rong et al., "A Consistent and Efficient Evaluation Strategy for Attribution Methods" (ICML 2022). Every removed
 pixel is the weighed mean of its eight neighbours (1/6 for those at an edge, 1/12 for those at a corner, renormalised at

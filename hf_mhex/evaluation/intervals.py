@@ -1,4 +1,4 @@
-"""How sure is a mean over few rows? Bootstrap intervals, paired ones for differences, Student's for a few seeds."""
+"""Intervals of means over few rows: bootstrap, paired for differences, Student's for a few seeds."""
 
 from __future__ import annotations
 
@@ -79,7 +79,7 @@ def student_interval(values, level: float = 0.95) -> Interval:
     """Mean of N numbers, one a seed, with the interval of Student's t (N - 1 degrees of freedom).
 
     For differences between networks that share their seeds, where too few are there to resample. Raises ValueError for
-    fewer than two values, RuntimeError without scipy (extra `bench`).
+    fewer than two values, RuntimeError without scipy (extra `train`).
     """
     values = [float(value) for value in values]
     if len(values) < 2:

@@ -1,4 +1,4 @@
-"""Does a map point at the right place? Grid Pointing Game and pointing game.
+"""Localisation: Grid Pointing Game and pointing game.
 
 Sources: grid pointing game, Boehle et al., "Convolutional Dynamic Alignment Networks" (CVPR 2021) and B-cos; pointing
 game, Zhang et al., "Top-down Neural Attention by Excitation Backprop" (2016). In both higher is better.

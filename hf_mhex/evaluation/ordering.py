@@ -1,4 +1,4 @@
-"""In which order does a map name its features? Ranks and orders that treat ties as ties."""
+"""Orders and ranks of a map's values that treat ties as ties."""
 
 from __future__ import annotations
 

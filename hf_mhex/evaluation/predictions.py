@@ -1,4 +1,4 @@
-"""How good is a model, and how does its depth build its answer? Metrics, confusion, calibration, and every head alone.
+"""Reports of a model's predictions: metrics, confusion, calibration, and every head alone.
 
 Works on the logits of all heads, which are small: B x K numbers a row, whatever the maps' size.
 """

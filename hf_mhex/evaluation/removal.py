@@ -1,4 +1,4 @@
-"""What does a network say when part of one input is removed? Games v(keep) over the features of one row.
+"""Games v(keep) over the features of one row: what a network says when part of an input is removed.
 
 Most measures of faithfulness are functions of such a game alone: `v(keep [M, N] of bools) -> [M]` is the score of the
 explained class when only the kept features are there. What "removed" means is the game's own choice, and it decides
@@ -100,7 +100,7 @@ class TextGame:
     Args:
         scores: [M, K] of (input_ids, attention_mask), each [M, T']. target: the explained class.
         how: "mask" puts [MASK] in a removed token's place (positions stay), "delete" takes it out and closes the gap.
-        mask_id, pad_id, special_ids: of the tokenizer.
+        mask_id, pad_id, special_ids: of the tokenizer; "mask" needs the first, "delete" the second.
     """
 
     scores: Scores
@@ -108,14 +108,17 @@ class TextGame:
     attention_mask: torch.Tensor
     target: int
     how: str = "mask"
-    mask_id: int = 103
-    pad_id: int = 0
+    mask_id: int | None = None
+    pad_id: int | None = None
     special_ids: tuple[int, ...] = ()
     chunk: int = 64
 
     def __post_init__(self):
         if self.how not in ("mask", "delete"):
             raise ValueError(f"how must be 'mask' or 'delete', got {self.how!r}.")
+        needed = "mask_id" if self.how == "mask" else "pad_id"
+        if getattr(self, needed) is None:
+            raise ValueError(f"how={self.how!r} needs {needed}; the tokenizer has none.")
 
     @property
     def places(self) -> torch.Tensor:

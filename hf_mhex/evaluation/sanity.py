@@ -1,4 +1,4 @@
-"""Does a map depend on the model and on the class at all? Parameter randomisation, random logit, completeness."""
+"""Sanity of a map, which must depend on model and class: parameter randomisation, random logit, completeness."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ def shuffle_parameters(parameters: Iterable[nn.Parameter], seed: int = 0) -> Non
     """
     generator = torch.Generator().manual_seed(seed)
     for parameter in parameters:
-        order = torch.randperm(parameter.numel(), generator=generator)
+        order = torch.randperm(parameter.numel(), generator=generator).to(parameter.device)
         parameter.copy_(parameter.flatten()[order].view_as(parameter))
 
 

@@ -1,1 +1,1 @@
-"""Explanations of one input and of whole data sets."""
+"""Explanations of one input, of a batch of rows and of whole data sets."""

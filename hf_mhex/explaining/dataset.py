@@ -1,9 +1,10 @@
-"""How are a million images or texts explained? In shards, by any number of processes, to be taken up where it ended."""
+"""Explanation of a data set: in shards, by any number of processes, to be taken up where it ended."""
 
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+import json
+from collections.abc import Iterator
 from dataclasses import dataclass
 from datetime import timedelta
 from itertools import islice
@@ -11,28 +12,18 @@ from os import PathLike
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pyarrow.parquet as pq
 import torch
 from accelerate import PartialState
 from tqdm.auto import tqdm
 
-from hf_mhex.data.source import Row, RowSource
-from hf_mhex.explaining import batches
+from hf_mhex.data import Row
+from hf_mhex.data.source import RowSource
+from hf_mhex.explaining.batch import OPTIONS, Answer, explain_rows, seen_picture
 from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, shard_path
-from hf_mhex.modeling.mhex_maps import check_blocks, check_options, check_rollout
-from hf_mhex.modeling.pipeline_mhex import scores_of
+from hf_mhex.families import family_of
+from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
 from hf_mhex.pictures.maps import overlay
-from hf_mhex.processors import restore_image
-
-OPTIONS = {
-    "mode": "contribution",
-    "sign": "signed",
-    "contrast": None,
-    "decay": None,
-    "sharpness": 0.0,
-    "rollout": False,
-}
 
 
 @dataclass(frozen=True)
@@ -90,26 +81,32 @@ def explain_dataset(
         words: whether to add the tokens of texts up to words.
         overlays: whether to paint images, to `overlays/<shard>/<row>.png`.
         map_dtype: "float16" or "int8".
-        options: `mode`, `sign`, `contrast`, `decay`, `sharpness` and `rollout` of `generate_saliency`.
+        options: `contrast`, `decay` and `rollout` of `generate_saliency`.
 
-    Raises ValueError or TypeError for an argument that cannot be, for a folder begun with other settings, and for data
-    without a row. Row by row, only ValueError and TypeError of the model are recorded; all else ends the run.
+    Raises ValueError or TypeError for an argument that cannot be, for a folder begun with other data, weights or
+    settings (it names what differs), and for data without a row. Row by row, only ValueError and TypeError of the model
+    are recorded; all else ends the run.
     """
-    is_image = model.main_input_name == "pixel_values"
+    kind = family_of(model).input
+    is_image = kind.name == "image"
+    check_names(options, OPTIONS, "explain_dataset")
     _check(model, is_image, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     chosen = check_blocks(blocks, model.num_blocks)
-    options = _checked_options(model, options)
-    source = RowSource(data, model.main_input_name, rows_per_shard, column, id_column, target_column)
+    options = dict.fromkeys(OPTIONS) | {"rollout": False, "blocks": chosen} | options
+    check_options(options["contrast"], options["decay"], None, model.config.num_labels)
+    if options["rollout"] not in (False, model.base_model.can_roll_out):
+        raise ValueError(f"rollout must be False for {type(model).__name__}, got {options['rollout']!r}.")
+    source = RowSource(data, kind, rows_per_shard, column, id_column, target_column)
     folder, state = Path(output), processes()
-    run = _Run(
-        model, processor, folder, target, target_column, {**options, "blocks": blocks}, block_maps, words, overlays,
-        map_dtype, batch_size,
-    )  # fmt: skip
-    settings = {"weights": weights_digest(model), "rows": len(source) if source.by_number else None}
+    settings = {"data": source.fingerprint(), "rows": len(source) if source.by_number else None}
+    settings |= {"weights": weights_digest(model), "processor": processor_digest(processor)}
+    settings |= {name: getattr(model.config, name) for name in ("head_decay", "gate_scale", "problem_type", "id2label")}
     settings |= {"rows_per_shard": rows_per_shard, "column": source.column, "id_column": source.id_column}
-    settings |= {"target": target, "target_column": target_column, "blocks": chosen, "block_maps": block_maps}
+    settings |= {"target": target, "target_column": target_column, "block_maps": block_maps}
     settings |= {"words": words, "overlays": overlays, "map_dtype": map_dtype, **options}
     keep_settings(folder, settings)
+    options["target"] = target if target_column is None else "row"
+    run = _Run(model, processor, folder, options, is_image, block_maps, words, overlays, map_dtype, batch_size)
     wanted, total = _own_shards(folder, source, state)
     with tqdm(total=total, unit="row", disable=not (progress and state.is_main_process)) as bar:
         for shard, rows in source.shards(wanted):
@@ -137,6 +134,13 @@ def weights_digest(model) -> str:
     return digest.hexdigest()[:16]
 
 
+def processor_digest(processor) -> str:
+    """The first 16 hex digits of the SHA-256 of what an image processor or tokenizer says of itself."""
+    backend = getattr(processor, "backend_tokenizer", None)
+    said = json.dumps(processor.to_dict(), sort_keys=True, default=str) if backend is None else backend.to_str()
+    return hashlib.sha256(said.encode()).hexdigest()[:16]
+
+
 def _own_shards(folder: Path, source: RowSource, state: PartialState):
     """Which shards this process makes, and their number of rows (None for a stream): a fair share of what is missing.
 
@@ -160,100 +164,48 @@ class _Run:
     model: Any
     processor: Any
     folder: Path
-    target: int | None
-    target_column: str | None
     options: dict
+    is_image: bool
     block_maps: bool
     words: bool
     overlays: bool
     map_dtype: str
     batch_size: int
 
-    @property
-    def is_image(self) -> bool:
-        return self.model.main_input_name == "pixel_values"
-
     def explain_shard(self, shard: int, rows: Iterator[Row], bar: tqdm) -> None:
         """Images a batch at a time; texts all at once, to be sorted by length."""
         writer = ShardWriter(shard_path(self.folder, shard), self.is_image, self.map_dtype, self.block_maps, self.words)
         while window := list(islice(rows, self.batch_size if self.is_image else None)):
-            writer.write(self.explain_window(shard, window, bar))
+            answers = explain_rows(self.model, self.processor, window, self.options, self.batch_size, bar.update)
+            writer.write([self.record_of(shard, answer) for answer in answers])
         writer.close()
 
-    def explain_window(self, shard: int, rows: list[Row], bar: tqdm) -> list[dict]:
-        """The records of some rows, in their order."""
-        records: dict[int, dict] = {}
-        good = []
-        prepare = batches.prepare_images if self.is_image else batches.prepare_texts
-        for item in prepare(rows, self.processor, self.model.config):
-            if isinstance(item, tuple):
-                records[item[0].number] = _bad(*item)
-            else:
-                good.append(item)
-        bar.update(len(records))
-        divide = batches.image_batches if self.is_image else batches.text_batches
-        for batch in divide(good, self.batch_size):
-            for item, record in zip(batch, self.explain_batch(shard, batch)):
-                records[item.row.number] = record
-            bar.update(len(batch))
-        return [records[row.number] for row in rows]
-
-    def explain_batch(self, shard: int, batch: Sequence[batches.Prepared]) -> list[dict]:
-        """The records of a batch; where its inputs are refused, of each row by itself, so that one spoils no other."""
-        try:
-            target = self.target if self.target_column is None else batches.collate_targets(batch)
-            collate = batches.collate_images if self.is_image else batches.collate_texts
-            inputs = {name: value.to(self.model.device) for name, value in collate(batch, self.processor).items()}
-            answer = self.model.generate_saliency(**inputs, **self.options, target=target)
-        except (ValueError, TypeError) as error:
-            if len(batch) == 1:
-                return [_bad(batch[0].row, error)]
-            return [record for item in batch for record in self.explain_batch(shard, [item])]
-        scores = scores_of(answer.logits, self.model.config)
-        found = {name: answer[name].cpu() for name in ("saliency", "explained", "logits", "target")}
-        found |= {"scores": scores.cpu(), "block_saliency": [maps.cpu() for maps in answer.block_saliency]}
-        return [self.record_of(shard, index, item, found) for index, item in enumerate(batch)]
-
-    def record_of(self, shard: int, index: int, item: batches.Prepared, found: dict) -> dict:
+    def record_of(self, shard: int, answer: Answer) -> dict:
         """One row's record."""
-        logits, target = found["logits"][index], int(found["target"][index])
-        if not logits.isfinite().all():
-            return _bad(item.row, ValueError("the model's logits are not finite."))
-        length = slice(None) if self.is_image else slice(len(item.inputs["input_ids"]))
-        saliency = found["saliency"][index][length].float().numpy()
-        record = {"row": item.row.number, "id": item.row.id, "target": target, "map": saliency, **item.record}
-        record |= {"label": self.model.config.id2label[target], "logits": logits.float().numpy()}
-        record |= {"score": float(found["scores"][index, target]), "explained": float(found["explained"][index])}
+        record = {"row": answer.row.number, "id": answer.row.id, "error": answer.reason}
+        if answer.error is not None:
+            return record
+        record |= {"target": answer.target, "label": self.model.config.id2label[answer.target]}
+        record |= {"logits": answer.logits, "score": float(answer.scores[answer.target])}
+        record |= {"explained": answer.explained, "map": answer.saliency}
+        if not self.is_image:
+            record["truncated"] = bool(answer.prepared.encoding.overflowing)
         if self.block_maps:
-            record["block_maps"] = [maps[index][length].float().numpy() for maps in found["block_saliency"]]
+            record["block_maps"] = answer.block_saliency
         if self.words:
-            record |= batches.words_record(item, saliency.tolist())
+            found = answer.words
+            record |= {"words": [word.text for word in found.words], "special": found.special}
+            record["word_scores"] = [word.score for word in found.words]
         if self.overlays:
-            self.paint(shard, item, record)
+            self.paint(shard, answer, f"{record['label']} ({record['score']:.3f})")
         return record
 
-    def paint(self, shard: int, item: batches.Prepared, record: dict) -> None:
-        """Write the row's picture."""
-        path = self.folder / "overlays" / f"{shard:06d}" / f"{item.row.number:09d}.png"
+    def paint(self, shard: int, answer: Answer, title: str) -> None:
+        """Write the row's picture, with its id as a heading."""
+        path = self.folder / "overlays" / f"{shard:06d}" / f"{answer.row.number:09d}.png"
         path.parent.mkdir(parents=True, exist_ok=True)
-        title = f"{record['label']} ({record['score']:.3f})"
-        overlay(restore_image(item.inputs, self.processor), np.asarray(record["map"]), title=title).save(path)
-
-
-def _bad(row: Row, error: Exception) -> dict:
-    lines = str(error).strip().splitlines()
-    return {"row": row.number, "id": row.id, "error": f"{type(error).__name__}: {lines[0] if lines else ''}"}
-
-
-def _checked_options(model, options: dict) -> dict:
-    unknown = sorted(set(options) - set(OPTIONS))
-    if unknown:
-        raise TypeError(f"{unknown[0]!r} is no option of explain_dataset; of generate_saliency it takes {[*OPTIONS]}.")
-    options = OPTIONS | options
-    given = options.copy()
-    check_rollout(given.pop("rollout"), (1, 1) if model.main_input_name == "pixel_values" else None)
-    check_options(*given.values(), None, model.config.num_labels)
-    return options
+        pixels = seen_picture(answer.prepared, self.processor)
+        overlay(pixels, answer.saliency, title=f"{answer.row.id}\n{title}").save(path)
 
 
 def _check(model, is_image, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard) -> None:

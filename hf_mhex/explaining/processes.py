@@ -1,4 +1,4 @@
-"""How do the processes of one run part? Together, once all have done their work."""
+"""End of a run of several processes: together, once all have done their work."""
 
 
 def leave_together() -> None:

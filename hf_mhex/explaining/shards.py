@@ -1,4 +1,4 @@
-"""How are the explanations of a data set kept? Parquet shards for `datasets`, each there in full or not at all."""
+"""Parquet shards of the explanations of a data set, each there in full or not at all."""
 
 from __future__ import annotations
 
@@ -134,4 +134,4 @@ def keep_settings(folder: Path, settings: dict) -> None:
     changed = [name for name in settings | before if settings.get(name) != before.get(name)]
     if changed:
         was, now = ({name: found.get(name) for name in changed} for found in (before, settings))
-        raise ValueError(f"output={str(folder)!r} was begun with {was}, not {now}; use them or name a new folder.")
+        raise ValueError(f"output={str(folder)!r} was begun with {was}, not {now}; use them, or name a new folder.")

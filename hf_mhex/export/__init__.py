@@ -1,1 +1,31 @@
-"""Graphs outside PyTorch's eager mode: ONNX, torch.export, 8 bits."""
+"""Graphs outside PyTorch's eager mode, explanations included: torch.export, ONNX, 8 bits.
+
+`export_program` and `export_onnx` write a model as one graph, `largest_error` runs it beside PyTorch.
+"""
+
+from hf_mhex.export.checking import (
+    LARGEST_ERROR,
+    Quantisation,
+    as_record,
+    compare_quantised,
+    largest_error,
+    sample_batches,
+)
+from hf_mhex.export.graphs import Graph, export_program, graph_of
+from hf_mhex.export.onnx import export_onnx, open_onnx, quantize_onnx, run_onnx
+
+__all__ = [
+    "LARGEST_ERROR",
+    "Graph",
+    "Quantisation",
+    "as_record",
+    "compare_quantised",
+    "export_onnx",
+    "export_program",
+    "graph_of",
+    "largest_error",
+    "open_onnx",
+    "quantize_onnx",
+    "run_onnx",
+    "sample_batches",
+]

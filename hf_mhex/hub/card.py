@@ -1,4 +1,4 @@
-"""What does a model's card say? Facts read from the model's files and its results, put into the template."""
+"""Model cards: facts read from the model's files and its results, put into the template."""
 
 from __future__ import annotations
 
@@ -11,11 +11,13 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_mhex.families import family_of
+from hf_mhex.loading import source_config
+
 SHIPPED = Path(__file__).parents[1] / "model_cards"
 if not SHIPPED.is_dir():  # in the checkout
     SHIPPED = Path(__file__).parents[2] / "model_cards"
 TEMPLATE = "card.md.jinja"
-EXAMPLES = {"mhex_bert": '"The camera is great, but the battery is poor."', "mhex_resnet": '"picture.png"'}
 MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
 MAJORITY = "share of the most frequent label"
 SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
@@ -30,9 +32,13 @@ ABOUT = {  # what nobody but the author knows; card.json beside the weights says
 
 
 def card_facts(folder: str | PathLike) -> dict:
-    """What a saved model's files say: family, labels, settings, and numbers of parameters (of the weights' headers)."""
+    """What a saved model's files say: family, labels, settings, and numbers of parameters (of the weights' headers).
+
+    Raises ValueError for a model of no family.
+    """
     folder = Path(folder)
-    config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
+    family = family_of(source_config(folder).get("model_type"))
+    config = family.config.from_pretrained(folder)
     shapes: dict[str, list[int]] = {}
     for path in sorted(folder.glob("model*.safetensors")):
         with path.open("rb") as file:
@@ -40,15 +46,15 @@ def card_facts(folder: str | PathLike) -> dict:
         shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     counts = {name: prod(shape) for name, shape in shapes.items() if not name.endswith(buffers)}
-    image = config["model_type"] == "mhex_resnet"
+    made_from = f"timm's {config.architecture}" if family.library == "timm" else None
     return {
-        "family": config["model_type"],
-        "architecture": f"timm's {config['architecture']}" if image else f"BERT of width {config['hidden_size']}",
-        "task": "image-classification" if image else "text-classification",
-        "saliency_task": "image-saliency" if image else "text-saliency",
-        "labels": [config["id2label"][str(index)] for index in range(len(config["id2label"]))],
-        "gate_scale": config["gate_scale"],
-        "head_decay": config["head_decay"],
+        "family": family.model_type,
+        "architecture": made_from or f"{family.title} of width {config.hidden_size}",
+        "task": family.input.task,
+        "saliency_task": family.input.saliency_task,
+        "labels": [config.id2label[index] for index in range(config.num_labels)],
+        "gate_scale": config.gate_scale,
+        "head_decay": config.head_decay,
         "blocks": sum(name.startswith("heads.") for name in counts),
         "parameters": sum(counts.values()),
         "gate_parameters": sum(count for name, count in counts.items() if ".gate." in name),
@@ -103,7 +109,9 @@ def render_card(
     text = about.get("picture_text", f"Predictions of {name} with their saliency.")
     values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
     values["prediction"] = prediction
-    values |= {"picture_text": text, "example": EXAMPLES[facts["family"]]}
+    family = family_of(facts["family"])
+    values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
+    values["rollout"] = family.body.can_roll_out
     return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
 
 

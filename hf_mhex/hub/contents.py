@@ -1,4 +1,4 @@
-"""What of a saved folder belongs in a repository? What loads and describes the model; no secret, no local path."""
+"""Contents of a repository from a saved folder: what loads and describes the model; no secret, no local path."""
 
 from __future__ import annotations
 
@@ -11,13 +11,14 @@ from pathlib import Path
 
 from huggingface_hub import get_token
 
+from hf_mhex.families import Family, family_of
 from hf_mhex.hub.card import card_of_folder, record_of_folder
 
-FAMILIES = {"mhex_bert": ("tokenizer.json",), "mhex_resnet": ("preprocessor_config.json",)}  # what a family reads with
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 MODEL_FILES = {
     "config.json", "model.safetensors.index.json", "preprocessor_config.json", "processor_config.json",
     "tokenizer.json", "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "vocab.txt",
+    "vocab.json", "merges.txt", "spm.model", "spiece.model", "sentencepiece.bpe.model",
 }  # fmt: skip
 DESCRIPTIONS = re.compile(r"README\.md|LICENSE(\.\w+)?|NOTICE(\.\w+)?|(.*_)?results\.json|metrics\.json")
 PICTURES = re.compile(r"[\w.-]+\.(png|jpe?g|svg)")
@@ -42,7 +43,10 @@ RELATIVE_IMPORT = re.compile(r"^\s*from\s+\.(\w+)\s+import", re.MULTILINE)
 
 @dataclass(frozen=True)
 class Contents:
-    """Paths of a repository with their source (a file or bytes), what is left out and why, and the release's tag."""
+    """Paths of a repository with their source (a file or bytes), what is left out and why, and the release's tag.
+
+    `family` is the model type, or "space".
+    """
 
     family: str
     files: dict[str, Path | bytes]
@@ -88,13 +92,19 @@ def digest(source: Path | bytes, git: bool = False) -> str:
     return found.hexdigest()
 
 
-def model_contents(folder: str | PathLike, repo_id: str, tag: str | None = None, token: str | None = None) -> Contents:
-    """What of a folder goes to `repo_id`; nothing is written. Raises ValueError where it cannot be published."""
+def model_contents(
+    folder: str | PathLike, repo_id: str, tag: str | None = None, token: str | None = None, create_pr: bool = False
+) -> Contents:
+    """What of a folder goes to `repo_id`; nothing is written. Raises ValueError where it cannot be published.
+
+    Args:
+        create_pr: for a pull request, which gets no tag: a card made here loads "main".
+    """
+    if create_pr and tag is not None:
+        raise ValueError(f"tag={tag!r} and create_pr=True exclude each other: tag the pull request's merge.")
     folder = Path(folder)
     config = _read_json(folder, "config.json")
-    family = config.get("model_type")
-    if family not in FAMILIES:
-        raise ValueError(f"folder={fspath(folder)!r} holds a {family!r} model, not one of {', '.join(FAMILIES)}.")
+    family = family_of(config.get("model_type"))
     secret = token or get_token()
     files: dict[str, Path | bytes] = {}
     left_out: dict[str, str] = {}
@@ -111,16 +121,16 @@ def model_contents(folder: str | PathLike, repo_id: str, tag: str | None = None,
         else:
             files[name] = path
     _check_complete(folder, family, files)
-    tag_given, tag = tag is not None, tag or model_tag(files)
+    tag_given, tag = tag is not None, None if create_pr else tag or model_tag(files)
     record = record_of_folder(folder)
     if record and "results.json" not in files:
         files["results.json"] = (json.dumps(record, indent=2) + "\n").encode()
     if "README.md" not in files:
-        files["README.md"] = card_of_folder(folder, repo_id, tag).encode()
-    _check_pins(files["README.md"], repo_id, tag)
+        files["README.md"] = card_of_folder(folder, repo_id, tag or "main").encode()
+    _check_pins(files["README.md"], tag)
     for name, source in files.items():
         _check_clean(name, source, folder, secret)
-    return Contents(family, files, left_out, tag, tag_given, secret)
+    return Contents(family.model_type, files, left_out, tag, tag_given, secret)
 
 
 def model_tag(files: dict[str, Path | bytes]) -> str:
@@ -166,28 +176,30 @@ def _reason_against(folder: Path, path: Path, name: str, code: set[str]) -> str 
     return next((reason for pattern, reason in LEFT_OUT if pattern.fullmatch(name)), "no part of a model's repository")
 
 
-def _check_complete(folder: Path, family: str, files: dict) -> None:
+def _check_complete(folder: Path, family: Family, files: dict) -> None:
     if not any(WEIGHTS.fullmatch(name) for name in files):
         raise ValueError(f"folder={fspath(folder)!r} has no model.safetensors; save the model with save_pretrained.")
     if "model.safetensors.index.json" in files:
         shards = set(_read_json(folder, "model.safetensors.index.json").get("weight_map", {}).values())
         if not shards <= files.keys():
             raise ValueError(f"folder={fspath(folder)!r} lacks the weights {sorted(shards - files.keys())[0]!r}.")
-    for name in FAMILIES[family]:
-        if name not in files:
-            kind = "tokenizer" if family == "mhex_bert" else "image processor"
-            raise ValueError(f"folder={fspath(folder)!r} lacks {name}; save its {kind} there with save_pretrained.")
+    kind = family.input
+    if kind.processor_file not in files:
+        raise ValueError(
+            f"folder={fspath(folder)!r} lacks {kind.processor_file}; save its {kind.processor} there with "
+            "save_pretrained."
+        )
 
 
-def _check_pins(card: Path | bytes, repo_id: str, tag: str) -> None:
-    """Raise ValueError where a snippet of the card loads this repository at a revision that will not exist."""
+def _check_pins(card: Path | bytes, tag: str | None) -> None:
+    """Raise ValueError where a snippet of the card loads a revision that will not exist."""
     text = (card if isinstance(card, bytes) else card.read_bytes()).decode()
     for pin in re.findall(r"""revision\s*=\s*["']([^"']+)["']""", text):
-        if pin != tag and not re.fullmatch(r"[0-9a-f]{40}", pin):
-            raise ValueError(
-                f"README.md loads revision={pin!r}, which this publish does not make; pass tag={pin!r}, or render the "
-                f"card for tag {tag!r}."
+        if pin != (tag or "main") and not re.fullmatch(r"[0-9a-f]{40}", pin):
+            cure = (
+                f"pass tag={pin!r}, or render the card for tag {tag!r}" if tag else "a pull request's card loads 'main'"
             )
+            raise ValueError(f"README.md loads revision={pin!r}, which this publish does not make; {cure}.")
 
 
 def _read_json(folder: Path, name: str) -> dict:

@@ -1,4 +1,4 @@
-"""How does a saved folder become a Hub repository? In one commit of what belongs there, and nothing else."""
+"""Publishing of a saved folder as a Hub repository: one commit of what belongs there, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from os import PathLike
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
 
+from hf_mhex.families import FAMILIES
 from hf_mhex.hub.contents import Contents, model_contents
 from hf_mhex.hub.space import space_contents
 
@@ -68,7 +69,7 @@ def publish(
             made from the template if there is none).
         repo_id: "user/name".
         private: for a repository that is made now; an existing public one is refused then.
-        create_pr: open a pull request instead of committing to main.
+        create_pr: open a pull request instead of committing to main; it gets no tag.
         dry_run: send nothing, say what would go.
         tag: name for this release. Without one, it is made from the model's files ("model-" and twelve digits): a
             change of the card alone keeps it.
@@ -81,7 +82,7 @@ def publish(
     seconds, OSError where it has no space left. After each of them the repository is as it was.
     """
     api = HfApi(endpoint=endpoint, token=token)
-    contents = model_contents(folder, repo_id, tag, api.token)
+    contents = model_contents(folder, repo_id, tag, api.token, create_pr)
     return _publish(api, contents, repo_id, private, create_pr, dry_run, message, "model")
 
 
@@ -112,7 +113,6 @@ def _publish(
     """Compare, send and tag; repo_type is "model" or "space"."""
     prefix = "" if repo_type == "model" else f"{repo_type}s/"
     url = f"{api.endpoint}/{prefix}{repo_id}"
-    commit = pull_request = None
     if not dry_run:
         _insist(
             lambda: api.create_repo(repo_id, private=private or None, exist_ok=True, repo_type=repo_type, **create),
@@ -122,6 +122,8 @@ def _publish(
 
     def attempt():
         remote = _remote(api, repo_id, repo_type)
+        if remote is None and not dry_run:
+            raise ConnectionError("it was made, but cannot be seen yet")
         _check_remote(api, remote, contents, repo_id, private, repo_type)
         sent, unchanged, removed = contents.difference(remote)
         if dry_run or not (sent or removed):
@@ -140,20 +142,20 @@ def _publish(
         return sent, unchanged, removed, made.oid, made.pr_url
 
     sent, unchanged, removed, commit, pull_request = _insist(attempt, repo_id, contents)
-    tag = None if create_pr else contents.tag
-    if tag and not dry_run:
-        _insist(lambda: api.create_tag(repo_id, tag=tag, revision=commit, exist_ok=True), repo_id, contents)
+    if contents.tag and not dry_run:
+        _insist(lambda: api.create_tag(repo_id, tag=contents.tag, revision=commit, exist_ok=True), repo_id, contents)
+    family = FAMILIES.get(contents.family)
     return Publication(
         repo_id=repo_id,
         url=url,
         commit=None if dry_run else commit,
-        tag=tag,
+        tag=contents.tag,
         pull_request=pull_request,
         sent={path: contents.size(path) for path in sent},
         unchanged=tuple(unchanged),
         removed=tuple(removed),
         left_out=contents.left_out,
-        task={"mhex_bert": "text-saliency", "mhex_resnet": "image-saliency"}.get(contents.family),
+        task=family and family.input.saliency_task,
     )
 
 

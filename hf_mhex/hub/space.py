@@ -1,4 +1,4 @@
-"""What does a Space with the app consist of? Three small files and this package's source."""
+"""Contents of a Space with the app: three small files and this package's source."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import requires
 from pathlib import Path
+
+from packaging.requirements import Requirement
 
 from hf_mhex.hub.contents import Contents
 
@@ -61,10 +63,17 @@ def _starter(models: Sequence[str]) -> str:
 
 def _gradio_version() -> str:
     """The version that the extra `app` asks for at least: the app was tried with it."""
-    declared = next(line for line in requires("hf-mhex") or [] if line.startswith("gradio"))
-    return re.search(r">=([\d.]+)", declared).group(1)
+    [declared] = [needed for needed in _declared() if needed.name == "gradio"]
+    return re.search(r">=([\d.]+)", str(declared.specifier)).group(1)
 
 
 def _requirements() -> list[str]:
     """What the package needs to run the app, as it declares it; the Space's own machinery brings gradio."""
-    return [line for line in requires("hf-mhex") or [] if "extra ==" not in line]
+    return [f"{needed.name}{needed.specifier}" for needed in _declared() if needed.name not in ("gradio", "hf-mhex")]
+
+
+def _declared() -> list[Requirement]:
+    """The package's requirements, those of the extras for the app and its samples among them."""
+    found = [Requirement(line) for line in requires("hf-mhex") or []]
+    extras = [{"extra": extra} for extra in ("", "app", "data")]
+    return [needed for needed in found if not needed.marker or any(map(needed.marker.evaluate, extras))]

@@ -1,18 +1,20 @@
-"""What do a class's channels look for? A sheet of image regions for each class, or a page of words."""
+"""Channels of a class by what drives them: a sheet of image regions for each class, or a page of words."""
 
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from itertools import accumulate
 from pathlib import Path
 
 import numpy as np
 import torch
 from PIL import Image
 
-from hf_mhex.evaluation.channels import Channel, ClassReport
+from hf_mhex.evaluation.channels import Channel, ClassReport, Example
 from hf_mhex.modeling.mhex_words import ExplainedText, words_from_tokens
-from hf_mhex.pictures.maps import overlay, words_html
+from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.words import words_html
 from hf_mhex.processors import restore_image
 
 
@@ -30,14 +32,14 @@ def write_channels(
     path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
 
     def picture(row: int) -> np.ndarray:
-        return restore_image(batches[row // size]["pixel_values"][row % size], processor)
+        pixels = restore_image(batches[row // size]["pixel_values"][row % size], processor)
+        return pixels if pixels.shape[-1] in (1, 3) else pixels.mean(-1).round().astype(np.uint8)
 
-    def tokens(row: int) -> list[str]:
-        batch = batches[row // size]
-        length = int(batch["attention_mask"][row % size].sum())
-        return processor.convert_ids_to_tokens(batch["input_ids"][row % size][:length].tolist())
+    def text(example: Example) -> ExplainedText:
+        ids = batches[example.row // size]["input_ids"][example.row % size]
+        return text_of_ids(ids.tolist(), example.map.tolist(), processor)
 
-    draw, look = (channel_sheets, picture) if model.main_input_name == "pixel_values" else (channel_page, tokens)
+    draw, look = (channel_sheets, picture) if model.main_input_name == "pixel_values" else (channel_page, text)
     shown = any(channel.examples for report in reports for channel in report.channels)
     return record, [path, *(draw(reports, names, look, folder) if shown else [])]
 
@@ -46,7 +48,7 @@ def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: C
     """One PNG for each class with channels: a line for each channel, its strongest rows side by side.
 
     Args:
-        picture: `picture(row)` is the image of a row, uint8 [H, W, 3].
+        picture: `picture(row)` is the image of a row, uint8 [H, W] or [H, W, channels].
     """
     paths = []
     for report in reports:
@@ -66,19 +68,18 @@ def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: C
     return paths
 
 
-def channel_page(reports: list[ClassReport], names: dict[int, str], tokens: Callable, folder: Path) -> list[Path]:
+def channel_page(reports: list[ClassReport], names: dict[int, str], text: Callable, folder: Path) -> list[Path]:
     """One HTML page: the strongest texts of each class's channels, their words coloured by the channel's share.
 
     Args:
-        tokens: `tokens(row)` are the tokens of a row, as the tokenizer writes them ("##" before a word's later pieces).
+        text: `text(example)` is an example's text with its words.
     """
     entries = []
     for report in reports:
         for channel in report.channels:
             heading = f"{names[report.label]}: {channel_name(channel)}"
             for example in channel.examples:
-                explained = text_of_tokens(tokens(example.row), example.map.tolist())
-                entries.append((explained, heading, example.contribution))
+                entries.append((text(example), heading, example.contribution))
     path = folder / "channels.html"
     path.write_text(words_html(entries, title="What channels read"), encoding="utf-8")
     return [path]
@@ -89,23 +90,31 @@ def channel_name(channel: Channel) -> str:
     return f"block {channel.block}, channel {channel.channel} ({channel.share:+.1%} of the logit's parts)"
 
 
-def text_of_tokens(tokens: list[str], scores: list[float]) -> ExplainedText:
-    """Tokens as a text with scored words; those in square brackets are special. Scores beyond them are left out."""
-    text, offsets, word_ids, number = "", [], [], -1
-    for token in tokens:
-        special = token.startswith("[") and token.endswith("]") and len(token) > 2
-        piece = token.removeprefix("##")
-        if special:
-            offsets.append((0, 0))
-            word_ids.append(None)
-            continue
-        if not token.startswith("##") or number < 0:
-            number += 1
-            text += " " if text else ""
-        offsets.append((len(text), len(text) + len(piece)))
-        word_ids.append(number)
-        text += piece
-    return words_from_tokens(text, offsets, word_ids, scores[: len(tokens)])
+def text_of_ids(ids: Sequence[int], scores: Sequence[float], tokenizer) -> ExplainedText:
+    """Tokens as a text with scored words; those that frame or pad the text are special.
+
+    The words are those of the tokenizer itself, whatever its marks of a word's later pieces. Where it does not read its
+    own text back as these tokens, every token is a word.
+
+    Args:
+        tokenizer: a fast one. ids, scores: one of each a token, T, padded on any side.
+    """
+    frame = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id}
+    frame |= {tokenizer.bos_token_id, tokenizer.eos_token_id}
+    own = [place for place, token in enumerate(ids) if token not in frame]
+    kept = [ids[place] for place in own]
+    text = tokenizer.decode(kept).strip()
+    read = tokenizer(text, add_special_tokens=False)
+    if read["input_ids"] == kept:
+        found = [(read.encodings[0].offsets[k], read.encodings[0].word_ids[k]) for k in range(len(kept))]
+    else:
+        pieces = [tokenizer.decode([token]).strip() for token in kept]
+        ends = accumulate(len(piece) + 1 for piece in pieces)
+        text = " ".join(pieces)
+        found = [((end - 1 - len(piece), end - 1), number) for number, (piece, end) in enumerate(zip(pieces, ends))]
+    places = dict(zip(own, found))
+    offsets, word_ids = zip(*(places.get(place, ((0, 0), None)) for place in range(len(ids))))
+    return words_from_tokens(text, offsets, word_ids, scores)
 
 
 def record_of(reports: list[ClassReport], names: dict[int, str]) -> list[dict]:

@@ -1,25 +1,22 @@
-"""What does an explanation look like? Maps over pictures and coloured words; red speaks for the label, blue against.
+"""Maps painted over pictures: red speaks for the explained label, blue against it.
 
 Every picture states its scale in numbers. The hue is a value's sign and the opacity its size, so that nothing is
 painted where a map says nothing. Figures are drawn without pyplot: no global state, safe from several threads.
 """
 
-import html
+from __future__ import annotations
+
 import textwrap
-import unicodedata
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import torch
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
-from rich.text import Text
 
-from hf_mhex.explaining.words import ExplainedText
+from hf_mhex.pictures.colours import paint, signed
 
-FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
-WORD_OPACITY = 0.55  # of the strongest word: dark text on it, or white text in a dark page, stays readable
 FLAT = 1e-6  # a map that varies by less than this share of its size is flat
 
 # The layout of figures, in pixels (and pixels per inch, a power of two, so that sizes come out whole).
@@ -80,113 +77,8 @@ def block_strip(
         raise ValueError(f"block_saliency and labels must be as many, at least 1; got {len(maps)} and {len(labels)}.")
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}.")
-    captions = [f"{label}\nsum {_number(values.sum())}" for label, values in zip(labels, maps)]
+    captions = [f"{label}\nsum {signed(values.sum())}" for label, values in zip(labels, maps)]
     return _figure(_picture(image), [("image", None), *zip(captions, maps)], title, alpha, size, columns)
-
-
-def words_html(entries: Iterable[tuple[ExplainedText, str, float]], *, title: str | None = "Words and decision") -> str:
-    """A page of its own (no script, nothing loaded) with coloured words, readable in light and dark mode.
-
-    Args:
-        entries: for each text the explained text, a heading such as the predicted label with its score, and the
-            explained logit (`MHEXSaliency.explained`), which words and special tokens together should reach.
-        title: title of the page; None leaves out title and legend.
-
-    Each text has its own scale, centred at 0. Hovering over a word shows its score. Everything is escaped.
-    """
-    articles = "\n".join(_article(*entry) for entry in entries)
-    head = f"<h1>{html.escape(title)}</h1>\n{_LEGEND}\n" if title else ""
-    return f"""<!doctype html>
-<html lang="en">
-<head>
-<meta charset="utf-8">
-<meta name="viewport" content="width=device-width, initial-scale=1">
-<meta http-equiv="Content-Security-Policy" content="default-src 'none'; style-src 'unsafe-inline'">
-<title>{html.escape(title or "Words")}</title>
-<style>{_STYLE}</style>
-</head>
-<body>
-{head}{articles}
-</body>
-</html>
-"""
-
-
-def words_terminal(explained: ExplainedText) -> Text:
-    """The text with its words coloured for a terminal; characters that a terminal would obey are made visible."""
-    text = Text()
-    for part, word, strength in _segments(explained):
-        style = "strike" if _unread(part, word) else ""
-        if strength:
-            ground = _paint(np.ones(3), np.array(strength), WORD_OPACITY)
-            style = "#000000 on #" + "".join(f"{round(255 * float(value)):02x}" for value in ground)
-        text.append(_visible(part), style)
-    return text
-
-
-def _segments(explained: ExplainedText):
-    """(characters, their word or None, the word's score as a share of the text's largest size, in [-1, 1])."""
-    limit = max((abs(word.score) for word in explained.words), default=0.0)
-    for part, word in explained.segments():
-        yield part, word, word.score / limit if word and limit else 0.0
-
-
-def _visible(part: str) -> str:
-    """Control characters, which a terminal would obey, as Unicode's pictures of them; line ends and tabs stay."""
-    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-    return part.replace("\r\n", "\n").translate(pictures | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))
-
-
-def _unread(part: str, word) -> bool:
-    """Whether characters outside every word are more than space: cut off by truncation or dropped."""
-    return word is None and any(unicodedata.category(character)[0] in "LNPS" for character in part)
-
-
-def _number(value: float) -> str:
-    value = float(value)
-    return f"{value:+.3g}" if value else "0"
-
-
-def _rgba(strength: float) -> str:
-    red, green, blue = (round(255 * part) for part in (FOR if strength > 0 else AGAINST))
-    return f"rgba({red}, {green}, {blue}, {abs(strength) * WORD_OPACITY:.3f})"
-
-
-def _article(explained: ExplainedText, heading: str, logit: float) -> str:
-    parts = []
-    for part, word, strength in _segments(explained):
-        shown = html.escape(_visible(part))
-        if word:
-            shown = f'<span style="background: {_rgba(strength)}" title="{_number(word.score)}">{shown}</span>'
-        elif _unread(part, word):
-            shown = f'<span class="unread" title="not read by the model">{shown}</span>'
-        parts.append(shown)
-    limit = max((abs(word.score) for word in explained.words), default=0.0)
-    return f"""<article>
-<h2>{html.escape(heading)}</h2>
-<p class="text" dir="auto">{"".join(parts)}</p>
-<div class="scale"><span>{_number(-limit)}</span><span>0</span><span>{_number(limit)}</span></div>
-<p class="figures">words {_number(explained.total - explained.special)} and special tokens \
-{_number(explained.special)}: sum {_number(explained.total)}; explained logit {_number(logit)}</p>
-</article>"""
-
-
-_LEGEND = """<p>Red words speak for the explained label, blue words against it; the deeper, the more. A word's score is
-the sum of its pieces' scores. <span class="unread">Struck out</span>: not read by the model.</p>"""
-_STYLE = f"""
-:root {{ color-scheme: light dark; --page: #fff; --ink: #1a1a1a; --pale: #666; }}
-@media (prefers-color-scheme: dark) {{ :root {{ --page: #161616; --ink: #f0f0f0; --pale: #a0a0a0; }} }}
-body {{ max-width: 46rem; margin: 2rem auto; padding: 0 1rem; font: 1rem/1.6 system-ui, sans-serif;
-  background: var(--page); color: var(--ink); print-color-adjust: exact; -webkit-print-color-adjust: exact; }}
-h1 {{ font-size: 1.4rem; }} h2 {{ font-size: 1.1rem; margin: 0; }}
-article {{ border-top: 1px solid var(--pale); margin-top: 1.5rem; padding-top: 1rem; }}
-.text {{ white-space: pre-wrap; overflow-wrap: anywhere; line-height: 1.9; }}
-.text span {{ border-radius: 0.2em; padding: 0.1em 0; }}
-.unread {{ color: var(--pale); text-decoration: line-through; }}
-.figures {{ color: var(--pale); font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
-.scale {{ display: flex; justify-content: space-between; max-width: 20rem; padding: 0 0.4rem;
-  background: linear-gradient(to right, {_rgba(-1)}, transparent, {_rgba(1)}); }}
-"""
 
 
 def _array(values) -> np.ndarray:
@@ -238,11 +130,6 @@ def _strength(values: np.ndarray, low: float, high: float) -> np.ndarray:
     return (values - (low if low >= 0 else high)) / (high - low)
 
 
-def _paint(pixels: np.ndarray, strength: np.ndarray, alpha: float) -> np.ndarray:
-    opacity = alpha * np.abs(strength)[..., None]
-    return (1 - opacity) * pixels + opacity * np.where(strength[..., None] < 0, AGAINST, FOR)
-
-
 def _resize(pixels: np.ndarray, panel: tuple[int, int], filter: Image.Resampling) -> np.ndarray:
     """Bring floats [h, w] or [h, w, 3] to the (width, height) of `panel`."""
     channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(np.atleast_3d(pixels), -1, 0)]
@@ -275,7 +162,7 @@ def _figure(pixels, cells, title, alpha: float, size: int, columns: int) -> Imag
             continue
         low, high = values.min(), values.max()
         strength = _resize(_strength(values, low, high), panel, Image.Resampling.BOX)[..., 0]
-        _place(figure, left, upper, _paint(grey, strength, alpha))
+        _place(figure, left, upper, paint(grey, strength, alpha))
         _draw_scale(figure, left, upper + panel[1] + BAR, wide, low, high, alpha)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
@@ -284,17 +171,17 @@ def _figure(pixels, cells, title, alpha: float, size: int, columns: int) -> Imag
 def _draw_scale(figure: Figure, left: int, upper: int, wide: int, low: float, high: float, alpha: float):
     """A bar that runs over the map's own range, framed, with both ends and 0 in numbers."""
     strength = _strength(np.linspace(low, high, wide), low, high)
-    bar = np.repeat(_paint(np.ones((wide, 3)), strength, alpha)[None], BAR, axis=0)
+    bar = np.repeat(paint(np.ones((wide, 3)), strength, alpha)[None], BAR, axis=0)
     bar[[0, -1]] = bar[:, [0, -1]] = 0.6
     _place(figure, left, upper, bar)
     numbers = upper + BAR + 3
     if not strength.any():
-        _write(figure, left, numbers, [f"{_number(low)} everywhere"])
+        _write(figure, left, numbers, [f"{signed(low)} everywhere"])
         return
-    _write(figure, left, numbers, [_number(low)])
-    _write(figure, left + wide, numbers, [_number(high)], align="right")
+    _write(figure, left, numbers, [signed(low)])
+    _write(figure, left + wide, numbers, [signed(high)], align="right")
     zero = wide * low / (low - high)
-    taken = [(len(_number(value)) + 1) * CHARACTER for value in (low, high)]
+    taken = [(len(signed(value)) + 1) * CHARACTER for value in (low, high)]
     if taken[0] < zero < wide - taken[1]:
         _write(figure, left + zero, numbers, ["0"], align="center")
 

@@ -1,9 +1,10 @@
-"""Does the comparison choose on validation rows, measure on test rows, go on after a stop, and tell who loses?"""
+"""The comparison: chosen on validation rows, measured on test rows, going on after a stop, telling who loses."""
 
 import copy
 import json
 
 import pytest
+import timm
 import torch
 from PIL import Image
 
@@ -12,10 +13,10 @@ from hf_mhex.benchmarks.explanations import Images, Sizes, Texts, explain_qualit
 from hf_mhex.benchmarks.explanations.images import ImageMeasures
 from hf_mhex.benchmarks.explanations.index import write_index
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, mhex_map
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, ROLLOUT, methods_for, mhex_map
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
 from hf_mhex.benchmarks.explanations.report import TABLES
-from networks import lively_bert, lively_resnet
+from networks import batch_for, lively, lively_bert, lively_resnet
 
 pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
 
@@ -116,6 +117,31 @@ def test_a_stopped_run_goes_on_and_makes_nothing_twice(found, network, tmp_path,
     assert len(measured) == 2
     timeless = [{**row, "took": 0, "values": {**row.get("values", {}), "seconds": 0}} for row in again]
     assert timeless == [{**row, "took": 0, "values": {**row.get("values", {}), "seconds": 0}} for row in rows]
+
+
+@pytest.mark.parametrize("family", ["resnet", "bert"])
+def test_the_papers_row_is_the_papers_own_map(family):
+    model, inputs = lively(family, torch.float32), batch_for(family)
+    target = torch.zeros(len(next(iter(inputs.values()))), dtype=torch.long)
+    image = "pixel_values" in inputs
+    methods = {method.name: method for method in methods_for("images" if image else "texts", "mhex")}
+    found = methods[PAPER].call(model, inputs["pixel_values"] if image else inputs, target)
+    options = {"decay": 0.9, "sharpness": (0.35, 0.1)} if image else {"decay": 1.0, "blocks": [0, 1, 2]}
+    assert torch.equal(found, model.paper_saliency(**inputs, target=target, normalize=None, **options).saliency)
+
+
+def test_methods_that_a_network_lacks_are_left_out(tmp_path):
+    """No rollout on convolutions, and no CAM where no linear layer follows the pooling."""
+    from hf_mhex.benchmarks.explanations.run import listed
+    from hf_mhex.benchmarks.journal import Journal
+
+    journal = Journal(tmp_path / "rows.jsonl")
+    journal.add({"part": "validation", "network": "mhex", "method": "MHEX", "group": "choice", "chosen": {}})
+    for family, rolls in (("resnet", False), ("vit", True)):
+        found = {method.name: method for method in listed("images", "mhex", lively(family), None, journal, True)}
+        assert (ROLLOUT in found) == rolls and len(found["MHEX"].settings) == (24 if rolls else 15)
+    plain = timm.create_model("vit_tiny_patch16_224", depth=1).eval()
+    assert "CAM" not in {method.name for method in listed("images", "plain", plain, None, journal, True)}
 
 
 def test_networks_are_measured_apart_and_add_up_to_the_same_rows(network, tmp_path):

@@ -1,4 +1,4 @@
-"""Are costs measured and reported as said? Turns, resumption, memory, ratios and goals; and the committed table."""
+"""Costs as measured and reported: turns, resumption, memory, ratios and goals; and the committed table."""
 
 import json
 import math
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from hf_mhex.benchmarks.speed import measure_speed, run, write_report
+from hf_mhex.benchmarks.speed import measure_speed, run, subjects, write_report
 from hf_mhex.benchmarks.speed.cases import Case
-from hf_mhex.benchmarks.speed.methods import GIVEN, GRAD_CAM, PLAIN, PREDICTION
+from hf_mhex.benchmarks.speed.methods import GIVEN, GRAD_CAM, PLAIN, PREDICTION, ROLLOUT, available, prepare
 from hf_mhex.benchmarks.speed.report import Rows
 from hf_mhex.cli import app
 
@@ -39,6 +39,7 @@ def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
         measure_speed(tmp_path, rounds=6, say=said.append)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak is read from Linux's /proc")
 def test_memory_is_that_of_the_features(tmp_path, monkeypatch):
     sizes = (64, 192)
@@ -48,6 +49,23 @@ def test_memory_is_that_of_the_features(tmp_path, monkeypatch):
     small, large = (row["megabytes"] for row in rows)
     features = [4 * 64 * (size // 2) ** 2 * 4 / 1e6 for size in sizes]  # the stem's, in float32
     assert features[0] <= small < large and features[1] <= large <= 5 * features[1]
+
+
+NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+
+
+@pytest.mark.parametrize("name", ["roberta", "vit_tiny_patch16_224", "resnet18-rank8"])
+def test_any_family_is_timed_beside_its_plain_twin(name, monkeypatch):
+    """Both forms take the same batch and answer alike in shape; methods that a network lacks are left out."""
+    monkeypatch.setitem(subjects.SHAPES, "roberta", ("roberta", NARROW))
+    networks = subjects.make_networks(name, 3, seed=0)
+    subject = subjects.make_subject(networks, name, 2, 224 if subjects.is_image(name) else 16, 3, seed=0)
+    for call in (PLAIN, PREDICTION, GIVEN, GRAD_CAM, ROLLOUT, "LayerCAM (torchcam)"):
+        if available(call, subject.mhex, subject.is_image):
+            prepare(call, subject)()
+    assert available(ROLLOUT, subject.mhex, subject.is_image) == (name != "resnet18-rank8")
+    assert available(GRAD_CAM, subject.mhex, subject.is_image) == (name != "roberta")
+    assert (subject.mhex.base_model.gates[-1].reduce is not None) == ("rank" in name)
 
 
 def row(method, milliseconds, **about):
@@ -82,15 +100,14 @@ def test_the_committed_table_is_what_its_rows_say(tmp_path):
     assert (COMMITTED / "speed.png").stat().st_size < 200_000
 
 
-def test_the_readme_says_what_the_rows_say():
+def test_the_docs_say_what_the_rows_say():
     rows = Rows([json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()])
     cases = [
         {"network": network, "batch": batch} for network in ("resnet18", "resnet50", "bert-base") for batch in (8, 32)
     ]
     ratios = [rows.ratio(GIVEN, PREDICTION, part="comparison", threads=2, **case).estimate for case in cases]
-    stated = re.search(
-        r"adds (\d+) to (\d+) % to the time of a\s+prediction", (COMMITTED / "../../README.md").read_text()
-    )
+    text = (COMMITTED / "../../docs/measured.md").read_text()
+    stated = re.search(r"adds\s+(\d+)\s+to\s+(\d+)\s+%\s+to\s+the\s+time\s+of\s+a\s+prediction", text)
     assert stated.groups() == tuple(str(round(100 * (ratio - 1))) for ratio in (min(ratios), max(ratios)))
 
 
@@ -99,8 +116,10 @@ def test_the_readme_says_what_the_rows_say():
     [
         (
             ["--networks", "resnet19"],
-            "networks must be of resnet50, bert-base, resnet18, minilm, resnet50-rank64; got resnet19.",
+            "network 'resnet19' is no timm network, no model type of transformers (bert-base, minilm are known too), "
+            "and no folder or Hub id with a config.json.",
         ),
+        (["--networks", "gpt2"], "network 'gpt2' is a 'gpt2' model, which MHEX is not made from."),
         (["--parts", "time"], "parts must be of comparison, passes, growth, memory; got time."),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],

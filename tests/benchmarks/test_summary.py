@@ -1,4 +1,4 @@
-"""Are the few figures of a card what the measures say, row by row, and do they notice maps that do not add up?"""
+"""The few figures of a card against the measures, row by row, and on maps that do not add up."""
 
 import pytest
 import torch

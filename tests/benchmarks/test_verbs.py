@@ -1,15 +1,14 @@
-"""Do `benchmark explanations`, `explain --channels` and `collaboration` run on saved models and real rows?"""
+"""`benchmark explanations`, `explain --channels` and `collaboration` on saved models and real rows."""
 
 import json
 
 import pytest
 import torch
-from transformers import AutoTokenizer
+from transformers import AutoModel, AutoTokenizer
 from typer.testing import CliRunner
 
-from hf_mhex import from_bert, from_timm, image_processor_for, load_sample
+from hf_mhex import convert, image_processor_for, load_sample
 from hf_mhex.cli import app
-from hf_mhex.pictures.channels import text_of_tokens
 from minilm import MINILM
 from networks import RESNET, image_batch
 
@@ -20,13 +19,14 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     torch.manual_seed(0)
     names = load_sample("fashion_mnist")["train"].features["label"].names
-    image = from_timm("resnet18", id2label=dict(enumerate(names)), architecture_kwargs=RESNET["architecture_kwargs"])
+    image = convert("resnet18", id2label=dict(enumerate(names)), architecture_kwargs=RESNET["architecture_kwargs"])
     image.train()
     for _ in range(3):
         image(**image_batch(16, (28, 28)))  # running statistics
     image.save_pretrained(folder / "image")
     image_processor_for(image.config, image_size=28, crop_pct=1.0).save_pretrained(folder / "image")
-    text = from_bert(MINILM, id2label={0: "negative", 1: "positive"}, num_hidden_layers=2)
+    AutoModel.from_pretrained(MINILM, num_hidden_layers=2).save_pretrained(folder / "plain-text")
+    text = convert(folder / "plain-text", id2label={0: "negative", 1: "positive"})
     text.save_pretrained(folder / "text")
     AutoTokenizer.from_pretrained(MINILM).save_pretrained(folder / "text")
     return folder
@@ -55,12 +55,6 @@ def test_channels_and_collaboration(models, kind, data, tmp_path):
     assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
 
 
-def test_tokens_become_a_text_again():
-    explained = text_of_tokens(["[CLS]", "batter", "##y", "is", "[", "poor", "[SEP]"], [1.0, 2, 3, 4, 5, 6, 7, 0])
-    assert explained.text == "battery is [ poor" and explained.special == 8
-    assert [(word.text, word.score) for word in explained.words] == [("battery", 5), ("is", 4), ("[", 5), ("poor", 6)]
-
-
 @pytest.mark.slow
 def test_a_benchmark_from_a_recipe(models, tmp_path):
     """All methods on the reviews, at the smallest size; a second call makes nothing again."""
@@ -76,12 +70,12 @@ def test_a_benchmark_from_a_recipe(models, tmp_path):
 
 def test_a_plain_twin_is_loaded_beside_the_model(models, tmp_path):
     from hf_mhex.cli.benchmark_data import load_networks
-    from hf_mhex.training.plain import PlainResNet
+    from hf_mhex.training.plain import plain_image
 
-    mhex_model = load_networks(models / "image", None)[0]["mhex"]
-    twin = PlainResNet(mhex_model.config)
+    cpu = torch.device("cpu")
+    twin = plain_image(load_networks(models / "image", None, cpu)[0]["mhex"].config)
     twin.save_pretrained(tmp_path / "plain")
-    networks, _ = load_networks(models / "image", tmp_path / "plain")
+    networks, _ = load_networks(models / "image", tmp_path / "plain", cpu)
     assert list(networks) == ["mhex", "plain"] and not networks["plain"].training
     assert networks["plain"](image_batch(2, (28, 28))["pixel_values"]).logits.shape == (2, 10)
     assert torch.equal(networks["plain"].network.fc.weight, twin.network.fc.weight)

@@ -1,4 +1,4 @@
-"""Where do transformers' common model tests come from? From the source distribution of the installed version.
+"""transformers' common model tests, from the source distribution of the installed version.
 
 Run as a script, it prints the folder that TRANSFORMERS_TESTS has to name. A wheel carries no tests, and the source
 distribution leaves out three modules that the common ones import; small stand-ins are written for those.

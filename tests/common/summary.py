@@ -1,4 +1,4 @@
-"""What did transformers' common tests say of each class? Turns pytest's JUnit report into a Markdown page.
+"""Summary of transformers' common tests: pytest's JUnit report as a Markdown page.
 
 Run as `python summary.py REPORT PAGE`; exits with 1 unless tests ran and none failed.
 """

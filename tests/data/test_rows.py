@@ -1,4 +1,4 @@
-"""Are data read from every source, with their labels, and split reproducibly?"""
+"""Data are read from every source, with their labels, and split reproducibly."""
 
 import gzip
 
@@ -21,8 +21,8 @@ def table(rows=40, **columns):
     return {"text": found, "label": labels} | columns
 
 
-def read(source, family="bert", problem=SINGLE, **settings):
-    return read_data(DataSettings(source=str(source), **settings), family, problem)
+def read(source, kind="text", problem=SINGLE, **settings):
+    return read_data(DataSettings(source=str(source), **settings), kind, problem)
 
 
 @pytest.mark.parametrize("kind", ["csv", "parquet", "json", "tsv"])
@@ -69,12 +69,12 @@ def test_names_as_labels(tmp_path):
 
 def test_files_by_split(tmp_path):
     paths = {name: str(write_csv(tmp_path / f"{name}.csv", table(rows))) for name, rows in (("train", 20), ("test", 8))}
-    data = read_data(DataSettings(files=paths, validation_fraction=0.2), "bert", SINGLE)
+    data = read_data(DataSettings(files=paths, validation_fraction=0.2), "text", SINGLE)
     assert [len(data.train), len(data.validation), len(data.test)] == [16, 4, 8]
 
 
 def test_embedded_sample_brings_its_names():
-    data = read("sample:fashion_mnist", "resnet")
+    data = read("sample:fashion_mnist", "image")
     assert data.names[0] == "T-shirt/top"
     assert [len(data.train), len(data.validation), len(data.test)] == [1980, 220, 600]
     assert data.train[3]["image"].size == (28, 28)
@@ -83,7 +83,7 @@ def test_embedded_sample_brings_its_names():
 @pytest.mark.parametrize("several", [False, True])
 def test_medmnist_files(tmp_path, several):
     path = write_medmnist(tmp_path / "set.npz", 4, colour=several, several=several)
-    data = read(path, "resnet", MULTI if several else SINGLE)
+    data = read(path, "image", MULTI if several else SINGLE)
     assert [len(data.train), len(data.validation), len(data.test)] == [96, 32, 32]
     assert data.train[0]["image"].mode == ("RGB" if several else "L")
     assert data.train.labels.shape == ((96, 4) if several else (96,))
@@ -92,7 +92,7 @@ def test_medmnist_files(tmp_path, several):
 @pytest.mark.parametrize("packed", [True, False])
 def test_idx_folders(tmp_path, packed):
     folder = write_idx(tmp_path / "mnist", packed=packed)
-    data = read(folder, "resnet", max_train_rows=50)
+    data = read(folder, "image", max_train_rows=50)
     assert [len(data.train), len(data.validation), len(data.test)] == [50, 10, 40]
     assert data.names == [str(digit) for digit in range(10)]
     row = data.test[13]
@@ -100,7 +100,7 @@ def test_idx_folders(tmp_path, packed):
     assert np.asarray(row["image"])[21:, :7].min() >= 150  # the patch of class 3
     for path in folder.glob("t10k*"):
         path.unlink()
-    assert [len(part) for part in vars(read(folder, "resnet", test_fraction=0.2)).values()][:3] == [90, 10, 20]
+    assert [len(part) for part in vars(read(folder, "image", test_fraction=0.2)).values()][:3] == [90, 10, 20]
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"
@@ -125,25 +125,25 @@ def test_idx_files_that_cannot_be(tmp_path, name, change, words):
     whole = path.read_bytes()
     path.write_bytes(change(whole, gzip.decompress(whole)))
     with pytest.raises(ValueError, match=words):
-        read(path.parent, "resnet")
+        read(path.parent, "image")
 
 
 def test_idx_folders_that_lack_a_file_or_hold_no_texts(tmp_path):
     folder = write_idx(tmp_path / "mnist")
-    with pytest.raises(ValueError, match="holds images, but model.family='bert' reads texts"):
+    with pytest.raises(ValueError, match="must name the column of texts, one of image, label"):
         read(folder)
     (folder / LABELS).unlink()
     with pytest.raises(ValueError, match="must hold t10k-labels-idx1-ubyte.gz .*beside the other t10k file"):
-        read(folder, "resnet")
+        read(folder, "image")
 
 
 def test_a_medmnist_file_that_is_not_there():
     with pytest.raises(ValueError, match="'nowhere.npz' is not there; MedMNIST's files are on"):
-        read("nowhere.npz", "resnet")
+        read("nowhere.npz", "image")
 
 
 def test_image_folder_names_its_classes(tmp_path):
-    data = read(write_image_folder(tmp_path / "images", rows=30), "resnet", test_fraction=0.2)
+    data = read(write_image_folder(tmp_path / "images", rows=30), "image", test_fraction=0.2)
     assert data.names == ["class_0", "class_1", "class_2"]
     assert [len(data.train), len(data.validation), len(data.test)] == [24, 30, 6]
 
@@ -201,13 +201,13 @@ def test_splits_are_the_same_for_a_seed_and_keep_the_share_of_labels(tmp_path):
 )
 def test_sources_that_cannot_be(settings, words):
     with pytest.raises(ValueError, match=words):
-        read_data(DataSettings(**settings), "bert", SINGLE)
+        read_data(DataSettings(**settings), "text", SINGLE)
 
 
 def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path):
     from hf_mhex import MHEXResNetConfig, image_processor_for
 
-    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "resnet")
+    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "image")
     config = MHEXResNetConfig()
     settings = ProcessingSettings(flip=0.5, shift=0.1, min_area=0.5)
     collate = ImageCollator(image_processor_for(config, 28, 1.0), settings, config.num_channels)
@@ -224,7 +224,7 @@ def test_augmentation_depends_on_seed_epoch_and_row_alone(tmp_path):
 def test_batches_become_mosaics_of_whole_images_with_a_label_a_part(tmp_path):
     from hf_mhex import MHEXResNetConfig, image_processor_for
 
-    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "resnet")
+    data = read(write_medmnist(tmp_path / "set.npz", 4, colour=False), "image")
     config = MHEXResNetConfig()
     processor = image_processor_for(config, 28, 1.0)
     alone = ImageCollator(processor, ProcessingSettings(), 3)

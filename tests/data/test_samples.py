@@ -1,4 +1,4 @@
-"""Are the embedded samples what SOURCES.md says, small, licensed, and split without overlap?"""
+"""The embedded samples are what SOURCES.md says, small, licensed, and split without overlap."""
 
 import re
 from collections import Counter

@@ -1,22 +1,17 @@
-"""Do channels' contributions add up to the logit, and the gradients' cosines agree with plain autograd?"""
+"""Channels' contributions, which add up to the logit, and cosines of gradients against plain autograd."""
 
 import pytest
 import torch
 
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration, cosine
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import batch_for, lively, lively_resnet
 
-FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
+FAMILIES = ["bert", "resnet", "vit"]
 
 
 def model_and_batches(family):
-    make, batch = FAMILIES[family]
-    model = make()
-    batches = [batch(4, seed=seed) for seed in (0, 1, 2)]
-    if family == "resnet":
-        batches = [{"pixel_values": each["pixel_values"].double()} for each in batches]
-    return model, batches
+    return lively(family), [batch_for(family, torch.float64, batch=4, seed=seed) for seed in (0, 1, 2)]
 
 
 def all_logits(model, batches):
@@ -58,6 +53,7 @@ def test_examples_are_the_strongest_rows_and_their_maps_add_up(family):
             for example in channel.examples:
                 assert answers[example.row] == report.label
                 assert float(example.map.sum()) == pytest.approx(example.contribution, abs=1e-9)
+                assert example.map.ndim == (1 if family == "bert" else 2)
 
 
 def test_examples_do_not_depend_on_how_rows_are_batched():

@@ -1,4 +1,4 @@
-"""Do the paper's measures give what their formulas say on networks that can be computed by hand?"""
+"""The paper's measures against their formulas, on networks that can be computed by hand."""
 
 import pytest
 import torch

@@ -1,4 +1,4 @@
-"""Do the measures over games give their closed forms on additive games, and fall into none of the known traps?"""
+"""Measures over games: closed forms on additive games, and the known traps."""
 
 import pytest
 import torch
@@ -182,6 +182,9 @@ def test_a_text_game_masks_or_deletes_content_tokens_only():
         assert text_game([CLS, 5, 6, 6, SEP, PAD], 0, how)(keep).tolist() == lengths
     with pytest.raises(ValueError, match="how"):
         text_game([CLS, 5, SEP], how="blank")
+    for how, needed in (("mask", "mask_id"), ("delete", "pad_id")):
+        with pytest.raises(ValueError, match=f"needs {needed}"):
+            TextGame(token_score, torch.tensor([CLS, 5, SEP]), torch.ones(3), 1, how)
 
 
 def test_deleted_text_keeps_its_order():

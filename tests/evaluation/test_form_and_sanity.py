@@ -1,4 +1,4 @@
-"""Do form, controls, intervals and sanity checks give their known answers?"""
+"""Form, controls, intervals and sanity checks against known answers."""
 
 import math
 

@@ -1,4 +1,4 @@
-"""Does the imputation solve ROAD's linear system, for every mask at once?"""
+"""ROAD's linear system, for every mask at once, against a dense solver."""
 
 import pytest
 import torch

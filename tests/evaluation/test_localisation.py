@@ -1,4 +1,4 @@
-"""Do grid pointing game and pointing game give chance for maps that know nothing, and 1 for those that know?"""
+"""Grid Pointing Game and pointing game: chance for maps that know nothing, 1 for those that know."""
 
 import numpy as np
 import pytest

@@ -1,10 +1,13 @@
-"""Are the metrics what their names say, by slow counting, and do they load as local `evaluate` modules?"""
+"""Metrics of predictions against slow counting, and all measures as local `evaluate` modules."""
+
+import sys
 
 import evaluate
 import numpy as np
 import pytest
+import torch
 
-from hf_mhex.evaluation import metrics
+from hf_mhex.evaluation import metrics, positive_share
 from hf_mhex.evaluation.metrics import scores
 
 
@@ -32,7 +35,7 @@ def test_auc_by_counting_pairs():
 @pytest.mark.parametrize("truth, words", [([0, 0], "no row of 2"), ([1, 1], "every row of 2")])
 def test_auc_without_a_pair_is_refused(truth, words):
     with pytest.raises(ValueError, match=words):
-        scores.binary_auc([0.1, 0.2], truth)
+        scores.auc(np.array([[0.9, 0.1], [0.8, 0.2]]), truth)
 
 
 def test_confusion_gives_accuracy_recall_and_f1():
@@ -77,7 +80,7 @@ def test_regression_errors():
     assert found == pytest.approx({"mae": 2 / 3, "rmse": (4 / 3) ** 0.5, "r2": -1.0})
 
 
-@pytest.mark.parametrize("name", sorted(metrics.CLASSES))
+@pytest.mark.parametrize("name", sorted(metrics.OF_PREDICTIONS))
 @pytest.mark.parametrize("several", [False, True])
 def test_they_load_as_local_evaluate_modules(name, several):
     logits, labels = rows(several=several)
@@ -107,3 +110,33 @@ def test_metrics_that_do_not_fit():
         metrics.measure(["f1"], logits, labels, "single_label_classification")
     with pytest.raises(ValueError, match="'regression' does not fit problem_type='single_label"):
         metrics.measure(["regression"], logits, labels, "single_label_classification")
+
+
+MAPS = torch.rand(4, 6, 6, generator=torch.Generator().manual_seed(0))
+OF_MAPS = {  # predictions, references, options, what is found
+    "average_drop": ([0.4, 0.9, 0.0], [0.8, 0.6, 0.0], {}, {"average_drop": 0.5 / 3}),
+    "completeness": (MAPS, MAPS.sum((1, 2)) + 1, {}, {"mean": float((1 / (MAPS.sum((1, 2)) + 1)).mean())}),
+    "grid_pointing": (
+        MAPS,
+        [0, 1, 2, 3],
+        {"grid": 2},
+        {"grid_pointing": float(positive_share(MAPS, torch.arange(4), 2).mean())},
+    ),
+    "map_similarity": (MAPS, MAPS, {"how": "pearson"}, {"similarity": 1.0}),
+    "pointing_game": (MAPS, torch.ones(4, 6, 6).int(), {}, {"pointing_game": 1.0}),
+}
+
+
+@pytest.mark.parametrize("name", metrics.OF_MAPS)
+def test_measures_of_maps_load_too(name, tmp_path):
+    predictions, references, options, expected = OF_MAPS[name]
+    module = evaluate.load(str(metrics.module_path(name)), cache_dir=str(tmp_path), keep_in_memory=True)
+    given = {"predictions": torch.as_tensor(predictions).tolist(), "references": torch.as_tensor(references).tolist()}
+    found = module.compute(**given, **options)
+    assert {key: found[key] for key in expected} == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_missing_library_is_named_with_its_extra(monkeypatch):
+    monkeypatch.setitem(sys.modules, "sklearn.metrics", None)  # as import finds it where there is none
+    with pytest.raises(RuntimeError, match=r"pip install 'hf-mhex\[train\]'"):
+        scores.accuracy([1], [1])

@@ -1,4 +1,4 @@
-"""Does `mhex evaluate` say what the model and each of its heads do, on rows that it can be held to?"""
+"""`mhex evaluate` and its reports of the model and of each of its heads."""
 
 import json
 
@@ -118,16 +118,18 @@ def test_command_counts_or_refuses_bad_rows(folder, tmp_path):
 def test_command_refuses_what_is_no_setting_of_data(folder, tmp_path):
     data = write_csv(tmp_path / "rows.csv", {"a": [1]})
     assert "only keys of a recipe's data section apply" in str(run(folder, data, "learning_rate=1").exception)
-    assert "--split must be one of" in str(run(folder, "sample:fashion_mnist", "--split", "exam").exception)
+    assert "split must be one of" in str(run(folder, "sample:fashion_mnist", "--split", "exam").exception)
 
 
 def test_command_makes_a_recipes_splits_again(folder, tmp_path):
     data = write_medmnist(tmp_path / "set.npz", 3, colour=True)
     recipe = tmp_path / "recipe.yaml"
     names = "[LABEL_0, LABEL_1, LABEL_2]"
-    recipe.write_text(f"data: {{source: {data}, label_names: {names}, validation_split: test, test_fraction: 0.25}}\n")
+    model = "model: {architecture: resnet18}\n"
+    keys = f"label_names: {names}, validation_split: test, test_fraction: 0.25"
+    recipe.write_text(f"{model}data: {{source: {data}, {keys}}}\n")
     answer = run(folder, recipe, "--json")
     assert json.loads(answer.stdout.splitlines()[-1])["rows"] == 24
     assert json.loads(run(folder, recipe, "--json", "--split", "validation").stdout.splitlines()[-1])["rows"] == 32
-    recipe.write_text(f"data: {{source: {data}}}\n")
+    recipe.write_text(f"{model}data: {{source: {data}}}\n")
     assert "the model's labels ['LABEL_0'" in str(run(folder, recipe).exception)

@@ -1,11 +1,124 @@
-"""Is the contrast that pictures start from the one that fits how the labels were learnt?"""
+"""explain answers with everything that is known of one input, and the contrast fits how the labels were learnt."""
 
+import io
+
+import numpy as np
 import pytest
+from PIL import Image
 
+import hf_mhex
 from hf_mhex import MHEXBertConfig, MHEXResNetConfig
-from hf_mhex.explaining.explanation import fitting_contrast
+from hf_mhex.explaining.explanation import Explanation, explain, fitting_contrast
 from hf_mhex.pictures.cards import saliency_picture
-from hub_models import save_image_model
+from hub_models import save_image_model, save_text_model
+
+
+@pytest.fixture(scope="module")
+def folders(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("models")
+    save_image_model(folder / "image", folder / "pictures")
+    save_text_model(folder / "text")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def image_model(folders):
+    return hf_mhex.load(folders / "image")
+
+
+@pytest.fixture(scope="module")
+def text_model(folders):
+    return hf_mhex.load(folders / "text")
+
+
+def test_an_image(folders, image_model):
+    path = next((folders / "pictures").rglob("*.png"))
+    found = explain(*image_model, path, contrast="softmax")
+    model, processor = image_model
+    answer = model.generate_saliency(**processor(Image.open(path), return_tensors="pt"), contrast="softmax")
+    assert found.target == int(answer.target) and found.label == model.config.id2label[found.target]
+    assert found.logit == pytest.approx(float(answer.logits[0, found.target]), abs=1e-5)
+    assert found.score == pytest.approx(float(answer.logits.softmax(-1)[0, found.target]), abs=1e-5)
+    assert np.allclose(found.saliency, answer.saliency[0].numpy(), atol=1e-5) and found.saliency.ndim == 2
+    assert found.record["sum"] == pytest.approx(found.explained, abs=1e-4)
+    assert found.parts == pytest.approx([float(maps.sum()) for maps in answer.block_saliency], abs=1e-4)
+    assert found.picture.size[0] > 448 and found.page is None and found.coloured is None
+    assert found._repr_html_().startswith("<img alt=") and "data:image/png;base64," in found._repr_html_()
+    for value in (Image.open(path), path.read_bytes(), np.asarray(Image.open(path))):
+        assert explain(*image_model, value, contrast="softmax").record == found.record
+
+
+def test_a_photograph_is_explained_upright(folders, image_model):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = 6
+    Image.fromarray(np.rot90(pixels)).save(buffer, "PNG", exif=exif)
+    assert explain(*image_model, buffer.getvalue()).record == explain(*image_model, pixels).record
+
+
+def test_a_text(text_model):
+    text = "<b>good</b> iPhone13, isn't it?"
+    found = explain(*text_model, text)
+    assert "".join(word.text for word in found.parts) == text.replace(" ", "") and "13" in found.parts[-7].text
+    assert [text[word.start : word.end] for word in found.parts] == [word.text for word in found.parts]
+    total = sum(word.score for word in found.parts) + found.record["special"]
+    assert total == pytest.approx(found.explained, abs=1e-5) and found.explained == pytest.approx(found.logit, abs=1e-4)
+    assert found.record["words"][0]["text"] == "<" and not found.record["truncated"]
+    shown = found._repr_html_()
+    assert "&lt;" in shown and "<b>" not in shown and "background-color" in shown
+    assert found.coloured.plain == text and "&lt;" in found.page
+    assert isinstance(found.picture, Image.Image)
+    assert explain(*text_model, "word " * 500).record["truncated"]
+
+
+@pytest.mark.parametrize("make", [tuple, lambda pair: dict(zip(("text", "text_pair"), pair))])
+def test_a_pair_of_texts(text_model, make):
+    pair = ("good phone", "the battery is bad")
+    found = explain(*text_model, make(pair))
+    assert [(word.text, word.segment) for word in found.parts] == [
+        (word, segment) for segment, text in enumerate(pair) for word in text.split()
+    ]
+    assert all(pair[word.segment][word.start : word.end] == word.text for word in found.parts)
+    total = sum(word.score for word in found.parts) + found.record["special"]
+    assert total == pytest.approx(found.explained, abs=1e-5)
+    model, tokenizer = text_model
+    assert found.logit == pytest.approx(
+        float(model(**tokenizer(*pair, return_tensors="pt")).logits.detach().max()), abs=1e-5
+    )
+    assert "\n".join(pair) == found.coloured.plain
+
+
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_all_labels_and_no_map(request, folders, kind):
+    model = request.getfixturevalue(f"{kind}_model")
+    value = next((folders / "pictures").rglob("*.png")) if kind == "image" else "good phone"
+    every = explain(*model, value, target="all")
+    assert [found.label for found in every] == list(model[0].config.id2label.values())
+    for found in every:
+        alone = explain(*model, value, target=found.label)
+        assert isinstance(found, Explanation) and found.explained == pytest.approx(alone.explained, abs=1e-4)
+        assert np.allclose(found.saliency, alone.saliency, atol=1e-5)
+    bare = explain(*model, value, upsample=False)
+    assert (bare.picture, bare.saliency, bare.page, bare.record["sum"]) == (None, None, None, None)
+    assert bare.label in bare._repr_html_()
+
+
+def test_wrong_calls(folders, image_model, text_model):
+    with pytest.raises(TypeError, match="'contrats' is no argument of explain; did you mean 'contrast'"):
+        explain(*text_model, "good", contrats="mean")
+    with pytest.raises(ValueError, match="target must be a label"):
+        explain(*text_model, "good", target="excellent")
+    with pytest.raises(ValueError, match="empty text"):
+        explain(*text_model, " ")
+    with pytest.raises(TypeError, match="must hold a text or a pair of texts, got int"):
+        explain(*text_model, 3)
+    with pytest.raises(TypeError, match="a pair must be a dict of 'text' and 'text_pair', got 'txt'"):
+        explain(*text_model, {"txt": "good"})
+    (folders / "notes.png").write_text("no image")
+    with pytest.raises(ValueError, match="notes.png is no image that can be read"):
+        explain(*image_model, folders / "notes.png")
+    with pytest.raises(FileNotFoundError):
+        explain(*image_model, folders / "nowhere.png")
 
 
 @pytest.mark.parametrize(

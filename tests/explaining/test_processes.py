@@ -1,4 +1,4 @@
-"""Are the rows the same from one process and from two, after a kill, and is memory flat? Through the command line."""
+"""The rows are the same from one process and from two and after a kill, and memory is flat; by the command line."""
 
 import json
 import os

@@ -1,4 +1,4 @@
-"""Do word scores keep the sum of the token scores, and do words name the characters that they stand for?"""
+"""Word scores keep the sum of the token scores, and words name the characters that they stand for."""
 
 import importlib.util
 import math
@@ -149,7 +149,7 @@ def test_wrong_encodings_and_sizes_are_refused(tokenizer):
     for wrong in (torch.zeros(1, 5), torch.zeros(4), torch.zeros(1, 3, 4)):
         with pytest.raises(ValueError, match=r"saliency must have shape \[1, 4\]"):
             explain_words("a b", encoding, wrong)
-    with pytest.raises(ValueError, match="encoding must hold single texts"):
+    with pytest.raises(ValueError, match="encoding holds pairs of texts"):
         explain_words("a", tokenizer([["a", "b"]]), torch.zeros(1, 5))
     with pytest.raises(ValueError, match="offsets must run through the text"):
         explain_words("a", encoding, fine)

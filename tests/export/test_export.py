@@ -1,6 +1,8 @@
-"""Do exported graphs say what PyTorch says? ONNX in onnxruntime and torch.export, every size, batch and padding."""
+"""Exported graphs of every family beside PyTorch: ONNX in onnxruntime and torch.export, all sizes and batches."""
 
+import functools
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -8,7 +10,8 @@ import torch
 from transformers import AutoTokenizer
 
 import hf_mhex
-from hf_mhex.export.graphs import (
+from hf_mhex.export import (
+    LARGEST_ERROR,
     compare_quantised,
     export_onnx,
     export_program,
@@ -20,69 +23,93 @@ from hf_mhex.export.graphs import (
     sample_batches,
 )
 from minilm import MINILM
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import IMAGES, NAMES, WHOLE_PATCHES, batch_for, lively
 
 onnx = pytest.importorskip("onnx", reason="ONNX and its runtime are in the extra export: make test-extras")
 
-MODELS = {"bert": lively_bert, "resnet": lively_resnet}
+FAST = ("bert", "vit")  # the others take up to a minute each
+FAMILIES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in NAMES]
 
 
-def inputs_for(family, batch, size):
-    if family == "resnet":
-        return image_batch(batch, size)
-    inputs = text_batch(batch, size)
-    return inputs | {"token_type_ids": torch.zeros_like(inputs["input_ids"])}
-
-
-def sizes_of(family):
-    return ((41, 33), (97, 61), (160, 224)) if family == "resnet" else (2, 17, 40)
+def inputs_of(name, graph):
+    """Inputs of other sizes or lengths than the graph was traced with."""
+    sizes = ((41, 33), (97, 61), (160, 224)) if name in IMAGES else (3, 17, 40)
+    if name == "convnext":
+        sizes = ((64, 75), (160, 224))  # below 64 pixels its last map is one cell wide
+    sizes = (graph.size,) if name in WHOLE_PATCHES else sizes
+    for size in sizes:
+        for batch in (1, 7):
+            inputs = batch_for(name, batch=batch, **{"size" if name in IMAGES else "length": size})
+            yield {key: inputs.get(key, torch.zeros_like(next(iter(inputs.values())))) for key in graph.axes}
 
 
 @pytest.fixture(scope="module")
 def exported(tmp_path_factory):
-    """Family to (model, ONNX file)."""
+    """By the family's name (model, ONNX file), made once."""
     folder = tmp_path_factory.mktemp("onnx")
-    models = {family: make(torch.float32) for family, make in MODELS.items()}
-    return {family: (model, export_onnx(model, folder / f"{family}.onnx")) for family, model in models.items()}
+
+    @functools.cache
+    def make(name):
+        model = lively(name, torch.float32)
+        return model, export_onnx(model, folder / f"{name}.onnx")
+
+    return make
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_onnx_agrees_in_every_size_and_batch(exported, family):
-    model, path = exported[family]
+@pytest.mark.parametrize("name", FAMILIES)
+def test_onnx_agrees_in_every_size_and_batch(exported, name):
+    model, path = exported(name)
     session = open_onnx(path)
-    for size in sizes_of(family):
-        for batch in (1, 7):
-            inputs = inputs_for(family, batch, size)
-            expected, found = model.generate_saliency(**inputs), run_onnx(session, inputs)
-            for name, value in found.items():
-                assert value.shape == tuple(expected[name].shape)
-                assert np.abs(value - expected[name].numpy()).max() <= 1e-4
-            assert np.abs(found["saliency"].reshape(batch, -1).sum(1) - found["logits"].max(1)).max() <= 1e-4
-            if family == "bert":
-                assert (found["saliency"][inputs["attention_mask"].numpy() == 0] == 0).all()
+    for inputs in inputs_of(name, graph_of(model)):
+        expected, found = model.generate_saliency(**inputs), run_onnx(session, inputs)
+        for output, value in found.items():
+            assert value.shape == tuple(expected[output].shape)
+            assert np.abs(value - expected[output].numpy()).max() <= LARGEST_ERROR
+        sums = found["saliency"].reshape(len(found["logits"]), -1).sum(1)
+        assert np.abs(sums - found["logits"].max(1)).max() <= LARGEST_ERROR
+        if "attention_mask" in inputs:
+            assert (found["saliency"][inputs["attention_mask"].numpy() == 0] == 0).all()
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_names_axes_and_labels_of_the_file(exported, family):
-    model, path = exported[family]
-    file = onnx.load(path)
+@pytest.mark.parametrize("name", FAMILIES)
+def test_a_program_agrees_in_every_size_and_batch(name, tmp_path):
+    model = lively(name, torch.float32)
+    torch.export.save(export_program(model, contrast="softmax"), tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2").module()
+    for inputs in inputs_of(name, graph_of(model)):
+        expected, found = model.generate_saliency(**inputs, contrast="softmax"), program(**inputs)
+        assert set(found) == {"logits", "saliency", "block_logits"}
+        assert all((found[output] - expected[output]).abs().max() <= LARGEST_ERROR for output in found)
+    assert largest_error(model, tmp_path / "model.pt2", contrast="softmax") <= LARGEST_ERROR
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_names_axes_and_labels_of_the_file(exported, name):
+    model, path = exported(name)
+    file, graph = onnx.load(path), graph_of(model)
     axes = {
         value.name: [axis.dim_param or axis.dim_value for axis in value.type.tensor_type.shape.dim]
         for value in [*file.graph.input, *file.graph.output]
     }
-    size = ["height", "width"] if family == "resnet" else ["length"]
-    for name in ("pixel_values",) if family == "resnet" else ("input_ids", "attention_mask", "token_type_ids"):
-        assert axes[name] == ["batch", *([3] if family == "resnet" else []), *size]
+    size = list(graph.size or ("height", "width")) if name in IMAGES else ["length"]
+    inputs = {"pixel_values"} if name in IMAGES else {"input_ids", "attention_mask"}
+    inputs |= {"token_type_ids"} if name in ("bert", "roberta") else set()  # DeBERTa has no segments by default
+    assert axes.keys() == inputs | {"logits", "saliency", "block_logits"}
+    for given in inputs:
+        assert axes[given] == ["batch", *([3] if name in IMAGES else []), *size]
     assert axes["saliency"] == ["batch", *size] and axes["logits"] == ["batch", 4]
     assert axes["block_logits"] == ["batch", model.num_blocks, 4]
-    assert json.loads({prop.key: prop.value for prop in file.metadata_props}["labels"]) == list(
-        model.config.id2label.values()
-    )
+    labels = json.loads({prop.key: prop.value for prop in file.metadata_props}["labels"])
+    assert labels == list(model.config.id2label.values())
 
 
-@pytest.mark.parametrize("family", MODELS)
-def test_eight_bits_leave_maps_that_add_up(exported, family, tmp_path):
-    model, path = exported[family]
+def test_segments_that_say_nothing_are_no_input():
+    assert set(graph_of(lively("roberta", torch.float32, type_vocab_size=1)).axes) == {"input_ids", "attention_mask"}
+
+
+@pytest.mark.parametrize("name", ["bert", pytest.param("resnet", marks=pytest.mark.slow)])
+def test_eight_bits_leave_maps_that_add_up(exported, name, tmp_path):
+    model, path = exported(name)
     small = quantize_onnx(path, tmp_path / "small.onnx")
     found = compare_quantised(path, small, list(graph_of(model).cases()))
     assert found.megabytes_after < found.megabytes_before
@@ -91,60 +118,58 @@ def test_eight_bits_leave_maps_that_add_up(exported, family, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", MODELS)
-def test_program_agrees_in_every_size_and_batch(family, tmp_path):
-    model = MODELS[family](torch.float32)
-    torch.export.save(export_program(model, contrast="softmax"), tmp_path / "model.pt2")
-    program = torch.export.load(tmp_path / "model.pt2").module()
-    for size in sizes_of(family):
-        for batch in (1, 7):
-            inputs = inputs_for(family, batch, size)
-            expected, found = model.generate_saliency(**inputs, contrast="softmax"), program(**inputs)
-            assert set(found) == {"logits", "saliency", "block_logits"}
-            assert all((found[name] - expected[name]).abs().max() <= 1e-4 for name in found)
-    assert largest_error(model, tmp_path / "model.pt2", contrast="softmax") <= 1e-4
-
-
-@pytest.mark.slow
 @pytest.mark.parametrize(
-    "options",
+    ("name", "options"),
     [
-        {"target": 2},
-        {"contrast": "runner_up", "mode": "cam"},
-        {"sharpness": 0.2, "normalize": "minmax"},
-        {"blocks": [0]},
+        ("bert", {"target": 2}),
+        ("bert", {"contrast": "runner_up", "decay": 1.0}),
+        ("bert", {"rollout": True}),
+        ("resnet", {"contrast": 1, "normalize": "minmax"}),
+        ("resnet", {"blocks": [0]}),
+        ("vit", {"rollout": True, "contrast": "mean"}),
     ],
 )
-@pytest.mark.parametrize("family", MODELS)
-def test_onnx_with_options(family, options, tmp_path):
-    model = MODELS[family](torch.float32)
-    assert largest_error(model, export_onnx(model, tmp_path / "model.onnx", **options), **options) <= 1e-4
-
-
-@pytest.mark.slow
-def test_onnx_of_a_rolled_out_text(tmp_path):
-    model = MODELS["bert"](torch.float32)
-    assert largest_error(model, export_onnx(model, tmp_path / "model.onnx", rollout=True), rollout=True) <= 1e-4
+def test_onnx_with_options(name, options, tmp_path):
+    model = lively(name, torch.float32)
+    assert largest_error(model, export_onnx(model, tmp_path / "model.onnx", **options), **options) <= LARGEST_ERROR
 
 
 @pytest.mark.slow
 def test_real_sizes(tmp_path):
     """ResNet-50 and MiniLM, with an 8-bit report over the embedded samples."""
     torch.manual_seed(0)
-    resnet = hf_mhex.from_timm("resnet50", num_labels=10).eval()
-    bert = hf_mhex.from_bert(MINILM, num_labels=2).eval()
+    resnet, bert = hf_mhex.convert("resnet50", num_labels=10), hf_mhex.convert(MINILM, num_labels=2)
     for model in (resnet, bert):
-        for weight in (gate.weight for gate in model.base_model.gates):
-            torch.nn.init.normal_(weight, std=0.05)
+        for gate in model.base_model.gates:
+            torch.nn.init.normal_(gate.weight, std=0.05)
         path = export_onnx(model, tmp_path / f"{model.config.model_type}.onnx")
-        assert largest_error(model, path) <= 1e-4
+        assert largest_error(model, path) <= LARGEST_ERROR
     small = quantize_onnx(path, tmp_path / "small.onnx")
     found = compare_quantised(path, small, sample_batches(bert, AutoTokenizer.from_pretrained(MINILM)))
     assert found.megabytes_after < 0.8 * found.megabytes_before and found.completeness < 1e-4
 
 
+def test_sample_batches_are_inputs_of_the_graph():
+    image = lively("resnet", torch.float32, num_channels=1)
+    text = lively("distilbert", torch.float32, vocab_size=30522)
+    processors = hf_mhex.image_processor_for(image.config, 40), AutoTokenizer.from_pretrained(MINILM)
+    for model, processor in zip((image, text), processors):
+        first, second = sample_batches(model, processor, rows=11)
+        assert set(first) == set(graph_of(model).axes)
+        assert [len(next(iter(batch.values()))) for batch in (first, second)] == [8, 3]
+        model.generate_saliency(**first)
+
+
+@pytest.mark.parametrize("module", ["onnx", "onnxruntime", "onnxscript"])
+def test_a_missing_extra_is_one_line(module, tmp_path, monkeypatch):
+    monkeypatch.setitem(sys.modules, module, None)
+    for call in (lambda path: export_onnx(lively("bert"), path), open_onnx, lambda path: quantize_onnx(path, path)):
+        with pytest.raises(RuntimeError, match=rf"^{module} is not installed; pip install 'hf-mhex\[export\]'\.$"):
+            call(tmp_path / "x.onnx")
+
+
 def test_wrong_calls(tmp_path):
-    model = lively_resnet(torch.float32)
+    model = lively("resnet", torch.float32)
     for options, words in (
         ({"target": "all"}, "target must be None or a class index in an exported graph, got 'all'"),
         ({"target": 9}, "target must lie in"),
@@ -152,10 +177,11 @@ def test_wrong_calls(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             export_onnx(model, tmp_path / "x.onnx", **options)
-    with pytest.raises(TypeError, match="'upsample' is no option of an exported graph"):
-        graph_of(model, upsample=False)
+    for option in ("upsample", "mode", "sign", "sharpness"):
+        with pytest.raises(TypeError, match=f"'{option}' is no option of an exported graph; it takes target, contrast"):
+            graph_of(model, **{option: None})
     with pytest.raises(ValueError, match=r"call model\.eval\(\) first"):
-        graph_of(lively_resnet(torch.float32).train())
+        graph_of(lively("resnet", torch.float32).train())
     with pytest.raises(ValueError, match=r"must be in float32 to become ONNX, got torch\.bfloat16"):
         export_onnx(model.to(torch.bfloat16), tmp_path / "x.onnx")
     assert not list(tmp_path.iterdir())

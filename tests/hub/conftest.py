@@ -1,4 +1,4 @@
-"""Which Python do the tests give to a stranger? Virtual environments with all of ours but some packages."""
+"""Python for a stranger: virtual environments with all of ours but some packages."""
 
 import subprocess
 import sys

@@ -1,16 +1,16 @@
-"""Does the app do in a browser what it promises? Headless Chromium; and what it shows is escaped."""
+"""The app in a browser (headless Chromium), and what it shows, escaped."""
 
 import html
+import sys
 
 import pytest
 from PIL import Image
 
 from browser import changed, chromium, opened, pick, said, served, upload
 from hf_mhex import load, load_sample
-from hub_models import save_image_model, save_text_model
-
-pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
+from hf_mhex.hub.app import build_app
 from hf_mhex.hub.app.explaining import NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hub_models import save_image_model, save_text_model
 
 
 @pytest.fixture(scope="module")
@@ -42,8 +42,49 @@ def test_words_carried_back_keep_their_sum(models):
 
 
 @pytest.mark.parametrize(
+    ("contrast", "words"),
+    [
+        (NO_CONTRAST, "the explained logit is"),
+        ("softmax", "the logit's lead over the others, weighed by their scores, is"),
+        ("mean", "the logit's lead over the mean of the others is"),
+        ("runner_up", "the logit's lead over the runner-up is"),
+    ],
+)
+def test_what_the_map_adds_up_to_is_said_in_words(models, contrast, words):
+    model, tokenizer = load(models[1])
+    line = explain_sentence(model, tokenizer, "a good film", PREDICTED, contrast, [0, 1, 2])[1]
+    assert words in line
+    check_sum(line)
+
+
+def test_an_image_is_read_upright(models, tmp_path):
+    picture = load_sample("fashion_mnist")["test"][4]["image"]
+    exif = Image.Exif()
+    exif[0x0112] = 6  # taken with the camera turned
+    picture.save(tmp_path / "upright.png")
+    picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
+    given = load(models[0])
+    upright, turned = (
+        explain_picture(*given, str(tmp_path / f"{name}.png"), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4])
+        for name in ("upright", "turned")
+    )
+    assert upright[:2] == turned[:2] and upright[2] == turned[2]
+
+
+def test_a_missing_extra_is_one_line(models, monkeypatch):
+    monkeypatch.setitem(sys.modules, "gradio", None)
+    monkeypatch.delitem(sys.modules, "hf_mhex.hub.app.page", raising=False)
+    with pytest.raises(RuntimeError, match=r"^gradio is not installed; pip install 'hf-mhex\[app\]'\.$"):
+        build_app(models)
+
+
+@pytest.mark.parametrize(
     ("content", "blocks", "message"),
-    [(None, [0], "Pick or upload"), (b"no picture", [0], "no image that can be read"), ("whole", [], "one block")],
+    [
+        (None, [0], "Pick or upload"),
+        (b"no picture", [0], "^This file is no image that can be read"),
+        ("whole", [], "one block"),
+    ],
 )
 def test_what_is_missing_is_said(models, tmp_path, content, blocks, message):
     path = tmp_path / "given.png"
@@ -65,6 +106,7 @@ def test_half_an_image_is_no_image(tmp_path):
 
 @pytest.fixture(scope="module")
 def page(models, tmp_path_factory):
+    pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
     pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
     if chromium() is None:
         pytest.skip("the browser is Debian's chromium: apt-get install chromium")

@@ -1,4 +1,4 @@
-"""Does every number of a card come from the results, and do the cards parse? The rendered ones are what is rendered."""
+"""Every number of a card comes from the results, cards parse, and the rendered ones are what is rendered."""
 
 import json
 import re

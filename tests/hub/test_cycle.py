@@ -1,4 +1,4 @@
-"""Does a model that we push come back to a stranger? Published to a stub Hub, pulled in fresh processes."""
+"""A model that we push comes back to a stranger: published to a stub Hub, pulled in fresh processes."""
 
 import functools
 import json
@@ -10,7 +10,7 @@ from urllib.request import Request, urlopen
 import pytest
 from safetensors.torch import load_file
 
-from hub_models import SENTENCES, Publisher, environment, pull, save_image_model, save_text_model
+from hub_models import SENTENCES, Publisher, check_pulled, environment, pull, save_image_model, save_text_model
 from stub_hub import LFS_THRESHOLD, TOKEN, Repository, stub_hub
 
 pytestmark = pytest.mark.slow
@@ -66,21 +66,6 @@ def job_of(task, published, **besides):
     return {**shared, **besides}
 
 
-def check(record, answer):
-    """A record of stranger_pulls.py against the answers of the model where it was made."""
-    assert answer.logits.abs().max() > 0.5
-    for found, expected in zip(record["logits"], answer.logits.tolist(), strict=True):
-        assert found == pytest.approx(expected, abs=1e-5)
-    best = answer.logits.argmax(-1).tolist()
-    for one, stock, label, logits in zip(record["answers"], record["stock"], best, record["logits"], strict=True):
-        assert one[0]["target"] == label and len(one) == 2
-        assert one[0]["label"] == stock["label"]
-        assert one[0]["score"] == pytest.approx(stock["score"], abs=1e-5)
-        assert one[0]["explained"] == pytest.approx(logits[label], abs=1e-4)
-    assert all(name.startswith("transformers_modules") for name in record["classes"])
-    assert "trust_remote_code=True" in record["refusal"]
-
-
 @pytest.fixture(scope="module")
 def homes(tmp_path_factory):
     """By task, the home (with its cache) of the stranger who pulls the model first."""
@@ -100,7 +85,7 @@ def pulled(server, published, homes):
 def test_a_stranger_pulls_what_we_pushed(task, server, published, pulled, tmp_path):
     """from_pretrained and all pipelines at the commit; then a fine-tune is pushed by the stranger and pulled again."""
     fine_tuned, record = f"you/{task}", pulled(task)
-    check(record, published[task]["answer"])
+    check_pulled(record, published[task]["answer"])
     if task == "text-classification":
         assert "timm" not in record["modules"]
     assert record["logits_after"] != record["logits"]
@@ -126,7 +111,7 @@ def test_text_needs_neither_timm_nor_torchvision(server, published, bare_python,
     """In a virtual environment that has everything of ours but these (and what needs them)."""
     job = job_of("text-classification", published, absent=["timm", "torchvision", "hf_mhex"])
     record = pull(job, tmp_path / "home", server, python=bare_python("timm", "torchvision"))
-    check(record, published["text-classification"]["answer"])
+    check_pulled(record, published["text-classification"]["answer"])
     assert record["found"] == [] and not {"timm", "torchvision"} & set(record["modules"])
 
 

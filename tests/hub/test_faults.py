@@ -1,4 +1,4 @@
-"""What does publishing do when the Hub fails, and what does it refuse to send? Against a stub Hub that can fail."""
+"""Publishing when the Hub fails, and what it refuses to send, against a stub Hub that can fail."""
 
 import hashlib
 import json
@@ -190,6 +190,25 @@ def test_a_pull_request_and_a_dry_run_leave_main_alone(publish, server, folder, 
     assert len([1 for method, _, _ in server.requests if method != "GET"]) == requests
 
 
+def test_a_pull_request_s_card_loads_what_will_be_there(publish, server, folder, repo_id):
+    """A tag is made by no pull request, so the card names none."""
+    (folder / "README.md").unlink()
+    answer = publish(folder, repo_id, create_pr=True)
+    card = server.files(repo_id, "refs/pr/1")["README.md"].decode()
+    assert 'revision="main"' in card and "Put\na commit in place" in card, answer
+    assert not server.repositories[repo_id].tags
+    assert "exclude each other" in publish(folder, repo_id, create_pr=True, tag="v1")["text"]
+    (folder / "README.md").write_text('pipeline("image-saliency", revision="v1")')
+    assert "a pull request's card loads 'main'" in publish(folder, repo_id, create_pr=True)["text"]
+
+
+def test_a_repository_that_is_not_seen_at_once_is_waited_for(publish, server, folder, repo_id):
+    server.fail("GET", "/api/models/", 404)
+    answer = publish(folder, repo_id)
+    assert "found" in answer, answer
+    assert "model.safetensors" in server.files(repo_id)
+
+
 def test_tags_are_not_moved(publish, server, folder, repo_id):
     first = publish(folder, repo_id, tag="v1")["found"]
     assert server.repositories[repo_id].tags == {"v1": first["commit"]}
@@ -255,7 +274,8 @@ def test_a_token_in_a_file_stops_everything(publish, server, folder, repo_id):
     [
         ("config.json", None, "has no config.json"),
         ("config.json", b"{", "config.json is no JSON"),
-        ("config.json", b'{"model_type": "bert"}', "holds a 'bert' model"),
+        ("config.json", b'{"model_type": "bert"}', "model_type='bert' is no MHEX model; near it is mhex_bert"),
+        ("config.json", b"{}", "model_type=None is no MHEX model"),
         ("config.json", b'{"model_type": "mhex_resnet"}', "carries no code"),
         (
             "config.json",
@@ -321,11 +341,11 @@ def test_the_app_becomes_a_space(publish, server):
     found = json.loads(done["out"])
     files = server.files("me/why")
     assert server.repositories["me/why"].sdk == "gradio" and found["url"].endswith("/spaces/me/why")
-    assert {"app.py", "README.md", "requirements.txt", "hf_mhex/hub/app/page.py", "hf_mhex/modeling/mhex.py"} <= set(
-        files
-    )
+    held = {"app.py", "README.md", "requirements.txt", "hf_mhex/hub/app/page.py", "hf_mhex/modeling/mhex.py"}
+    assert held <= set(files)
     assert b"sdk: gradio" in files["README.md"] and b"'me/texts@v1', 'me/images@v1'" in files["app.py"]
     assert b"transformers>=" in files["requirements.txt"] and b"file:" not in files["requirements.txt"]
+    assert b"datasets>=" in files["requirements.txt"] and b"gradio" not in files["requirements.txt"]
     for name, data in files.items():
         if name.endswith(".py"):
             compile(data, name, "exec")

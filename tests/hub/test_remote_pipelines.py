@@ -1,4 +1,4 @@
-"""What does the code that travels with a model touch? No file, socket or process: read in its text, seen in a run."""
+"""Code that travels with a model touches no file, socket or process: read in its text, seen in a run."""
 
 import ast
 import sys
@@ -9,11 +9,12 @@ import pytest
 from transformers import AutoTokenizer
 from transformers.dynamic_module_utils import get_imports, get_relative_import_files
 
-from hf_mhex import ImageSaliencyPipeline, MHEXBertConfig, MHEXResNetConfig, TextSaliencyPipeline, image_processor_for
+from hf_mhex import FAMILIES, ImageSaliencyPipeline, TextSaliencyPipeline, image_processor_for
 from hub_models import MINILM, SENTENCES, save_image_model, save_text_model
 
 MODELING = Path(__file__).parents[2] / "modeling"
 FILES = sorted(path for path in MODELING.glob("*.py") if path.name != "__init__.py")
+WITH_TIMM = {family.model_type for family in FAMILIES.values() if family.library == "timm"}
 HARMLESS = {
     "collections", "contextlib", "dataclasses", "difflib", "functools", "math", "types", "typing", "unicodedata",
     "warnings",
@@ -31,7 +32,8 @@ WATCHED = ("open", "socket.", "subprocess.", "os.", "shutil.", "urllib.", "tempf
 @pytest.mark.parametrize("path", FILES, ids=lambda path: path.name)
 def test_imports_are_declared_and_calls_are_harmless(path):
     """What transformers demands to be installed, and by the syntax tree every import, in functions and guards too."""
-    allowed = {"torch", "transformers"} | ({"timm"} if "resnet" in path.name else set())
+    of_images = path.stem == "mhex_images" or path.stem.removeprefix("modeling_") in WITH_TIMM
+    allowed = {"torch", "transformers"} | ({"timm"} if of_images else set())
     assert set(get_imports(path)) <= allowed | HARMLESS
     for node in ast.walk(ast.parse(path.read_text())):
         if isinstance(node, ast.Import):
@@ -44,12 +46,13 @@ def test_imports_are_declared_and_calls_are_harmless(path):
             assert name not in CALLS, f"{path.name}:{node.lineno} calls {name}"
 
 
-@pytest.mark.parametrize("config", [MHEXBertConfig, MHEXResNetConfig])
-def test_the_pipeline_is_among_what_a_model_carries(config):
+@pytest.mark.parametrize("family", FAMILIES.values(), ids=FAMILIES)
+def test_the_pipeline_is_among_what_a_model_carries(family):
+    config = family.config
     carried = {Path(file).name for file in get_relative_import_files(sys.modules[config.__module__].__file__)}
-    assert {"pipeline_mhex.py", "mhex_maps.py", "mhex_words.py", "mhex_saving.py"} <= carried
+    assert {"pipeline_mhex.py", "mhex_maps.py", "mhex_words.py", "mhex_config.py"} <= carried
     classifier = config(architectures=["MHEXForClassification"]).to_dict()["custom_pipelines"]
-    assert list(classifier) == [config.saliency_task]
+    assert list(classifier) == [config.saliency_task] == [family.input.saliency_task]
     assert "custom_pipelines" not in config(architectures=["MHEXModel"]).to_dict()
     assert not hasattr(config(custom_pipelines=classifier), "custom_pipelines")  # installed: its own are registered
 

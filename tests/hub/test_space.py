@@ -1,4 +1,4 @@
-"""Does a Space that we push serve the app? Its own files, run where hf-mhex is not installed, on models of the Hub."""
+"""A Space that we push serves the app: its own files, run where hf-mhex is not installed, on models of the Hub."""
 
 import json
 import subprocess

@@ -1,31 +1,27 @@
-"""Is the model one graph? `torch.compile(fullgraph=True)` of forward and generate_saliency, in any size and option."""
+"""Models as one graph: `torch.compile(fullgraph=True)` of forward and the maps, in any size and option."""
 
 import functools
 
 import pytest
 import torch
 
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import NAMES, TEXTS, WHOLE_PATCHES, batch_for, family_named, lively
 
-FAMILIES = ["bert", "resnet"]
+FULL = ["bert", "resnet"]  # take every option; the other families a few
 OPTIONS = [
-    {},
-    {"target": 1, "contrast": "mean"},
-    {"target": "all", "contrast": "softmax"},
-    {"mode": "cam", "contrast": "runner_up"},
-    {"blocks": [0, -1], "decay": 0.9, "normalize": "minmax"},
-    {"sign": "positive", "sharpness": 0.3, "normalize": "percentile"},
-    {"target": torch.tensor([2, 0, 1]), "upsample": False},
+    ("generate_saliency", {}),
+    ("generate_saliency", {"target": 1, "contrast": "mean"}),
+    ("generate_saliency", {"target": "all", "contrast": "softmax"}),
+    ("generate_saliency", {"blocks": [0, -1], "decay": 0.9, "normalize": "minmax", "contrast": "runner_up"}),
+    ("generate_saliency", {"target": torch.tensor([2, 0, 1]), "upsample": False}),
+    ("paper_saliency", {"contrast": "runner_up"}),
+    ("paper_saliency", {"mode": "contribution", "sign": "positive", "sharpness": 0.3, "normalize": "percentile"}),
 ]
 
 
 @functools.cache
-def network(family):
-    return {"bert": lively_bert, "resnet": lively_resnet}[family](torch.float32)
-
-
-def inputs_for(family, batch=3, **kwargs):
-    return text_batch(batch, **kwargs) if family == "bert" else image_batch(batch, **kwargs)
+def network(name):
+    return lively(name, torch.float32)
 
 
 def compiled(function, backend, **kwargs):
@@ -42,68 +38,66 @@ def agree(found, expected, bound=1e-5):
             assert (one - two).abs().max() <= bound * max(1, two.abs().max().item()), name
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_forward_is_one_graph(family):
-    model, inputs = network(family), inputs_for(family)
+@pytest.mark.parametrize("name", FULL)
+def test_forward_is_one_graph(name):
+    model, inputs = network(name), batch_for(name)
     agree(compiled(model, "aot_eager")(**inputs), model(**inputs))
 
 
-@pytest.mark.parametrize("options", [OPTIONS[0], OPTIONS[5]])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_saliency_is_one_graph(family, options):
-    model, inputs = network(family), inputs_for(family)
-    saliency = functools.partial(model.generate_saliency, **options)
+SALIENCIES = [(name, *OPTIONS[0]) for name in NAMES] + [(name, *OPTIONS[-1]) for name in FULL]
+SALIENCIES += [(name, OPTIONS[0][0], {"rollout": True}) for name in NAMES if family_named(name).body.can_roll_out]
+
+
+@pytest.mark.parametrize("name, method, options", SALIENCIES)
+def test_a_saliency_is_one_graph(name, method, options):
+    model, inputs = network(name), batch_for(name)
+    saliency = functools.partial(getattr(model, method), **options)
     agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
 
 
-def test_a_rolled_out_saliency_is_one_graph():
-    model, inputs = network("bert"), inputs_for("bert")
-    saliency = functools.partial(model.generate_saliency, rollout=True)
-    agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
-
-
-@pytest.mark.parametrize("family", FAMILIES)
-def test_one_graph_serves_every_size(family):
-    model, graphs = network(family), []
+@pytest.mark.parametrize("name", NAMES)
+def test_one_graph_serves_every_size(name):
+    model, graphs = network(name), []
 
     def count(graph, _examples):
         graphs.append(graph)
         return graph.forward
 
     function = compiled(model.generate_saliency, count, dynamic=True)
-    sizes = [{"length": 13}, {"length": 9}] if family == "bert" else [{"size": (41, 33)}, {"size": (64, 48)}]
-    for batch in (2, 5):
-        for size in sizes:
-            inputs = inputs_for(family, batch, **size)
+    sizes = (
+        [{"length": 13}, {"length": 9}] if name in TEXTS else [{"size": (65, 97)}, {"size": (96, 64)}]
+    )  # no side of 1 at the last block
+    for size in [{}] if name in WHOLE_PATCHES else sizes:  # timm's own windows and positions are of one size
+        for batch in (2, 5):
+            inputs = batch_for(name, batch=batch, **size)
             agree(function(**inputs), model.generate_saliency(**inputs))
     assert len(graphs) == 1
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_compiling_in_training_mode_is_refused(family):
-    model = {"bert": lively_bert, "resnet": lively_resnet}[family](torch.float32).train()
+@pytest.mark.parametrize("name", FULL)
+def test_compiling_in_training_mode_is_refused(name):
     with pytest.raises(Exception, match=r"call model\.eval\(\) first"):
-        compiled(model.generate_saliency, "eager")(**inputs_for(family))
+        compiled(lively(name, torch.float32).train().generate_saliency, "eager")(**batch_for(name))
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("family", FAMILIES)
-def test_every_option_in_inductor(family, options):
-    model, inputs = network(family), inputs_for(family)
-    saliency = functools.partial(model.generate_saliency, **options)
+@pytest.mark.parametrize("method, options", OPTIONS)
+@pytest.mark.parametrize("name", FULL)
+def test_every_option_in_inductor(name, method, options):
+    model, inputs = network(name), batch_for(name, batch=3)
+    saliency = functools.partial(getattr(model, method), **options)
     agree(compiled(saliency, "inductor")(**inputs), saliency(**inputs), 2e-5)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("family", FAMILIES)
-def test_training_step_is_one_graph(family):
-    model, inputs = network(family), inputs_for(family)
+@pytest.mark.parametrize("name", NAMES)
+def test_training_step_is_one_graph(name):
+    model, inputs = network(name), batch_for(name, batch=3)
     labels = torch.tensor([0, 3, 1])
     model(**inputs, labels=labels).loss.backward()
-    expected = {name: weight.grad.clone() for name, weight in model.named_parameters()}
+    expected = {key: weight.grad.clone() for key, weight in model.named_parameters()}
     model.zero_grad()
     compiled(model, "aot_eager")(**inputs, labels=labels).loss.backward()
-    for name, weight in model.named_parameters():
-        assert torch.allclose(weight.grad, expected[name], rtol=1e-4, atol=1e-5), name
+    for key, weight in model.named_parameters():
+        assert torch.allclose(weight.grad, expected[key], rtol=1e-4, atol=1e-5), key
     model.zero_grad()

@@ -1,4 +1,4 @@
-"""Is an explanation cheap by construction? What is never made, how often maps are upsampled, what is refused?"""
+"""The cost of an explanation by construction: what is never made, how often maps are upsampled, what is refused."""
 
 import gc
 import weakref
@@ -8,10 +8,9 @@ import timm
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from hf_mhex.modeling import mhex, mhex_maps
-from networks import RESNET, image_batch, lively_bert, lively_resnet, text_batch
-
-FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
+from hf_mhex.modeling import mhex_maps
+from hf_mhex.modeling.mhex import MHEXClassifierMixin
+from networks import NAMES, RESNET, batch_for, image_batch, lively, lively_resnet
 
 
 class LargestTensor(TorchDispatchMode):
@@ -30,7 +29,7 @@ class LargestTensor(TorchDispatchMode):
 
 
 class NewFeatures(TorchDispatchMode):
-    """Counts operations that took new memory for something of the shape of an image's features."""
+    """Counts operations that took new memory for something of the shape of an image's features, flat or not."""
 
     def __init__(self, channels):
         super().__init__()
@@ -39,7 +38,7 @@ class NewFeatures(TorchDispatchMode):
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
         made = function(*args, **(kwargs or {}))
         first = made[0] if isinstance(made, tuple) else made
-        if isinstance(first, torch.Tensor) and first.ndim == 4 and first.shape[1] in self.channels:
+        if isinstance(first, torch.Tensor) and first.ndim in (3, 4) and first.shape[1] in self.channels:
             given = {value.data_ptr() for value in args if isinstance(value, torch.Tensor)}
             self.count += first.data_ptr() not in given
         return made
@@ -64,42 +63,50 @@ def test_no_features_are_made_that_the_plain_network_does_not_make():
     assert counts["predicted class"] == counts["plain"] + 2  # kept: blocks of 8 and 12 channels, fewer than 4 K = 16
 
 
-@pytest.mark.parametrize("options", [{}, {"target": "all"}, {"contrast": "softmax"}, {"sharpness": 0.2}])
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_tensor_has_classes_channels_and_positions(family, options):
-    make, batch = FAMILIES[family]
-    model, inputs = make(torch.float32), batch()
+@pytest.mark.parametrize(
+    "method, options",
+    [
+        ("generate_saliency", {}),
+        ("generate_saliency", {"target": "all"}),
+        ("generate_saliency", {"contrast": "softmax"}),
+        ("paper_saliency", {"mode": "contribution", "sharpness": 0.2}),
+    ],
+)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_tensor_has_classes_channels_and_positions(name, method, options):
+    model, inputs = lively(name, torch.float32), batch_for(name)
     with torch.no_grad(), LargestTensor() as plain:
         model(**inputs)
     with LargestTensor() as explained:
-        answer = model.generate_saliency(**inputs, **options)
-    assert explained.values <= max(plain.values, answer.saliency.numel())
+        answer = getattr(model, method)(**inputs, **options)
+    given = (value.numel() for value in inputs.values())  # their values are checked
+    assert explained.values <= max(plain.values, answer.saliency.numel(), *given)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
-    ("options", "kept"), [({"target": 2}, False), ({"target": "all", "contrast": "mean"}, False), ({}, True)]
+    "options, kept", [({"target": 2}, False), ({"target": "all", "contrast": "mean"}, False), ({}, True)]
 )
-def test_features_are_let_go_as_they_pass_where_the_target_is_known(family, options, kept, monkeypatch):
-    make, batch = FAMILIES[family]
-    model, alive, references = make(torch.float32), [], []
-    monkeypatch.setattr(mhex, "block_map", seen_by(references, alive))
-    model.generate_saliency(**batch(), **options, blocks=None, sharpness=0.1)  # sharpness: all classes cannot be mapped
-    assert (max(alive) > 2) == kept
+def test_features_are_let_go_as_they_pass_where_the_target_is_known(name, options, kept, monkeypatch):
+    model, alive, references = lively(name, torch.float32, num_labels=9), [], []  # more than a quarter of the channels
+    block_map, *others = MHEXClassifierMixin._explain.__defaults__
+    monkeypatch.setattr(MHEXClassifierMixin._explain, "__defaults__", (seen_by(references, alive, block_map), *others))
+    model.generate_saliency(**batch_for(name), **options)
+    assert len(references) == model.num_blocks and (max(alive) > 2) == kept
 
 
-def seen_by(references, alive):
+def seen_by(references, alive, block_map):
     """block_map that counts how many blocks' features are alive whenever it is called."""
 
-    def block_map(rows, features, mode):
+    def counted(rows, features):
         z = features.summands[-1]
         if not any(reference() is z for reference in references):
             references.append(weakref.ref(z))
         gc.collect()
         alive.append(sum(reference() is not None for reference in references))
-        return mhex_maps.block_map(rows, features, mode)
+        return block_map(rows, features)
 
-    return block_map
+    return counted
 
 
 def test_one_upsampling_a_resolution(monkeypatch):

@@ -1,4 +1,4 @@
-"""Does an explanation survive quantised Linear layers? Gates and heads are left alone, so that maps stay exact."""
+"""Explanations of models whose Linear layers are quantised: gates and heads are left alone, so maps stay exact."""
 
 import copy
 
@@ -6,10 +6,8 @@ import pytest
 import torch
 from torch import nn
 
-from hf_mhex.modeling.mhex import WideLinear
-from networks import image_batch, lively_bert, lively_resnet, text_batch
-
-FAMILIES = {"bert": (lively_bert, text_batch), "resnet": (lively_resnet, image_batch)}
+from hf_mhex.modeling.mhex_blocks import WideLinear
+from networks import NAMES, batch_for, lively, lively_bert, text_batch
 
 
 class Int8Linear(nn.Module):
@@ -58,16 +56,16 @@ def test_swapped_modules():
     assert 0 < (after.logits - before.logits).abs().max() < 0.1 * before.logits.abs().max()
 
 
-@pytest.mark.parametrize("family", FAMILIES)
-def test_no_gate_and_no_head_is_taken_for_a_linear_layer(family):
-    make, batch = FAMILIES[family]
-    model = make(torch.float32)
+@pytest.mark.parametrize("name", NAMES)
+def test_no_gate_and_no_head_is_taken_for_a_linear_layer(name):
+    model = lively(name, torch.float32)
     assert sum(isinstance(module, WideLinear) for module in model.modules()) == 2 * model.num_blocks
     assert not any(isinstance(module, nn.Linear) for module in [*model.base_model.gates, *model.heads])
     swap_linear(model)
-    stays_exact(model, batch())
+    stays_exact(model, batch_for(name))
 
 
+@pytest.mark.filterwarnings("ignore:torch.ao.quantization is deprecated:DeprecationWarning")
 def test_torch_dynamic_quantisation():
     if set(torch.backends.quantized.supported_engines) <= {"none"}:
         pytest.skip("this build of torch has no engine for 8-bit integers")

@@ -1,4 +1,4 @@
-"""Does a saved folder work for somebody without hf_mhex? In fresh processes that cannot import it."""
+"""Saved folders in the hands of somebody without hf_mhex, in fresh processes that cannot import it."""
 
 import ast
 import json
@@ -15,47 +15,41 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification, image_processor_for
+from hf_mhex import FAMILIES, image_processor_for
 from minilm import MINILM
-from networks import enliven, image_batch, lively_resnet
+from networks import IMAGES, NAMES, batch_for, family_named, lively
 
-MODELING = Path(__file__).parents[2] / "modeling"
+TESTS = Path(__file__).parents[1]
 STRANGER = Path(__file__).with_name("stranger_reads.py")
-SENTENCES = [
-    "good phone",
-    "the battery is bad",
-    "I like it, mostly.",
-    "no",
-] * 5  # more rows than blocks
-FAMILIES = ["image-classification", "text-classification"]
+SENTENCES = ["good phone", "the battery is bad", "I like it, mostly.", "no"] * 5  # more rows than blocks
+FAST = ("bert", "resnet")
+LABELS = {
+    "num_labels": 3,
+    "id2label": {0: "bad", 1: "good", 2: "unclear"},
+    "problem_type": "single_label_classification",
+}
 
 
-def save_text_model(folder, inputs):
-    """An MHEX-BERT with a real vocabulary, its tokenizer, 20 sentences and a padded batch of them."""
-    tokenizer = AutoTokenizer.from_pretrained(MINILM)
-    batch = dict(tokenizer(SENTENCES[:4], padding=True, return_tensors="pt"))
-    torch.manual_seed(0)
-    names = {0: "bad", 1: "good", 2: "unclear"}
-    fields = {"id2label": names, "problem_type": "single_label_classification"}
-    sizes = {"hidden_size": 32, "num_hidden_layers": 3, "num_attention_heads": 4, "intermediate_size": 48}
-    config = MHEXBertConfig(vocab_size=len(tokenizer), **fields, **sizes)
-    model = enliven(MHEXBertForSequenceClassification(config).double(), batch).float()
-    tokenizer.save_pretrained(folder)
-    (inputs / "items.json").write_text(json.dumps(SENTENCES))
+def save(name, folder, inputs):
+    """A small model of a family and its processor in `folder`; a batch of tensors and 20 items in `inputs`."""
+    if name in IMAGES:
+        model = lively(name, torch.float32, **LABELS)
+        processor = image_processor_for(model.config, image_size=48)
+        generator = torch.Generator().manual_seed(1)
+        items = [f"{number}.png" for number in range(20)]
+        for item in items:
+            pixels = torch.randint(0, 256, (50, 40, 3), generator=generator, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(inputs / item)
+    else:
+        processor, items = AutoTokenizer.from_pretrained(MINILM), SENTENCES
+        fields = {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id}
+        model = lively(name, torch.float32, **LABELS, **fields)
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    batch = batch_for(name)
+    save_file(batch, inputs / "inputs.safetensors")
+    (inputs / "items.json").write_text(json.dumps(items))
     return model, batch
-
-
-def save_image_model(folder, inputs):
-    """An MHEX-ResNet, its image processor, 20 pictures and a batch of pixels."""
-    model = lively_resnet(torch.float32, id2label={0: "a", 1: "b", 2: "c"}, problem_type="single_label_classification")
-    image_processor_for(model.config, image_size=48).save_pretrained(folder)
-    generator = torch.Generator().manual_seed(1)
-    names = [f"{number}.png" for number in range(20)]
-    for name in names:
-        pixels = torch.randint(0, 256, (50, 40, 3), generator=generator, dtype=torch.uint8)
-        Image.fromarray(pixels.numpy()).save(inputs / name)
-    (inputs / "items.json").write_text(json.dumps(names))
-    return model, image_batch()
 
 
 def ask(task, folder, inputs, home, resaved):
@@ -69,14 +63,13 @@ def ask(task, folder, inputs, home, resaved):
     return json.loads((answers / "record.json").read_text()), load_file(answers / "answers.safetensors")
 
 
-@pytest.mark.parametrize("task", FAMILIES)
-def test_a_saved_folder_in_a_fresh_process(task, tmp_path):
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES])
+def test_a_saved_folder_in_a_fresh_process(name, tmp_path):
+    """It loads and answers as where it was made; so does what the stranger saved of it."""
+    task = family_named(name).input.task
     folder, inputs = tmp_path / "model", tmp_path / "inputs"
     inputs.mkdir()
-    save = save_image_model if task == "image-classification" else save_text_model
-    model, batch = save(folder, inputs)
-    model.save_pretrained(folder)
-    save_file(batch, inputs / "inputs.safetensors")
+    model, batch = save(name, folder, inputs)
     answer = model.generate_saliency(**batch)
     every = model.generate_saliency(**batch, target="all", contrast="softmax")
     assert answer.logits.abs().max() > 0.5
@@ -92,12 +85,12 @@ def test_a_saved_folder_in_a_fresh_process(task, tmp_path):
         assert "trust_remote_code=True" in record["refusal"]
         assert len(record["batched"]) == 20
         labels = set(model.config.id2label.values())
-        for one, many in zip(record["one_by_one"], record["batched"]):
+        for one, many in zip(record["one_by_one"], record["batched"], strict=True):
             one, many = (found[0] if isinstance(found, list) else found for found in (one, many))
             assert one["label"] == many["label"] and one["label"] in labels
             assert abs(one["score"] - many["score"]) <= 1e-5
-        if task == "text-classification":
-            assert not any(name.startswith("timm") for name in record["modules"])
+        if name not in IMAGES:
+            assert not any(module.startswith("timm") for module in record["modules"])
 
     check(*ask(task, folder, inputs, tmp_path / "first", tmp_path / "resaved"))
     for extra in folder.iterdir():  # what the model itself does not save: the processor's files
@@ -107,46 +100,56 @@ def test_a_saved_folder_in_a_fresh_process(task, tmp_path):
     check(*ask(task, tmp_path / "resaved", inputs, tmp_path / "second", tmp_path / "again"))
 
 
-SOURCES = sorted(path for path in MODELING.glob("*.py") if path.name != "__init__.py")
+SOURCES = {
+    path.stem: path
+    for folder in (TESTS.parent / "modeling", TESTS / "toy")
+    for path in sorted(folder.glob("*.py"))
+    if path.stem != "__init__"
+}
+BARRED = {
+    "os", "io", "pathlib", "socket", "subprocess", "urllib", "shutil", "pickle", "http", "ctypes", "importlib"
+}  # fmt: skip
+IMAGE_FILES = {"mhex_images"} | {
+    module.rpartition(".")[2] for family in FAMILIES.values() if family.library == "timm" for module in family.files
+}
 
 
-@pytest.mark.parametrize("path", SOURCES, ids=lambda path: path.name)
-def test_the_code_that_travels(path):
-    """Flat relative imports, one a line; torch, transformers and timm; no files, no network, no hf_mhex; short."""
-    text = path.read_text()
-    tree = ast.parse(text)
-    allowed = {"torch", "transformers"} | set(sys.stdlib_module_names)
-    if "resnet" in path.name:
+def named(stem):
+    """What a file imports from beside it, as transformers reads it: one `from .name import` a line."""
+    return set(re.findall(r"^\s*from\s+\.(\S+)\s+import", SOURCES[stem].read_text(), re.MULTILINE))
+
+
+def needed(stem):
+    """The files that a file needs, at any depth."""
+    found, waiting = set(), [stem]
+    while waiting:
+        new = named(waiting.pop()) - found
+        found |= new
+        waiting += new
+    return found
+
+
+@pytest.mark.parametrize("stem", SOURCES)
+def test_the_code_that_travels(stem):
+    """Flat relative imports; torch, transformers and, for images, timm; no files, no network, no hf_mhex."""
+    allowed = {"torch", "transformers"} | set(sys.stdlib_module_names) - BARRED
+    if stem in IMAGE_FILES:
         allowed.add("timm")
-    barred = {
-        "os",
-        "io",
-        "pathlib",
-        "socket",
-        "subprocess",
-        "urllib",
-        "shutil",
-        "pickle",
-        "http",
-        "ctypes",
-        "importlib",
-    }
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            modules = [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom):
-            if node.level:
-                assert node.level == 1 and node.module and "." not in node.module
-                assert (MODELING / f"{node.module}.py").exists()
-                continue
-            modules = [node.module]
-        else:
-            if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
-                assert node.func.id not in {"open", "exec", "eval", "compile", "__import__"}
-            continue
-        for module in modules:
-            assert module.split(".")[0] in allowed - barred, module
-    for found in re.findall(r"^\s*from\s+\.(\S+)\s+import", text, re.MULTILINE):  # what transformers copies
-        assert (MODELING / f"{found}.py").exists()
-    limit = 400 if path.name == "mhex.py" else 350
-    assert len(text.splitlines()) < limit
+    beside = set()
+    for node in ast.walk(ast.parse(SOURCES[stem].read_text())):
+        if isinstance(node, ast.ImportFrom) and node.level:
+            assert node.level == 1 and node.module in SOURCES
+            beside.add(node.module)
+        elif isinstance(node, ast.Import | ast.ImportFrom):
+            modules = [alias.name for alias in node.names] if isinstance(node, ast.Import) else [node.module]
+            assert {module.partition(".")[0] for module in modules} <= allowed
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
+            assert node.func.id not in {"open", "exec", "eval", "compile", "__import__"}
+    assert named(stem) == beside
+
+
+@pytest.mark.parametrize("stem", SOURCES)
+def test_a_file_names_all_that_it_needs(stem):
+    """Loaders copy what a file names, and older ones look no deeper."""
+    assert needed(stem) - {stem} <= named(stem)
+    assert stem in IMAGE_FILES or not needed(stem) & IMAGE_FILES

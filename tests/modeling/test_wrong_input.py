@@ -1,40 +1,47 @@
-"""Is every input that does not fit refused in words that name the argument, the value and the cure?"""
+"""Inputs that do not fit are refused in words that name the argument, the value and the way out."""
 
 import functools
 
+import numpy as np
 import pytest
 import torch
 
 from hf_mhex import (
     MHEXBertConfig,
+    MHEXConvNeXtConfig,
     MHEXResNetConfig,
-    MHEXResNetForImageClassification,
+    MHEXRobertaConfig,
+    MHEXSwinConfig,
+    MHEXViTConfig,
 )
-from networks import BERT, image_batch, lively_bert, lively_resnet, text_batch
+from hf_mhex.families import family_of
+from networks import IMAGES, NAMES, TEXTS, batch_for, lively
 
 
 @functools.cache
-def network(family, **fields):
-    return {"bert": lively_bert, "resnet": lively_resnet}[family](torch.float32, **fields)
+def network(name, **fields):
+    return lively(name, torch.float32, **fields)
 
 
 def pixels(*shape, fill=0.5, dtype=torch.float32):
     return torch.full(shape, fill, dtype=dtype)
 
 
-IMAGES = [
+IMAGES_THAT_CANNOT_BE = [
     (pixels(2, 1, 32, 32), ValueError, r"pixel_values must be \[batch, 3, height, width\].*got shape \[2, 1, 32, 32\]"),
     (pixels(3, 32, 32), ValueError, r"pixel_values must be \[batch, 3.*got shape \[3, 32, 32\]"),
     (pixels(0, 3, 32, 32), ValueError, r"at least one image, got shape \[0, 3, 32, 32\]"),
     (pixels(1, 3, 0, 32), ValueError, r"at least one image"),
     (pixels(1, 3, 8, 8, fill=200, dtype=torch.uint8), TypeError, r"must be floats, got torch.uint8; use .*processor"),
+    ([[0.5]], TypeError, "pixel_values must be a tensor, got list; use the image processor with return_tensors='pt'"),
     (None, ValueError, "pixel_values must be given"),
 ]
 
 
-@pytest.mark.parametrize("given, error, words", IMAGES)
-def test_images(given, error, words):
-    model = network("resnet")
+@pytest.mark.parametrize("given, error, words", IMAGES_THAT_CANNOT_BE)
+@pytest.mark.parametrize("name", IMAGES)
+def test_images(name, given, error, words):
+    model = network(name)
     with pytest.raises(error, match=words):
         model(pixel_values=given)
     with pytest.raises(error, match=words):
@@ -42,19 +49,26 @@ def test_images(given, error, words):
 
 
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
-def test_pixels_that_are_not_finite(value):
-    images = image_batch()["pixel_values"]
+@pytest.mark.parametrize("name", IMAGES)
+def test_pixels_that_are_not_finite(name, value):
+    images = batch_for(name)["pixel_values"]
     images[1, 2, 3, 4] = value
     with pytest.raises(ValueError, match="pixel_values must be finite"):
-        network("resnet").generate_saliency(pixel_values=images)
+        network(name).generate_saliency(pixel_values=images)
 
 
-TEXTS = [
+TEXTS_THAT_CANNOT_BE = [
     ({"input_ids": torch.ones(1, 41, dtype=torch.long)}, ValueError, "has 41 tokens, but the model has 40 positions"),
     ({"input_ids": torch.ones(0, 5, dtype=torch.long)}, ValueError, r"at least one row and one token.*\[0, 5\]"),
     ({"input_ids": torch.ones(2, 0, dtype=torch.long)}, ValueError, r"at least one row and one token.*\[2, 0\]"),
     ({"input_ids": torch.ones(5, dtype=torch.long)}, ValueError, r"2 dimensions .*got shape \[5\]"),
     ({"input_ids": torch.ones(1, 5)}, TypeError, "input_ids must be integers, got torch.float32"),
+    ({"input_ids": [[5, 6, 7]]}, TypeError, "input_ids must be a tensor, got list; tokenize with return_tensors='pt'"),
+    (
+        {"input_ids": torch.ones(1, 3, dtype=torch.long), "attention_mask": [[1, 1, 1]]},
+        TypeError,
+        "attention_mask must be a tensor, got list; use return_tensors='pt'",
+    ),
     ({}, ValueError, "exactly one of input_ids and inputs_embeds"),
     (
         {"input_ids": torch.ones(1, 5, dtype=torch.long), "inputs_embeds": torch.ones(1, 5, 32)},
@@ -74,9 +88,10 @@ TEXTS = [
 ]
 
 
-@pytest.mark.parametrize("given, error, words", TEXTS)
-def test_texts(given, error, words):
-    model = network("bert")
+@pytest.mark.parametrize("given, error, words", TEXTS_THAT_CANNOT_BE)
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts(name, given, error, words):
+    model = network(name)
     with pytest.raises(error, match=words):
         model(**given)
     with pytest.raises(error, match=words):
@@ -101,40 +116,90 @@ OPTIONS = [
     ({"target": torch.tensor([0.0, 1, 2, 3])}, TypeError, "target must be integers, got torch.float32"),
     ({"target": True}, TypeError, "target must be None, a class index"),
     ({"target": "each"}, TypeError, "target must be None, a class index, 4 of them or 'all', got 'each'"),
-    ({"blocks": [3]}, ValueError, r"blocks must name blocks of 3, from -3 to 2; got \[3\]"),
-    ({"blocks": [-4]}, ValueError, r"blocks must name blocks of 3"),
-    ({"blocks": []}, ValueError, r"blocks must name blocks of 3.*got \[\]"),
+    ({"blocks": [3]}, ValueError, r"blocks must lie in \[-3, 2\], at least one; got \[3\]"),
+    ({"blocks": [-4]}, ValueError, r"blocks must lie in \[-3, 2\]"),
+    ({"blocks": []}, ValueError, r"blocks must lie in .* at least one; got \[\]"),
     ({"blocks": [1, -2]}, ValueError, r"must not name a block twice, got \[1, -2\]"),
-    ({"blocks": 1}, TypeError, "blocks must be None or a list of ints, got 1"),
-    ({"blocks": [0.5]}, TypeError, "blocks must be None or a list of ints"),
-    ({"mode": "gradient"}, ValueError, "mode must be one of 'contribution', 'cam'; got 'gradient'"),
-    ({"sign": "negative"}, ValueError, "sign must be one of 'signed', 'positive'; got 'negative'"),
+    ({"blocks": "all"}, TypeError, "blocks must be None or integers, got 'all'"),
+    ({"blocks": [0.5]}, TypeError, "blocks must be None or integers"),
     ({"contrast": "worst"}, ValueError, "contrast must be None, 'mean'.*got 'worst'"),
     ({"contrast": 4}, ValueError, r"class index in \[0, 3\]; got 4"),
     ({"contrast": -1}, ValueError, r"class index in \[0, 3\]; got -1"),
     ({"decay": 1.5}, ValueError, r"decay must be None or lie in \[0, 1\], got 1.5"),
     ({"decay": float("nan")}, ValueError, "decay must be None or lie in"),
+    ({"normalize": "max"}, ValueError, "normalize must be None, 'minmax' or 'percentile'; got 'max'"),
+]
+
+
+PAPER = [
+    ({"mode": "gradient"}, ValueError, "mode must be one of 'cam', 'contribution'; got 'gradient'"),
+    ({"sign": "negative"}, ValueError, "sign must be one of 'signed', 'positive'; got 'negative'"),
     ({"sharpness": 1.2}, ValueError, r"sharpness must be .* in \[0, 1\], got 1.2"),
     ({"sharpness": (0.1, 0.2, 0.3)}, ValueError, "sharpness must be a number or a"),
-    ({"normalize": "max"}, ValueError, "normalize must be one of None, 'minmax', 'percentile'; got 'max'"),
 ]
 
 
 @pytest.mark.parametrize("options, error, words", OPTIONS)
 def test_options(options, error, words):
+    model, inputs = network("bert"), batch_for("bert")
+    for explain in (model.generate_saliency, model.paper_saliency):
+        with pytest.raises(error, match=words):
+            explain(**inputs, **options)
+
+
+@pytest.mark.parametrize("options, error, words", PAPER)
+def test_paper_options(options, error, words):
     with pytest.raises(error, match=words):
-        network("bert").generate_saliency(**text_batch(), **options)
+        network("bert").paper_saliency(**batch_for("bert"), **options)
+
+
+@pytest.mark.parametrize("integers", [range(2), np.array([0, 1]), torch.tensor([0, 1]), [np.int64(0), np.int64(1)]])
+def test_integers_of_any_kind_are_taken(integers):
+    model, inputs = network("bert"), batch_for("bert", batch=2)
+    expected = model.generate_saliency(**inputs, blocks=[0, 1], target=[0, 1]).saliency
+    assert torch.equal(model.generate_saliency(**inputs, blocks=integers, target=integers).saliency, expected)
+    one = model.generate_saliency(**inputs, blocks=np.int64(1), target=np.int64(2)).saliency
+    assert torch.equal(one, model.generate_saliency(**inputs, blocks=[1], target=2).saliency)
+
+
+MISSPELT = [
+    ("generate_saliency", "contrats", "contrast"),
+    ("generate_saliency", "traget", "target"),
+    ("generate_saliency", "atention_mask", "attention_mask"),
+    ("paper_saliency", "sharpnes", "sharpness"),
+    ("paper_saliency", "block", "blocks"),
+    ("forward", "lables", "labels"),
+    ("forward", "output_hiddenstates", "output_hidden_states"),
+]
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("method, given, meant", MISSPELT)
+def test_a_misspelt_keyword_is_refused_naming_the_closest(name, method, given, meant):
+    if meant == "attention_mask" and name in IMAGES:
+        given, meant = "pixel_value", "pixel_values"
+    words = f"'{given}' is no argument of MHEX.*{method}; did you mean '{meant}'"
+    with pytest.raises(TypeError, match=words):
+        getattr(network(name), method)(**batch_for(name), **{given: None})
+
+
+@pytest.mark.parametrize("given", ["mode", "sign", "sharpness"])
+def test_what_does_not_add_up_is_no_option_of_the_exact_saliency(given):
+    with pytest.raises(TypeError, match=f"'{given}' is no argument of .*generate_saliency"):
+        network("bert").generate_saliency(**batch_for("bert"), **{given: "cam"})
+    with pytest.raises(TypeError, match="'rollout' is no argument of .*paper_saliency"):
+        network("bert").paper_saliency(**batch_for("bert"), rollout=True)
 
 
 def test_contrast_needs_a_second_label():
     with pytest.raises(ValueError, match="contrast='mean' needs another class, but the model has one label; use None"):
-        network("bert", num_labels=1).generate_saliency(**text_batch(), contrast="mean")
+        network("bert", num_labels=1).generate_saliency(**batch_for("bert"), contrast="mean")
 
 
 CONFIGS = [
     (MHEXResNetConfig, {"architecture": "resnet19"}, "architecture='resnet19' is not registered in timm .*resnet18"),
-    (MHEXResNetConfig, {"architecture": "vit_tiny_patch16_224"}, "takes its ResNet class"),
-    (MHEXResNetConfig, {"architecture": "resnetv2_50"}, "is timm's ResNetV2; MHEX-ResNet takes its ResNet class"),
+    (MHEXResNetConfig, {"architecture": "vit_tiny_patch16_224"}, "takes its ResNet"),
+    (MHEXResNetConfig, {"architecture": "resnetv2_50"}, "is timm's ResNetV2; MHEXResNetModel takes its ResNet"),
     (MHEXResNetConfig, {"architecture_kwargs": {"checkpoint_path": "x"}}, "architecture_kwargs must be among"),
     (MHEXResNetConfig, {"architecture_kwargs": {"layers": [1, 2]}}, "'layers'.*four positive ints"),
     (MHEXResNetConfig, {"architecture_kwargs": {"output_stride": 3}}, "cannot be made with architecture_kwargs"),
@@ -146,7 +211,12 @@ CONFIGS = [
     (MHEXBertConfig, {"label_smoothing": 1}, "label_smoothing must lie in .*, got 1"),
     (MHEXBertConfig, {"binary_share": 2}, r"binary_share must lie in \[0, 1\], got 2"),
     (MHEXResNetConfig, {"instance_share": 1.5}, r"instance_share must lie in \[0, 1\], got 1.5"),
-    (MHEXBertConfig, {"head_std": -1}, r"head_std must lie in \[0, inf\], got -1"),
+    (MHEXBertConfig, {"class_weights": [1.0, 2.0, 3.0]}, "class_weights must be 2 numbers of at least 0"),
+    (MHEXBertConfig, {"class_weights": [1.0, -2.0]}, "class_weights must be 2 numbers of at least 0"),
+    (MHEXRobertaConfig, {"chunk_size_feed_forward": 4}, "chunk_size_feed_forward must be 0, got 4"),
+    (MHEXViTConfig, {"architecture": "resnet18"}, "is timm's ResNet; MHEXViTModel takes its VisionTransformer"),
+    (MHEXSwinConfig, {"architecture": 3}, "architecture must be the name of a timm network, got 3"),
+    (MHEXConvNeXtConfig, {"architecture_kwargs": {"dim": [8]}}, "architecture_kwargs must be among .*'dims'.*'dim'"),
     (MHEXResNetConfig, {"rectified": 1}, "rectified must be True or False, got 1"),
     (MHEXBertConfig, {"chunk_size_feed_forward": 4}, "chunk_size_feed_forward must be 0, got 4"),
     (MHEXBertConfig, {"is_decoder": True}, "MHEX-BERT is an encoder"),
@@ -156,11 +226,11 @@ CONFIGS = [
 @pytest.mark.parametrize("config_class, fields, words", CONFIGS)
 def test_configs(config_class, fields, words):
     with pytest.raises((ValueError, TypeError), match=words):
-        MHEXResNetForImageClassification(config_class(**fields))
+        family_of(config_class.model_type).classifier(config_class(**fields))
 
 
 def test_an_integer_is_as_good_as_a_float_in_a_config():
-    assert MHEXBertConfig(**BERT, gate_scale=1, head_decay=0).gate_scale == 1
+    assert MHEXBertConfig(gate_scale=1, head_decay=0).gate_scale == 1
 
 
 def test_a_field_overridden_while_loading_is_checked_too(tmp_path):

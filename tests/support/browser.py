@@ -1,4 +1,4 @@
-"""How is the app driven? Served as `mhex app` serves it, and opened in headless Chromium."""
+"""The app as `mhex app` serves it, opened in headless Chromium."""
 
 import os
 import shutil

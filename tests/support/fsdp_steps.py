@@ -1,4 +1,4 @@
-"""What do three steps of a sharded model come to? Run by torchrun, it prints each step's loss and gradient norm.
+"""Three steps of a sharded model; run by torchrun, it prints each step's loss and gradient norm.
 
 torchrun --nproc-per-node 2 fsdp_steps.py RECIPE
 """

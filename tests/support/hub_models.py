@@ -1,4 +1,4 @@
-"""Which models do the Hub's tests publish? Two small ones with their tokenizer or image processor, saved."""
+"""Small models that the Hub's tests publish, with their tokenizer or image processor, and who publishes and pulls."""
 
 import json
 import os
@@ -6,13 +6,16 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+import timm
 import torch
 from PIL import Image
-from transformers import AutoTokenizer
+from safetensors.torch import save_file
+from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification, image_processor_for
+from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification, convert, image_processor_for
 from minilm import MINILM
-from networks import enliven, lively_resnet
+from networks import FIELDS, enliven, family_named, lively_resnet
 
 TESTS = Path(__file__).parents[1]
 SENTENCES = ["good phone", "the battery is bad", "I like it, mostly.", "no", "unbelievably poor"]
@@ -41,15 +44,65 @@ def save_image_model(folder, pictures):
     processor = image_processor_for(model.config, image_size=40)
     model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    paths = save_pictures(pictures)
+    inputs = processor([Image.open(path) for path in paths], return_tensors="pt")
+    return paths, model.generate_saliency(**inputs)
+
+
+def save_pictures(folder):
+    """Six pictures of noise; their paths."""
     generator = torch.Generator().manual_seed(1)
-    pictures.mkdir()
+    folder.mkdir()
     paths = []
     for number in range(6):
         pixels = torch.randint(0, 256, (50, 44, 3), generator=generator, dtype=torch.uint8)
-        paths.append(pictures / f"{number}.png")
+        paths.append(str(folder / f"{number}.png"))
         Image.fromarray(pixels.numpy()).save(paths[-1])
-    inputs = processor([Image.open(path) for path in paths], return_tensors="pt")
-    return [str(path) for path in paths], model.generate_saliency(**inputs)
+    return paths
+
+
+def save_converted(name, folder, pictures):
+    """A small plain checkpoint of a family's source, converted with two default labels, enlivened and saved.
+
+    Returns the items that it was tried with and its answer.
+    """
+    family, plain = family_named(name), folder.with_name(f"plain-{name}")
+    plain.mkdir()
+    torch.manual_seed(0)
+    if family.kind == "image":
+        architecture, kwargs = FIELDS[name]["architecture"], FIELDS[name]["architecture_kwargs"]
+        save_file(timm.create_model(architecture, **kwargs).state_dict(), plain / "plain.safetensors")
+        model = convert(plain / "plain.safetensors", architecture=architecture, architecture_kwargs=kwargs)
+        processor = image_processor_for(model.config, image_size=48)
+        items = save_pictures(pictures)
+        batch = dict(processor([Image.open(path) for path in items], return_tensors="pt"))
+    else:
+        processor, items = AutoTokenizer.from_pretrained(MINILM, model_max_length=40), SENTENCES
+        fields = FIELDS[name] | {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id}
+        AutoModel.from_config(AutoConfig.for_model(family.sources[0], **fields)).save_pretrained(plain)
+        processor.save_pretrained(plain)
+        model = convert(plain)
+        batch = dict(processor(items, padding=True, return_tensors="pt"))
+    double = {key: value.double() if value.is_floating_point() else value for key, value in batch.items()}
+    model = enliven(model.double(), double).float()
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return items, model.generate_saliency(**batch)
+
+
+def check_pulled(record, answer):
+    """A record of stranger_pulls.py against the answers of the model where it was made."""
+    assert answer.logits.abs().max() > 0.5
+    for found, expected in zip(record["logits"], answer.logits.tolist(), strict=True):
+        assert found == pytest.approx(expected, abs=1e-5)
+    best = answer.logits.argmax(-1).tolist()
+    for one, stock, label, logits in zip(record["answers"], record["stock"], best, record["logits"], strict=True):
+        assert one[0]["target"] == label and len(one) == 2
+        assert one[0]["label"] == stock["label"]
+        assert one[0]["score"] == pytest.approx(stock["score"], abs=1e-5)
+        assert one[0]["explained"] == pytest.approx(logits[label], abs=1e-4)
+    assert all(name.startswith("transformers_modules") for name in record["classes"])
+    assert "trust_remote_code=True" in record["refusal"]
 
 
 def environment(home, server, token=None):

@@ -1,4 +1,4 @@
-"""Where is the real tokenizer and the pretrained BERT that the tests use? In the package of the demo extra."""
+"""The real tokenizer and the pretrained BERT that the tests use, from the package of the demo extra."""
 
 from importlib.util import find_spec
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which data do the training tests learn from? Generated ones, in the very form of the sets that the recipes name."""
+"""Generated data for the training tests, in the very form of the sets that the recipes name."""
 
 import csv
 import gzip

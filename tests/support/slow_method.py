@@ -1,4 +1,4 @@
-"""What does METHOD's mathematics say, step by step? `generate_saliency` derived again with loops, for comparison.
+"""The method's mathematics step by step: `generate_saliency` and `paper_saliency` derived again with loops.
 
 Everything is computed from each block's shortcut and branch, caught by hooks on the backbone's own sub-modules, with
 Python loops over classes, channels and positions. Nothing of the library's arithmetic is used.
@@ -9,47 +9,67 @@ import math
 
 import torch
 
+# Where a block's shortcut x and branch f pass: what a sub-module (None: the block) reads ("in") or answers ("out").
+SUMMANDS = {
+    "bert": (("out", "attention"), ("out", "output.dense")),
+    "roberta": (("out", "attention"), ("out", "output.dense")),
+    "deberta_v2": (("out", "attention"), ("out", "output.dense")),
+    "distilbert": (("out", "sa_layer_norm"), ("out", "ffn")),
+    "modernbert": (("in", "mlp_norm"), ("out", "mlp")),
+    "vit": (("in", "norm2"), ("out", "drop_path2")),
+    "swin": (("in", "norm2"), ("out", "drop_path2")),
+    "convnext": (("out", "shortcut"), ("out", "drop_path")),
+}
+
+
+def summands_of(family, block):
+    """Where x and f of a block pass; a ResNet's blocks differ."""
+    if family != "resnet":
+        return SUMMANDS[family]
+    last = "se" if block.se is not None else "bn3" if hasattr(block, "bn3") else "bn2"
+    return ("in", None) if block.downsample is None else ("out", "downsample"), ("out", last)
+
 
 def caught(model, inputs):
-    """Per block (z [B, C, N], y [B, C, N], spatial shape); and valid [B, N], from hooks during one forward pass."""
-    kept, hooks = [], []
+    """Per block (x, f, W1, W2), x and f [B, C, *shape]; and valid [B, N], from hooks during one forward pass."""
+    family = model.config.model_type.removeprefix("mhex_")
+    blocks = model.base_model.blocks
+    kept, hooks, shapes = [{} for _ in blocks], [], {}
 
-    def keep(store, name, take=lambda output: output):
-        return lambda _module, _args, output: store.__setitem__(name, take(output).detach().clone())
+    def keep(store, name, side):
+        def before(_module, args):
+            store[name] = args[0].detach().clone()
 
-    def blocks_of(model):
-        if hasattr(model, "bert"):
-            return list(model.bert.encoder.layer)
-        trunk = model.resnet.trunk
-        return [block for stage in (trunk.layer1, trunk.layer2, trunk.layer3, trunk.layer4) for block in stage]
+        def after(_module, _args, output):
+            store[name] = (output[0] if isinstance(output, tuple) else output).detach().clone()
 
-    for block in blocks_of(model):
-        store = {}
-        kept.append(store)
-        if hasattr(model, "bert"):
-            hooks.append(block.attention.register_forward_hook(keep(store, "shortcut", lambda output: output[0])))
-            hooks.append(block.output.dense.register_forward_hook(keep(store, "branch")))
-        else:
-            last = block.se if block.se is not None else getattr(block, "bn3", None) or block.bn2
-            hooks.append(last.register_forward_hook(keep(store, "branch")))
-            if block.downsample is not None:
-                hooks.append(block.downsample.register_forward_hook(keep(store, "shortcut")))
-            else:
-                hooks.append(
-                    block.register_forward_pre_hook(
-                        lambda _module, args, store=store: store.__setitem__("shortcut", args[0].detach().clone())
-                    )
-                )
+        return before if side == "in" else after
+
+    for number, (block, store) in enumerate(zip(blocks, kept)):
+        hooks.append(block.register_forward_pre_hook(lambda _m, args, n=number: shapes.update({n: args[0].shape[1:3]})))
+        for name, (side, path) in zip("xf", summands_of(family, block)):
+            module = block if path is None else block.get_submodule(path)
+            register = module.register_forward_pre_hook if side == "in" else module.register_forward_hook
+            hooks.append(register(keep(store, name, side)))
     with torch.no_grad():
         model(**inputs)
     for hook in hooks:
         hook.remove()
+
+    def laid_out(value, number):
+        if family in ("resnet", "convnext"):
+            return value
+        value = value.transpose(1, 2)
+        if family == "vit":  # patches line by line, behind the class and register tokens
+            side = model.base_model.trunk.patch_embed.patch_size[0]
+            height, width = (size // side for size in inputs["pixel_values"].shape[-2:])
+            return value[:, :, -height * width :].unflatten(2, (height, width))
+        return value.unflatten(2, tuple(shapes[number])) if family == "swin" else value
+
     features = []
-    for block, store in enumerate(kept):
-        x, f = store["shortcut"], store["branch"]
-        if hasattr(model, "bert"):
-            x, f = x.transpose(1, 2), f.transpose(1, 2)
-        features.append((x, f, model.base_model.gates[block].weight.detach(), model.heads[block].weight.detach()))
+    for number, store in enumerate(kept):
+        w1, w2 = (part[number].weight.detach() for part in (model.base_model.gates, model.heads))
+        features.append((laid_out(store["x"], number), laid_out(store["f"], number), w1, w2))
     valid = inputs.get("attention_mask")
     return features, None if valid is None else valid.bool()
 
@@ -92,6 +112,24 @@ def upsampled(map_, size):
     return result
 
 
+def resized(map_, size):
+    """One map at `size` by the bilinear interpolant at the centres of the output pixels, edges continued."""
+
+    def places(count, cells):
+        for pixel in range(count):
+            t = min(max((pixel + 0.5) * cells / count - 0.5, 0.0), cells - 1.0)
+            yield int(t), min(int(t) + 1, cells - 1), t - int(t)
+
+    (height, width), (h, w) = size, map_.shape
+    result = torch.zeros(height, width, dtype=map_.dtype)
+    for i, (top, bottom, down) in enumerate(places(height, h)):
+        for j, (left, right, along) in enumerate(places(width, w)):
+            above = (1 - along) * float(map_[top, left]) + along * float(map_[top, right])
+            below = (1 - along) * float(map_[bottom, left]) + along * float(map_[bottom, right])
+            result[i, j] = (1 - down) * above + down * below
+    return result
+
+
 def reference_weights(contrast, logits, target):
     """The weights w_k of the reference sum_k w_k logit_k; zeros without a contrast."""
     labels = len(logits)
@@ -129,13 +167,15 @@ def rows_of_class(w_eq, target, weights, sign, sharpness):
 
 
 def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution", sign="signed", contrast=None,
-                  decay=None, sharpness=0.0):  # fmt: skip
-    """logits [B, K], block_logits [B, blocks, K]; per row the block maps, the combined map and the targets' logit."""
+                  decay=None, sharpness=0.0, enlarge=upsampled):  # fmt: skip
+    """logits [B, K], block_logits [B, blocks, K]; per row the block maps, and the combined map.
+
+    enlarge: `upsampled` keeps a map's sum, `resized` (the paper's) its values.
+    """
     features, valid = caught(model, inputs)
-    config, scale = model.config, model.config.gate_scale
-    count = features[0][0].shape[0]
-    depth = len(features)
-    is_text = hasattr(model, "bert")
+    config = model.config
+    count, depth = features[0][0].shape[0], len(features)
+    is_text = "pixel_values" not in inputs
     block_logits = torch.zeros(count, depth, config.num_labels, dtype=torch.float64)
     spread = []
     for b, (x, f, w1, w2) in enumerate(features):
@@ -147,9 +187,9 @@ def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution
             p = pooled(z, inside)
             scores = w1 @ p
             block_logits[row, b] = w2 @ scores
-            gate = scale * torch.sigmoid(scores)
-            y = z if is_text or config.rectified else (gate[:, None] * x[row].flatten(1) + f[row].flatten(1))
-            spread.append((b, row, z, y, p, inside))
+            gate = config.gate_scale * torch.sigmoid(scores)
+            gated = gate[:, None] * x[row].flatten(1) + f[row].flatten(1)
+            spread.append((b, row, z, z if is_text or config.rectified else gated, p, inside))
     logits = sum(config.head_decay ** (depth - 1 - b) * block_logits[:, b] for b in range(depth))
     selected = range(depth) if blocks is None else [b % depth for b in blocks]
     decay = config.head_decay if decay is None else decay
@@ -172,7 +212,43 @@ def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution
     combined = []
     for row in range(count):
         weighed = [decay ** (max(selected) - b) * maps[b, row] for b in selected]
-        size = inputs["pixel_values"].shape[-2:] if not is_text else None
-        combined.append(sum(weighed) if is_text else sum(upsampled(map_, size) for map_ in weighed))
+        if not is_text:
+            size = tuple(inputs["pixel_values"].shape[-2:])
+            weighed = [enlarge(map_, size) for map_ in weighed]
+        combined.append(sum(weighed))
     block_maps = [torch.stack([maps[b, row] for row in range(count)]) for b in selected]
     return logits, block_logits, block_maps, torch.stack(combined)
+
+
+def attention_of(model, inputs):
+    """Per layer its attention's probabilities [B, H, T, T], values [B, T, C], W_O [C, C] and shortcut [B, T, C].
+
+    Probabilities and shortcuts are transformers' own outputs; for timm's, which shows none, they are computed here.
+    """
+    family = model.config.model_type.removeprefix("mhex_")
+    blocks = model.base_model.blocks
+    if family == "vit":
+        shortcuts = model(**inputs, output_hidden_states=True).hidden_states
+    else:
+        model.set_attn_implementation("eager")
+        answer = model(**inputs, output_attentions=True, output_hidden_states=True)
+        model.set_attn_implementation("sdpa")
+        shortcuts = answer.hidden_states
+    layers = []
+    for number, (block, x) in enumerate(zip(blocks, shortcuts)):
+        if family == "vit":
+            query, key, value = block.attn.qkv(block.norm1(x)).chunk(3, -1)
+            heads = [part.unflatten(-1, (block.attn.num_heads, -1)).transpose(1, 2) for part in (query, key)]
+            weights = (heads[0] @ heads[1].mT * block.attn.head_dim**-0.5).softmax(-1)
+            output = block.ls1.gamma[:, None] * block.attn.proj.weight
+        else:
+            weights = answer.attentions[number]
+            if family == "modernbert":
+                value = block.attn.Wqkv(block.attn_norm(x)).chunk(3, -1)[2]
+                output = block.attn.Wo.weight
+            elif family == "distilbert":
+                value, output = block.attention.v_lin(x), block.attention.out_lin.weight
+            else:
+                value, output = block.attention.self.value(x), block.attention.output.dense.weight
+        layers.append((weights, value, output, x))
+    return layers

@@ -1,4 +1,4 @@
-"""What does the Hub answer? A small server on 127.0.0.1 that keeps repositories in memory and can be made to fail."""
+"""A stub of the Hub: a small server on 127.0.0.1 that keeps repositories in memory and can be made to fail."""
 
 import base64
 import hashlib
@@ -109,7 +109,8 @@ class Handler(BaseHTTPRequestHandler):
         with self.server.lock:
             self.server.requests.append((self.command, path, length))
             if fault:
-                self.answer({"error": fault[4]}, fault[2], {"Retry-After": "0"})
+                code = {"X-Error-Code": "RepoNotFound"} if fault[2] == 404 else {}
+                self.answer({"error": fault[4]}, fault[2], {"Retry-After": "0", **code})
             elif self.headers.get("Authorization", f"Bearer {TOKEN}") != f"Bearer {TOKEN}":
                 self.answer({"error": "Invalid credentials in Authorization header"}, 401)
             else:

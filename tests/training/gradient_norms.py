@@ -1,4 +1,4 @@
-"""What is the gradient norm of one step over the same eight rows? Run alone or by torchrun, it prints JSON.
+"""The gradient norm of one step over the same eight rows; run alone or by torchrun, it prints JSON.
 
     python gradient_norms.py FOLDER BATCHxACCUMULATION...
 
@@ -13,8 +13,9 @@ import torch
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
 from hf_mhex.explaining.processes import leave_together
-from hf_mhex.training import loop, run
+from hf_mhex.training import run
 from hf_mhex.training.job import prepare
+from hf_mhex.training.optimisation import freeze
 from hf_mhex.training.recipe import load_recipe
 
 torch.set_num_threads(1)
@@ -50,15 +51,6 @@ def ours(recipe, folder):
     return trainer.state.log_history[0]["grad_norm"]
 
 
-def lean(recipe, folder):
-    """By the Accelerate loop."""
-    given = loop.settings_of(recipe)
-    accelerator = loop.Accelerator()
-    job = prepare(recipe, 0)
-    still = loop.freeze(job.model, recipe.optimisation)
-    return loop.run_epochs(accelerator, job, recipe, given, still, folder / "nothing")[0]["grad_norm"]
-
-
 def plain(recipe, folder):
     """By transformers' Trainer as it is, with rows as anybody has them."""
     arguments = TrainingArguments(
@@ -75,7 +67,7 @@ def plain(recipe, folder):
 
 def run_still(job, recipe):
     """Batch norms become eval for good, whatever mode the model is put into."""
-    still = loop.freeze(job.model, recipe.optimisation)
+    still = freeze(job.model, recipe.optimisation)
     for norm in still:
         norm.eval()
         norm.train = lambda mode=True, norm=norm: norm
@@ -86,7 +78,7 @@ def main(folder, batch, accumulate):
     found = {}
     for family in ("bert", "resnet"):
         for kind in KINDS:
-            for entry in (ours, lean, plain):
+            for entry in (ours, plain):
                 recipe = recipe_of(folder, family, kind, batch, accumulate)
                 if entry is plain:
                     recipe.optimisation.class_weights = "none"

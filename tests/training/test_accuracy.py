@@ -1,4 +1,4 @@
-"""Is the comparison with the plain network a fair one? What sees the test rows, what is paired, what the words mean."""
+"""The comparison with the plain network: what sees the test rows, what is paired, what the words mean."""
 
 import json
 

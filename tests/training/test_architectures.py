@@ -1,4 +1,4 @@
-"""Does the survey of timm's architectures see what works and what does not, and is the published page its result?"""
+"""The survey of timm's architectures: what works, what is refused, and the published page."""
 
 import json
 from dataclasses import replace
@@ -9,7 +9,7 @@ import timm
 import torch
 from torch import nn
 
-from hf_mhex import MHEXResNetConfig, MHEXResNetForImageClassification
+from hf_mhex import FAMILIES
 from hf_mhex.conversion import load_trunk
 from hf_mhex.training.studies.architectures import (
     completeness_error,
@@ -25,17 +25,18 @@ from hf_mhex.training.studies.architectures import (
     works,
 )
 
+FAMILY = FAMILIES["mhex_resnet"]
 RESULTS = Path(__file__).parents[2] / "results"
 
 
 def test_an_architecture_that_works_is_measured():
-    row = measure("resnet10t")
+    row = measure(FAMILY, "resnet10t")
     assert works(row)
     assert (row["architecture"], row["block"], row["blocks"]) == ("resnet10t", "BasicBlock", 4)
     body = timm.create_model("resnet10t", num_classes=0)
     assert row["body_parameters"] == sum(parameter.numel() for parameter in body.parameters())
-    model = MHEXResNetForImageClassification(MHEXResNetConfig(architecture="resnet10t", num_labels=1000))
-    assert row["gate_parameters"] == sum(gate.weight.numel() for gate in model.resnet.gates)
+    model = FAMILY.classifier(FAMILY.config(architecture="resnet10t", num_labels=1000))
+    assert row["gate_parameters"] == sum(gate.weight.numel() for gate in model.base_model.gates)
     assert row["head_parameters"] == sum(head.weight.numel() for head in model.heads)
     assert json.loads(json.dumps(row)) == row
 
@@ -45,11 +46,11 @@ def test_what_differs_is_seen(monkeypatch):
     plain = plain_network("resnet10t", pixels)
     norms = [value for name, value in plain.named_parameters() if value.ndim == 1 and name.endswith("weight")]
     assert len(norms) > 10 and all(0.5 <= value.min() < value.max() <= 1.5 for value in norms)
-    config = MHEXResNetConfig(architecture="resnet10t", num_labels=3, architecture_kwargs={"drop_path_rate": 0.1})
-    model = MHEXResNetForImageClassification(config)
+    config = FAMILY.config(architecture="resnet10t", num_labels=3, architecture_kwargs={"drop_path_rate": 0.1})
+    model = FAMILY.classifier(config)
     load_trunk(model, plain.state_dict(), "a test")
     assert difference(plain, model, pixels, train=False) == 0
-    nn.init.normal_(model.resnet.gates[1].weight)
+    nn.init.normal_(model.base_model.gates[1].weight)
     assert difference(plain, model, pixels, train=False) > 1e-3
     assert difference(plain, model, pixels, train=True) > 1e-3
     enliven(model, pixels)
@@ -74,20 +75,26 @@ def test_not_a_number_does_not_work():
 @pytest.mark.parametrize(
     "architecture, words",
     [
-        ("vgg11", "is timm's VGG; MHEX-ResNet takes its ResNet class."),
-        ("res2net50_26w_4s", "has Bottle2neck blocks; MHEX-ResNet takes BasicBlock and Bottleneck."),
+        ("vgg11", "is timm's VGG; MHEXResNetModel takes its ResNet."),
+        ("res2net50_26w_4s", "has Bottle2neck blocks; MHEXResNetModel takes BasicBlock, Bottleneck."),
     ],
 )
 def test_an_architecture_that_does_not_is_refused(architecture, words):
-    assert refusal(architecture) == words
+    assert refusal(FAMILY, architecture) == words
     with pytest.raises(ValueError, match=f"architecture='{architecture}'"):
-        measure(architecture)
+        measure(FAMILY, architecture)
 
 
 def test_a_survey_counts_every_name_once():
-    found = survey(["resnet18", "vgg13", "resnet34", "vgg11"])
-    reason = {"reason": "is timm's VGG; MHEX-ResNet takes its ResNet class.", "count": 2, "first": "vgg13"}
-    assert found == {**versions(), "registered": 4, "accepted": ["resnet18", "resnet34"], "refused": [reason]}
+    found = survey(FAMILY, ["resnet18", "vgg13", "resnet34", "vgg11"])
+    reason = {"reason": "is timm's VGG; MHEXResNetModel takes its ResNet.", "count": 2, "first": "vgg13"}
+    assert found == {
+        **versions(),
+        "family": "resnet",
+        "registered": 4,
+        "accepted": ["resnet18", "resnet34"],
+        "refused": [reason],
+    }
 
 
 def test_the_published_page_is_the_records_and_every_accepted_name_works():

@@ -1,7 +1,6 @@
-"""Is a step's gradient the same however its rows are split over micro-batches and processes?
+"""A step's gradient, however its rows are split over micro-batches and processes.
 
-Single label, several labels and regression; texts and images; a recipe's Trainer, the Accelerate loop and transformers'
-Trainer as it is.
+Single label, several labels and regression; texts and images; a recipe's Trainer and transformers' as it is.
 """
 
 import json
@@ -67,7 +66,7 @@ def answers(process):
 def test_gradient_norms_are_alike_over_accumulation_and_processes(folder):
     alone, together = start(folder, "8x1", "2x4"), start(folder, "4x1", processes=2)
     (whole, accumulated), (shared,) = answers(alone), answers(together)
-    assert len(whole) == 18
+    assert len(whole) == 12
     for case, norm in whole.items():
         assert norm > 0.05, case
         assert accumulated[case] == pytest.approx(norm, rel=1e-4), case

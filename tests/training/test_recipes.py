@@ -1,4 +1,4 @@
-"""Do recipes parse, merge, take overrides, and say in clear words what they cannot take?"""
+"""Recipes: parsing, bases, overrides, and what they refuse."""
 
 import json
 from pathlib import Path
@@ -56,7 +56,7 @@ def test_result_rows_say_what_made_them(path):
 
 def test_base_and_overrides_in_order(tmp_path):
     (tmp_path / "under.yaml").write_text(
-        "model: {config: {head_decay: 0.8}}\ntraining: {learning_rate: 1e-3, seed: 4}\n"
+        "model: {architecture: resnet18, config: {head_decay: 0.8}}\ntraining: {learning_rate: 1e-3, seed: 4}\n"
     )
     path = tmp_path / "over.yaml"
     path.write_text("base: under\ndata: {source: 'sample:fashion_mnist'}\ntraining: {learning_rate: 2e-3}\n")
@@ -77,8 +77,9 @@ def test_base_and_overrides_in_order(tmp_path):
         ("model.nothing=1", "model has no key 'nothing'"),
         ("training.output_dir=x", "training.output_dir is set by the run itself"),
         ("model.kind=other", r"model.kind must be one of 'mhex', 'plain'; got 'other'"),
-        ("family=vit", "model.family must be one of"),
-        ("family=bert", "model.weights must name the BERT"),
+        ("family=vgg", "model.family must be one of 'bert', 'roberta'"),
+        ("model.architecture=null", "model.architecture must be timm's name"),
+        ("family=bert", "model.weights must name the network to start from"),
         ("flip=2", r"processing.flip must lie in \[0, 1\], got 2"),
         ("on_bad_row=ignore", "data.on_bad_row must be one of 'error', 'skip'"),
         ("label_smoothing_factor=0.1", "write model.config.label_smoothing=0.1, which smooths the loss of every head"),

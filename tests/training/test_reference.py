@@ -1,4 +1,4 @@
-"""Does one command leave a reference model as the Hub wants it, and tell the truth about it?"""
+"""Reference models: one command leaves a folder as the Hub wants it, described by its own results."""
 
 import json
 

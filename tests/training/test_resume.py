@@ -1,10 +1,13 @@
-"""Does a run that was killed in mid-epoch end with the weights of one that was not, bit for bit?"""
+"""Runs that were killed and resumed: they end with the weights of those that were not, bit for bit."""
 
 import os
+import random
+import runpy
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -13,6 +16,7 @@ from safetensors.torch import load_file
 from hf_mhex.training.run import last_whole_checkpoint
 from schemas import small_bert, texts, write_csv, write_medmnist
 
+LOOP = Path(__file__).parents[2] / "training" / "examples" / "accelerate_loop.py"
 ENVIRONMENT = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
 TRAINING = """
 training: {num_train_epochs: 2, per_device_train_batch_size: 4, gradient_accumulation_steps: 2, learning_rate: 1e-3,
@@ -42,10 +46,28 @@ def test_a_checkpoint_that_a_kill_cut_short_is_passed_over(tmp_path):
     assert last_whole_checkpoint(tmp_path / "none") is None
 
 
-def start(recipe, output, *options):
-    """`mhex train` at work."""
-    command = [sys.executable, "-m", "hf_mhex.cli", "train", str(recipe), "--output", str(output), *options]
+def start(*command):
+    """A Python program at work."""
+    command = [sys.executable, *map(str, command)]
     return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, env=ENVIRONMENT)
+
+
+def train(recipe, output, *options):
+    """`mhex train` at work."""
+    return start("-m", "hf_mhex.cli", "train", recipe, "--output", output, *options)
+
+
+def finish(process):
+    """Wait for a program and see that it went well."""
+    out = process.communicate()[0]
+    assert process.returncode == 0, out[-3000:]
+
+
+def different(whole, killed):
+    """Names of the weights in which two runs' models differ."""
+    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, killed))
+    assert first.keys() == second.keys()
+    return [name for name in first if not first[name].equal(second[name])]
 
 
 def wait_for(path, process, seconds=180):
@@ -70,34 +92,41 @@ def recipe(request, tmp_path):
     return path
 
 
-@pytest.mark.parametrize(
-    "recipe, engine",
-    [
-        ("images", "trainer"),
-        pytest.param("texts", "trainer", marks=pytest.mark.slow),
-        pytest.param("images", "accelerate", marks=pytest.mark.slow),
-        pytest.param("texts", "accelerate", marks=pytest.mark.slow),
-    ],
-    indirect=["recipe"],
-)
-def test_killed_and_resumed_is_uninterrupted(recipe, engine, tmp_path):
-    options = ["--engine", engine]
+@pytest.mark.parametrize("recipe", ["images", pytest.param("texts", marks=pytest.mark.slow)], indirect=True)
+def test_killed_and_resumed_is_uninterrupted(recipe, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    other = start(recipe, whole, *options)
-    process = start(recipe, killed, *options)
-    # Trainer saves within the epoch, after steps 3, 6 and 9 of 12; the loop after the first epoch
-    saved = "checkpoints/checkpoint-9/trainer_state.json" if engine == "trainer" else "checkpoints/last/log.json"
-    wait_for(killed / saved, process)
+    other, process = train(recipe, whole), train(recipe, killed)
+    wait_for(killed / "checkpoints/checkpoint-9/trainer_state.json", process)  # it saves after steps 3, 6 and 9 of 12
     os.kill(process.pid, signal.SIGKILL)
     process.communicate()
     assert not (killed / "model").exists()
-    if engine == "trainer":
-        assert (killed / "checkpoints" / "checkpoint-9").is_dir()
-    assert other.wait() == 0, other.communicate()[0][-3000:]
-    other.communicate()
-    resumed = start(recipe, killed, "--resume", *options)
-    out = resumed.communicate()[0]
-    assert resumed.returncode == 0, out[-3000:]
-    first, second = (load_file(folder / "model" / "model.safetensors") for folder in (whole, killed))
-    assert first.keys() == second.keys()
-    assert [name for name in first if not first[name].equal(second[name])] == []
+    assert (killed / "checkpoints" / "checkpoint-9").is_dir()
+    finish(other)
+    finish(train(recipe, killed, "--resume"))
+    assert different(whole, killed) == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["images", "texts"], indirect=True)
+def test_the_accelerate_loop_goes_on_after_a_kill_at_any_point(recipe, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    finish(start(LOOP, recipe, whole, "num_train_epochs=4"))
+    generator = random.Random(0)
+    for epoch in (1, 2, 3):  # killed while it saves the epoch's state, or soon after
+        process = start(LOOP, recipe, killed, "num_train_epochs=4")
+        wait_for(killed / "states" / f"epoch-{epoch}", process)
+        time.sleep(generator.uniform(0, 0.1))
+        process.kill()
+        process.communicate()
+    finish(start(LOOP, recipe, killed, "num_train_epochs=4"))
+    assert different(whole, killed) == []
+
+
+def test_a_state_that_a_kill_cut_short_is_passed_over(tmp_path):
+    last_state = runpy.run_path(str(LOOP))["last_state"]
+    assert last_state(tmp_path / "states") == 0
+    for epoch, marked in ((2, True), (10, True), (11, False)):
+        (tmp_path / "states" / f"epoch-{epoch}").mkdir(parents=True)
+        if marked:
+            (tmp_path / "states" / f"epoch-{epoch}" / "whole").touch()
+    assert last_state(tmp_path / "states") == 10

@@ -1,4 +1,4 @@
-"""Does every recipe that ships train: the loss falls, and the saved folder loads and explains?
+"""Every recipe that ships: the loss falls, and the saved folder loads and explains.
 
 Data that cannot be had offline are generated in the same form; networks are small ones of the recipe's family.
 """
@@ -13,8 +13,8 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from hf_mhex import load, load_sample
-from hf_mhex.explaining.explanation import explain_image, explain_text
-from hf_mhex.training import loop, run
+from hf_mhex.explaining.explanation import explain
+from hf_mhex.training import run
 from hf_mhex.training.recipe import load_recipe, recipe_names
 from schemas import (
     TOPICS,
@@ -75,11 +75,11 @@ def test_medmnist(name, tmp_path):
     label = np.eye(classes, dtype=int)[1] if several else 1
     image = Image.fromarray(patches([label], 28, classes, colour, several=several)[0])
     assert explained(model, **processor(image.convert("RGB"), return_tensors="pt")) < 1e-5
-    record = explain_image(model, processor, image).record
+    record = explain(model, processor, image).record
     assert record["sum"] == pytest.approx(record["explained"], abs=1e-4)
     if several:
         logit = model(**processor(image.convert("RGB"), return_tensors="pt")).logits[0, 1]
-        assert explain_image(model, processor, image, target=1).record["score"] == pytest.approx(logit.sigmoid().item())
+        assert explain(model, processor, image, target=1).record["score"] == pytest.approx(logit.sigmoid().item())
 
 
 def test_imagenet_from_a_converted_resnet50(tmp_path):
@@ -101,21 +101,20 @@ def test_imagenet_from_a_converted_resnet50(tmp_path):
     assert explained(model, **processor(Image.open(next(source.rglob("*.png"))), return_tensors="pt")) < 1e-5
 
 
-@pytest.mark.parametrize("engine", [run, loop])
 @pytest.mark.parametrize("name", ["ag_news_bert_base", pytest.param("ag_news_minilm", marks=pytest.mark.slow)])
-def test_ag_news(name, engine, tmp_path):
+def test_ag_news(name, tmp_path):
     torch.manual_seed(0)
     found, labels = texts(160)
     source = write_csv(tmp_path / "news.csv", {"text": found, "label": labels})
     changes = [*FEW, f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "max_length=24"]
     recipe = load_recipe(name, [*changes, f"label_names={list(TOPICS)}"])
-    row = engine.train(recipe, tmp_path / "run")
+    row = run.train(recipe, tmp_path / "run")
     assert fell(read_log(tmp_path / "run"))
     assert row["test"]["accuracy"] > 0.5
     model, tokenizer = load(tmp_path / "run" / "model")
     assert tokenizer.model_max_length == 24
     assert explained(model, **tokenizer(found[:3], padding=True, return_tensors="pt")) < 1e-5
-    record = explain_text(model, tokenizer, "match goal after season").record
+    record = explain(model, tokenizer, "match goal after season").record
     assert record["label"] in TOPICS
 
 
@@ -150,7 +149,7 @@ def test_texts_of_several_labels_and_numbers(problem, tmp_path):
     model, tokenizer = load(tmp_path / "run" / "model")
     inputs = tokenizer(found[:8], padding=True, return_tensors="pt")
     assert explained(model, **inputs) < 1e-5
-    record = explain_text(model, tokenizer, found[0], target=1).record
+    record = explain(model, tokenizer, found[0], target=1).record
     assert record["label"] == "odd"
     logit = model(**tokenizer(found[0], return_tensors="pt")).logits[0, 1]
     if problem == "regression":

@@ -1,4 +1,4 @@
-"""Does a sharded model learn as a whole one, and are the launch configurations what Accelerate takes?"""
+"""Sharded models learn as whole ones, and Accelerate takes the launch configurations."""
 
 import json
 import os

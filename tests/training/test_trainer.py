@@ -1,21 +1,19 @@
-"""Does the Trainer log the parts of the loss, weigh labels, sample, freeze and set learning rates as recipes say?"""
+"""The Trainer: parts of the loss in its logs, mosaics, samplers, frozen blocks and learning rates as recipes say."""
 
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from transformers import TrainingArguments
+from transformers import AutoConfig, AutoModel, BertTokenizerFast, Trainer, TrainingArguments
 
-from hf_mhex.modeling.mhex_loss import deep_supervision_loss
+from hf_mhex.training import MHEXTrainer, mosaic_loss
 from hf_mhex.training.job import prepare
-from hf_mhex.training.losses import balanced_weights
 from hf_mhex.training.optimisation import EpochSampler, depths, freeze, parameter_groups
+from hf_mhex.training.plain import PlainImageClassifier, plain_text
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, train
 from hf_mhex.training.settings import OptimisationSettings
-from hf_mhex.training.trainer import MHEXTrainer
-from networks import image_batch, lively_bert, lively_resnet, text_batch
-from schemas import read_log, write_medmnist
+from networks import FIELDS, NAMES, batch_for, family_named, lively, small_config
+from schemas import read_log, small_bert, write_medmnist
 
 RECIPE = """
 model: {architecture: resnet18, architecture_kwargs: {layers: [1, 1, 1, 1], channels: [8, 8, 12, 12]}}
@@ -72,45 +70,6 @@ def test_evaluation_keeps_plain_logits_alone(recipe, tmp_path):
     assert found.predictions.shape == (24, 3)
 
 
-@pytest.mark.parametrize("kind", ["single_label_classification", "multi_label_classification"])
-@pytest.mark.parametrize("items", [None, 40])
-def test_weighted_loss_by_a_slow_loop(kind, items):
-    model = lively_bert(num_labels=4, problem_type=kind, label_smoothing=0.1, deep_supervision_weight=0.7)
-    labels = torch.tensor([0, 3, 1, 1]) if kind.startswith("single") else torch.eye(4, dtype=torch.float64)
-    weights = torch.tensor([0.5, 1.0, 2.0, 4.0])
-    outputs = model(**text_batch(), labels=labels)
-    heads = [outputs.logits, *outputs.block_logits.unbind(1)]
-    total, blocks = deep_supervision_loss(
-        outputs.logits, outputs.block_logits, labels, model.config, items, None, weights
-    )
-    expected = []
-    for head in heads:
-        value = 0.0
-        for row, label in zip(head, labels):
-            if kind.startswith("single"):
-                goal = torch.full((4,), 0.1 / 4, dtype=torch.float64)
-                goal[label] += 0.9
-                value -= weights[label] * (goal * row.log_softmax(-1)).sum()
-            else:
-                goal = label * 0.9 + 0.05
-                value -= (weights * goal * F.logsigmoid(row) + (1 - goal) * F.logsigmoid(-row)).sum()
-        expected.append(value / (items or labels.numel()))
-    assert torch.allclose(blocks, torch.stack(expected[1:]))
-    assert torch.allclose(total, expected[0] + 0.7 * sum(expected[1:]))
-    even = deep_supervision_loss(outputs.logits, outputs.block_logits, labels, model.config, None, None, torch.ones(4))
-    assert torch.allclose(even[0], outputs.loss)
-
-
-def test_balanced_weights():
-    assert torch.allclose(balanced_weights(np.array([0, 0, 0, 1]), 2), torch.tensor([2 / 3, 2.0]))
-    several = np.array([[1, 0], [0, 1], [0, 1], [0, 1.0]], dtype=np.float32)
-    assert torch.allclose(balanced_weights(several, 2), torch.tensor([3.0, 1 / 3]))
-    with pytest.raises(ValueError, match=r"no training row has the labels \[1\]"):
-        balanced_weights(np.array([0, 2]), 3)
-    with pytest.raises(ValueError, match="no meaning for regression"):
-        balanced_weights(np.array([0.5, 2.0]), 1)
-
-
 class FewRows:
     """Nine rows of label 0 and one of label 1, of different lengths."""
 
@@ -147,13 +106,20 @@ def test_samplers_that_rows_do_not_allow():
         EpochSampler(range(3), "by_length", 0, 8)
 
 
-@pytest.mark.parametrize("network", [lively_bert, lively_resnet])
-def test_depths_and_learning_rates(network):
-    model = network(dtype=torch.float32)
+def plain_twin(name, folder):
+    """The plain network that a family's small one is made from, with a classifier."""
+    config = small_config(name)
+    if family_named(name).kind == "image":
+        return PlainImageClassifier(config)
+    source = AutoConfig.for_model(family_named(name).sources[0], **FIELDS[name])
+    AutoModel.from_config(source).save_pretrained(folder)
+    return plain_text(folder, {"id2label": config.id2label, "label2id": config.label2id})
+
+
+def check_rates(model, num_blocks):
+    """Each depth from stem to last block is there, and learns at its own rate; what is new at another."""
     found = depths(model)
-    new = {name for name, depth in found.items() if depth is None}
-    assert new == {name for name in found if ".gate." in name or name.startswith("heads.")}
-    assert {depth for depth in found.values() if depth is not None} == set(range(model.num_blocks + 1))
+    assert {depth for depth in found.values() if depth is not None} == set(range(num_blocks + 1))
     settings = OptimisationSettings(layer_decay=0.5, head_learning_rate=9.0)
     names = {id(parameter): name for name, parameter in model.named_parameters()}
     rates = {}
@@ -161,18 +127,32 @@ def test_depths_and_learning_rates(network):
         rates |= {names[id(parameter)]: group["lr"] for parameter in group["params"]}
     assert rates.keys() == found.keys()
     for name, rate in rates.items():
-        assert rate == (9.0 if found[name] is None else 0.5 ** (model.num_blocks - found[name]))
+        assert rate == (9.0 if found[name] is None else 0.5 ** (num_blocks - found[name]))
+    return {name for name, depth in found.items() if depth is None}
 
 
-@pytest.mark.parametrize("network, batch", [(lively_bert, text_batch), (lively_resnet, image_batch)])
+@pytest.mark.parametrize("name", NAMES)
+def test_depths_and_learning_rates_of_every_family_and_its_plain_twin(name, tmp_path):
+    model = lively(name, dtype=torch.float32)
+    new = check_rates(model, model.num_blocks)
+    assert new == {name for name, _ in model.named_parameters() if ".gate." in name or name.startswith("heads.")}
+    for number, block in enumerate(model.base_model.blocks):
+        inside = {id(weight) for weight in block.parameters()} - {id(weight) for weight in block.gate.parameters()}
+        assert all(depths(model)[name] == 1 + number for name, w in model.named_parameters() if id(w) in inside)
+    twin = plain_twin(name, tmp_path)
+    new = check_rates(twin, model.num_blocks)
+    answered = {name.rsplit(".", 1)[0] for name, weight in twin.named_parameters() if weight.shape[0] == 4}
+    assert any(place.startswith(tuple(answered)) for place in new) and len(new) <= 6
+
+
+@pytest.mark.parametrize("name", ["bert", "resnet", "convnext"])
 @pytest.mark.parametrize("blocks", [0, 2, -1])
-def test_frozen_blocks_get_no_gradient_and_keep_their_statistics(network, batch, blocks):
-    model = network(dtype=torch.float32)
+def test_frozen_blocks_get_no_gradient_and_keep_their_statistics(name, blocks):
+    model, inputs = lively(name, dtype=torch.float32), batch_for(name)
     norms = freeze(model, OptimisationSettings(freeze_blocks=blocks))
     model.train()
     for norm in norms:
         norm.eval()
-    inputs = batch()
     before = {name: value.clone() for name, value in model.named_buffers() if "running" in name}
     model(**inputs, labels=torch.zeros(len(next(iter(inputs.values()))), dtype=torch.long)).loss.backward()
     deepest = model.num_blocks if blocks == -1 else blocks
@@ -187,7 +167,7 @@ def test_frozen_blocks_get_no_gradient_and_keep_their_statistics(network, batch,
 
 def test_too_many_frozen_blocks():
     with pytest.raises(ValueError, match="freeze_blocks=9, but the model has 3 blocks"):
-        freeze(lively_bert(), OptimisationSettings(freeze_blocks=9))
+        freeze(lively("bert"), OptimisationSettings(freeze_blocks=9))
 
 
 def test_early_stop_and_return_to_the_best(recipe, tmp_path):
@@ -202,13 +182,57 @@ def test_early_stop_and_return_to_the_best(recipe, tmp_path):
 
 
 def test_the_trainers_own_smoothing_and_sampling_are_refused(recipe, tmp_path):
-    model, common = lively_bert(), {"output_dir": str(tmp_path), "use_cpu": True}
+    model, common = lively("bert"), {"output_dir": str(tmp_path), "use_cpu": True}
     for arguments, words in (
         ({"label_smoothing_factor": 0.1}, "set label_smoothing in the model's config"),
         ({"train_sampling_strategy": "group_by_length"}, "set optimisation.sampling instead"),
     ):
         with pytest.raises(ValueError, match=words):
             MHEXTrainer(model=model, args=TrainingArguments(**common, **arguments), optimisation=OptimisationSettings())
+
+
+def rows_of_ids():
+    """Rows as anybody has them: texts of three lengths."""
+    lengths = [3 + row % 3 for row in range(24)]
+    return [
+        {"input_ids": [5 + row] * length, "attention_mask": [1] * length, "labels": row % 4}
+        for row, length in enumerate(lengths)
+    ]
+
+
+def test_it_serves_without_a_recipe(tmp_path):
+    """Trainer's own samplers, learning rates and metrics where no recipe says otherwise."""
+    arguments = {"report_to": "none", "use_cpu": True, "seed": 1, "logging_steps": 2, "max_steps": 4}
+    found = []
+    for kind in (MHEXTrainer, Trainer):
+        model = lively("bert", dtype=torch.float32, hidden_dropout_prob=0.0)
+        tokenizer = BertTokenizerFast.from_pretrained(small_bert(tmp_path / "bert"))
+        args = TrainingArguments(str(tmp_path), **arguments, train_sampling_strategy="group_by_length")
+        trainer = kind(model, args, train_dataset=rows_of_ids(), eval_dataset=rows_of_ids(), processing_class=tokenizer)
+        trainer.train()
+        found.append((model.state_dict(), trainer.evaluate(), trainer.state.log_history[0]))
+    (ours, judged, entry), (theirs, _, _) = found
+    assert all(weight.equal(theirs[name]) for name, weight in ours.items())
+    assert 0 <= judged["eval_accuracy"] <= 1 and "eval_accuracy_block_2" in judged and "loss_block_0" in entry
+
+
+def test_a_grid_of_labels_is_taught_as_mosaics(recipe, tmp_path):
+    changes = ["mosaics=1", "max_steps=1", "logging_steps=1", "model.config={binary_share: 0.5, instance_share: 0.2}"]
+    trainer = trainer_of(recipe(*changes, "freeze_batch_norm=true"), tmp_path)
+    batch = next(iter(trainer.get_train_dataloader()))
+    labels = batch.pop("labels")
+    assert labels.shape == (2, 2, 2)
+    trainer.model.train()
+    loss = trainer.compute_loss(trainer.model, batch | {"labels": labels})
+    assert loss.item() == pytest.approx(mosaic_loss(trainer.model, batch, labels).item(), rel=1e-6)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    assert entry["loss"] == pytest.approx(entry["loss_main"] + sum(entry[f"loss_block_{b}"] for b in range(4)), 1e-4)
+
+
+def test_balanced_weights_are_the_models_own(recipe, tmp_path):
+    trainer = trainer_of(recipe("class_weights=balanced"), tmp_path)
+    assert trainer.model.config.class_weights == pytest.approx([1.0] * 3)
 
 
 def test_checkpointing_changes_nothing_and_bf16_little(recipe, tmp_path):

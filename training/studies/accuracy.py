@@ -1,4 +1,4 @@
-"""Does MHEX cost accuracy? Networks by one recipe, each at its own learning rate, over seeds, paired by seed.
+"""What MHEX costs in accuracy: networks by one recipe, each at its own learning rate, over seeds, paired by seed.
 
     python -m hf_mhex.training.studies.accuracy ag_news source=ag_news_test.csv
     make accuracy SET=ag_news SOURCE=ag_news_test.csv
@@ -209,7 +209,7 @@ def main(
     arms: Annotated[str | None, typer.Option(help="Names separated by commas; a wrong one lists them. All.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for rows and page.")] = Path("outputs/accuracy"),
 ) -> None:
-    """Ask whether MHEX costs accuracy: each network at its own learning rate, over seeds, paired with the plain one."""
+    """Measure what MHEX costs in accuracy: each network at its own learning rate, over paired seeds."""
     from hf_mhex.training.studies.accuracy_report import write_page
 
     wanted = [name.strip() for name in arms.split(",")] if arms else None

@@ -1,4 +1,4 @@
-"""What do the accuracy rows say? A page with one table a data set: means over seeds, paired differences, verdicts."""
+"""The accuracy rows as a page: one table a data set with means over seeds, paired differences and verdicts."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from pathlib import Path
 from statistics import fmean, stdev
 
 from hf_mhex.benchmarks.journal import Journal
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import made_at, ran_on
 from hf_mhex.training.studies.accuracy import STUDIES, Study, by_seed, chosen_rate, compare, margin_of
 
@@ -55,7 +56,7 @@ fashion_mnist_56px's, commits were written in afterwards, from what was checked 
 
 def overview(folder: Path) -> str:
     """One line a set, measure and network of MHEX: how it stands to the plain network."""
-    lines = ["| set | measure | plain network | network | value | difference in points (margin) |", "|---" * 6 + "|"]
+    lines = []
     for name, study in STUDIES.items():
         rows = Journal(folder / f"{name}.jsonl").rows
         for measure in study.measures:
@@ -64,8 +65,9 @@ def overview(folder: Path) -> str:
                     plain, own = (fmean(by_seed(rows, kind, measure).values()) for kind in ("plain", arm))
                     margin = f"{100 * margin_of(rows, measure):.2f}"
                     stands = f"{verdict(rows, arm, measure)} ({margin})"
-                    lines.append(f"| {name} | {measure} | {plain:.4f} | {MEANING[arm]} | {own:.4f} | {stands} |")
-    return "\n".join(lines)
+                    lines.append([name, measure, f"{plain:.4f}", MEANING[arm], f"{own:.4f}", stands])
+    columns = ["set", "measure", "plain network", "network", "value", "difference in points (margin)"]
+    return markdown_table(columns, lines)
 
 
 def about(name: str, rows: list[dict]) -> str:
@@ -85,7 +87,7 @@ def table(name: str, rows: list[dict]) -> str:
     heads = ["network", "parameters", "learning rate (others tried)"]
     for measure in study.measures:
         heads += [f"{measure} (sd)", f"difference (margin {100 * margin_of(rows, measure):.2f} points)"]
-    lines = ["| " + " | ".join(heads) + " |", "|---" * len(heads) + "|"]
+    lines = []
     for arm in MEANING:
         values = [by_seed(rows, arm, measure) for measure in study.measures]
         if not values[0]:
@@ -95,8 +97,8 @@ def table(name: str, rows: list[dict]) -> str:
         for measure, found in zip(study.measures, values):
             spread = f" ({stdev(found.values()):.4f})" if len(found) > 1 else ""
             cells += [f"{fmean(found.values()):.4f}{spread}, {len(found)} seeds", verdict(rows, arm, measure)]
-        lines.append("| " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append(cells)
+    return markdown_table(heads, lines)
 
 
 def rates(rows: list[dict], arm: str, study: Study) -> str:

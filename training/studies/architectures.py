@@ -1,6 +1,6 @@
-"""Which timm architectures can MHEX-ResNet take? Every registered name is tried, and what is taken is measured.
+"""The timm architectures that an image family takes: every registered name is tried, and what is taken is measured.
 
-    python -m hf_mhex.training.studies.architectures results/architectures
+    python -m hf_mhex.training.studies.architectures FAMILY results/architectures
 
 writes `results/architectures.jsonl`, one line of counts and then one line an architecture, and the page
 `results/architectures.md`. A run that was cut short goes on where it stood; other versions of the libraries start
@@ -20,10 +20,11 @@ import torch
 import transformers
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
+from transformers import PreTrainedModel
 
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.conversion import load_trunk
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification, stages
+from hf_mhex.families import FAMILIES, Family
 
 SEED = 0
 BATCH, SIZE = 2, 64  # images, pixels
@@ -38,24 +39,25 @@ def versions() -> dict[str, str]:
     return {"timm": timm.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def refusal(architecture: str) -> str | None:
-    """Why MHEX-ResNet does not take the architecture, in the words of its error; None where it does."""
+def refusal(family: Family, architecture: str) -> str | None:
+    """Why the family does not take the architecture, in the words of its error; None where it does."""
     try:
         with torch.device("meta"):
-            MHEXResNetForImageClassification(MHEXResNetConfig(architecture=architecture))
+            family.body(family.config(architecture=architecture))
     except Exception as error:  # timm's networks raise what they like when they are made
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return kind + " ".join(str(error).removeprefix(f"architecture={architecture!r} ").split())
     return None
 
 
-def survey(architectures: list[str]) -> dict:
+def survey(family: Family, architectures: list[str]) -> dict:
     """Which names are taken, and for which reasons how many of the others are refused, with the first name each."""
-    reasons = {name: refusal(name) for name in architectures}
+    reasons = {name: refusal(family, name) for name in architectures}
     refused = Counter(reason for reason in reasons.values() if reason is not None)
     first = {reason: name for name, reason in reversed(reasons.items())}
     return {
         **versions(),
+        "family": family.name,
         "registered": len(architectures),
         "accepted": [name for name, reason in reasons.items() if reason is None],
         "refused": [{"reason": reason, "count": n, "first": first[reason]} for reason, n in refused.most_common()],
@@ -65,7 +67,7 @@ def survey(architectures: list[str]) -> dict:
 @torch.no_grad()
 def plain_network(architecture: str, pixels: torch.Tensor) -> nn.Module:
     """timm's network with random weights, every norm's among them (no branch is zero), and statistics of `pixels`."""
-    network = timm.create_model(architecture, num_classes=0, global_pool="", drop_path_rate=DROP_PATH)
+    network = timm.create_model(architecture, num_classes=0, drop_path_rate=DROP_PATH)
     for name, parameter in network.named_parameters():
         if parameter.ndim == 1 and name.endswith("weight"):
             nn.init.uniform_(parameter, 0.5, 1.5)
@@ -75,17 +77,17 @@ def plain_network(architecture: str, pixels: torch.Tensor) -> nn.Module:
     momenta = [norm.momentum for norm in norms]
     for norm in norms:
         norm.momentum = 1.0
-    network.train()(pixels)
+    network.train().forward_features(pixels)
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
     return network
 
 
 @torch.no_grad()
-def difference(plain: nn.Module, model: MHEXResNetForImageClassification, pixels: torch.Tensor, train: bool) -> float:
+def difference(plain: nn.Module, model: PreTrainedModel, pixels: torch.Tensor, train: bool) -> float:
     """The largest |difference| of the final features, in units of the largest feature; one seed for both."""
     found = []
-    for forward in (plain.train(train).forward_features, model.train(train).resnet):
+    for forward in (plain.train(train).forward_features, model.train(train).base_model):
         torch.manual_seed(SEED)
         found.append(forward(pixels))
     expected, ours = found[0], found[1].last_hidden_state
@@ -93,13 +95,13 @@ def difference(plain: nn.Module, model: MHEXResNetForImageClassification, pixels
 
 
 @torch.no_grad()
-def enliven(model: MHEXResNetForImageClassification, pixels: torch.Tensor) -> None:
+def enliven(model: PreTrainedModel, pixels: torch.Tensor) -> None:
     """Random gates with scores of about size 1, and random heads with logits of size 2; in eval mode."""
     model.eval()
-    descriptors = model.resnet(pixels, explain=lambda block, features: features.p).explanations
-    for gate, descriptor in zip(model.resnet.gates, descriptors):
+    descriptors = model.base_model(pixels, explain=lambda block, features: features.p).explanations
+    for gate, descriptor in zip(model.base_model.gates, descriptors):
         nn.init.normal_(gate.weight)
-        gate.weight.div_(gate.scores(descriptor).std())
+        gate.weight.div_(gate(descriptor).std())
     for head in model.heads:
         nn.init.normal_(head.weight)
     block_logits = model(pixels).block_logits
@@ -107,7 +109,7 @@ def enliven(model: MHEXResNetForImageClassification, pixels: torch.Tensor) -> No
         head.weight.mul_(2 / block_logits[:, block].std())
 
 
-def completeness_error(model: MHEXResNetForImageClassification, pixels: torch.Tensor) -> float:
+def completeness_error(model: PreTrainedModel, pixels: torch.Tensor) -> float:
     """The largest |sum of a map - its logit| / max(1, |logit|): the blocks' maps and the combined one, every label."""
     answer = model.generate_saliency(pixel_values=pixels, target="all")
     maps = [(answer.saliency, answer.logits), *zip(answer.block_saliency, answer.block_logits.unbind(1))]
@@ -118,23 +120,26 @@ def completeness_error(model: MHEXResNetForImageClassification, pixels: torch.Te
     return torch.stack(errors).max().item()
 
 
-def measure(architecture: str) -> dict:
+def measure(family: Family, architecture: str) -> dict:
     """One row: blocks, parameters, the distance from timm's own features, and the completeness error of the maps.
 
-    Raises ValueError for an architecture that MHEX-ResNet does not take.
+    Raises ValueError for an architecture that the family does not take.
     """
-    config = MHEXResNetConfig(
+    config = family.config(
         architecture=architecture, num_labels=LABELS, architecture_kwargs={"drop_path_rate": DROP_PATH}
     )
-    model = MHEXResNetForImageClassification(config)
+    model = family.classifier(config)
     torch.manual_seed(SEED)
-    pixels = torch.randn(BATCH, config.num_channels, SIZE, SIZE)
+    about = timm.get_pretrained_cfg(architecture)
+    size = about.input_size[-1] if about is not None and about.fixed_input_size else SIZE
+    pixels = torch.randn(BATCH, config.num_channels, size, size)
     plain = plain_network(architecture, pixels)
     load_trunk(model, plain.state_dict(), f"timm's {architecture!r}")
-    channels = [gate.out_features for gate in model.resnet.gates]
+    channels = [gate.out_features for gate in model.base_model.gates]
+    blocks = {type(block).__name__.removeprefix("MHEX") for block in model.base_model.blocks}
     row = {
         "architecture": architecture,
-        "block": ", ".join(sorted({type(stage[0]).__name__ for stage in stages(plain)})),
+        "block": ", ".join(sorted(blocks)),
         "blocks": len(channels),
         "body_parameters": sum(parameter.numel() for parameter in plain.parameters()),
         "gate_parameters": sum(count * count for count in channels),
@@ -157,15 +162,10 @@ def read(path: Path) -> list[dict]:
     return [json.loads(line) for line in path.read_text(encoding="utf-8").splitlines()] if path.exists() else []
 
 
-def table(head: list[str], rows: list[list[str]], numbers_from: int) -> list[str]:
-    """A Markdown table whose columns are right-aligned from `numbers_from` on."""
-    rule = ["---" if column < numbers_from else "---:" for column in range(len(head))]
-    return ["| " + " | ".join(row) + " |" for row in (head, rule, *rows)] + [""]
-
-
 def render(lines: list[dict]) -> str:
     """The Markdown page of a file's lines."""
     summary, *rows = lines
+    title = f"MHEX-{FAMILIES['mhex_' + summary['family']].title}"
     taken, refused = summary["accepted"], summary["refused"]
     head = ["architecture", "block", "works", "blocks", "body, M", "gates, M", "gates, % of body"]
     head += [f"heads for {COUNTED_LABELS} labels, M", "eval difference", "train difference", "completeness error"]
@@ -178,12 +178,12 @@ def render(lines: list[dict]) -> str:
         cells[-1] += [f"{row['completeness_error']:.1g}"]
     libraries = ", ".join(f"{name} {summary[name]}" for name in ("timm", "torch", "transformers"))
     page = [
-        "# Which timm architectures MHEX-ResNet takes",
+        f"# The timm architectures that {title} takes",
         "",
-        "Made by `make architectures` (`python -m hf_mhex.training.studies.architectures results/architectures`): "
+        f"Made by `python -m hf_mhex.training.studies.architectures {summary['family']} results/architectures`: "
         f"{libraries}, on a CPU.",
         "",
-        f"timm registers {summary['registered']} names. MHEX-ResNet takes {len(taken)} of them; {len(rows)} were "
+        f"timm registers {summary['registered']} names. {title} takes {len(taken)} of them; {len(rows)} were "
         f"measured, and {sum(works(row) for row in rows)} work.",
         "",
         f"Each was run on {BATCH} random images of {SIZE} px with random weights; every norm's weight is drawn from "
@@ -194,20 +194,20 @@ def render(lines: list[dict]) -> str:
         f"and heads, over the combined map and every block's and over {LABELS} labels. An architecture works if all "
         f"three are at most {BOUND:g}. Parameters are in millions; the body is timm's without its classifier.",
         "",
-        *table(head, cells, numbers_from=3),
+        markdown_table(head, cells),
+        "",
         "## What is refused",
         "",
         f"{sum(reason['count'] for reason in refused)} names are refused when a model is made, each in the words below "
-        "after its name. They are other networks: not timm's `ResNet` class, or that class with other blocks. Where "
-        "timm itself cannot make the network as a body without pooling, its error is quoted.",
+        "after its name. They are other networks, or such with other blocks. Where timm itself cannot make the network "
+        "as a body without pooling, its error is quoted.",
         "",
-        *table(
+        markdown_table(
             ["reason", "first name", "names"],
             [
                 [reason["reason"].replace("|", "\\|"), f"`{reason['first']}`", str(reason["count"])]
                 for reason in refused
             ],
-            numbers_from=2,
         ),
     ]
     return "\n".join(page).rstrip() + "\n"
@@ -218,18 +218,20 @@ def main() -> None:
     parser = argparse.ArgumentParser(
         prog="python -m hf_mhex.training.studies.architectures", description=__doc__.splitlines()[0]
     )
+    parser.add_argument("family", choices=[family.name for family in FAMILIES.values() if family.library == "timm"])
     parser.add_argument("output", type=Path, help="path without a suffix: .jsonl and .md are written")
-    output = parser.parse_args().output
+    given = parser.parse_args()
+    family, output = FAMILIES[f"mhex_{given.family}"], given.output
     records, page = output.with_suffix(".jsonl"), output.with_suffix(".md")
     lines = read(records)
-    if not lines or any(lines[0][name] != version for name, version in versions().items()):
-        lines = [survey(timm.list_models())]
+    if not lines or lines[0] != lines[0] | versions() | {"family": family.name}:
+        lines = [survey(family, timm.list_models())]
         records.parent.mkdir(parents=True, exist_ok=True)
         records.write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
     measured = {row["architecture"] for row in lines[1:]}
     for architecture in lines[0]["accepted"]:
         if architecture not in measured:
-            row = measure(architecture)
+            row = measure(family, architecture)
             with records.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
             print(f"{architecture}: {'works' if works(row) else 'FAILS'}", flush=True)

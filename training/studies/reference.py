@@ -1,4 +1,4 @@
-"""How are the reference models made? A recipe, trained, its maps judged on test rows, laid down ready for the Hub.
+"""The reference models: a recipe, trained, its maps judged on test rows, laid down ready for the Hub.
 
     python -m hf_mhex.training.studies.reference mhex-bert-ag-news source=ag_news_test.csv
     make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
@@ -26,6 +26,7 @@ from hf_mhex.data.rows import read_data
 from hf_mhex.environment import source_commit
 from hf_mhex.hub.card import MAJORITY, record_of_training, write_card
 from hf_mhex.loading import load
+from hf_mhex.processors import max_length
 from hf_mhex.training.recipe import Recipe, load_recipe
 from hf_mhex.training.run import train
 
@@ -82,17 +83,18 @@ def make_reference(
 def test_rows(recipe: Recipe, folder: Path):
     """Test rows ready for the measures, the first few as pictures or texts, and the most frequent label's share."""
     model, processor = load(folder)
-    rows = read_data(recipe.data, recipe.model.family, recipe.model.problem_type).test
+    kind = recipe.model.registered.kind
+    rows = read_data(recipe.data, kind, recipe.model.problem_type, getattr(model.config, "num_channels", None)).test
     every = [int(label) for label in rows.labels]
     chosen = shuffled(len(rows), 0)[:JUDGED]
     labels = [every[row] for row in chosen]
     majority = max(Counter(every).values()) / len(every)
-    if recipe.model.family == "resnet":
-        items = [rows[row]["image"] for row in chosen]
-        return image_part(items, labels, processor, model.config.num_channels), items[:SHOWN], majority
-    items = [rows[row]["text"] for row in chosen]
-    most = min(processor.model_max_length, model.config.max_position_embeddings)
-    return text_part(items, labels, processor, most), items[:SHOWN], majority
+    items = [rows[row][kind] for row in chosen]
+    if kind == "image":
+        part = image_part(items, labels, processor, model.config.num_channels)
+    else:
+        part = text_part(items, labels, processor, max_length(model, processor))
+    return part, items[:SHOWN], majority
 
 
 def main(

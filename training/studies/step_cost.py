@@ -1,4 +1,4 @@
-"""What does a training step of MHEX cost beside the plain network's? Time, parameters and memory, step by step in turn.
+"""The cost of a training step of MHEX beside the plain network's: time, parameters and memory, step by step in turn.
 
     python -m hf_mhex.training.studies.step_cost [ROUNDS]
 
@@ -13,51 +13,35 @@ import json
 import statistics
 import sys
 import time
-from collections.abc import Callable
 
 import torch
-from transformers import BertConfig
 
-from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification
-from hf_mhex.training.plain import PlainBert, PlainResNet
+from hf_mhex.training.models import build
+from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
-MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 LABELS = 10
-
-
-def image_pair(architecture: str) -> tuple:
-    """MHEX-ResNet and its plain twin."""
-    config = MHEXResNetConfig(architecture=architecture, num_labels=LABELS)
-    return MHEXResNetForImageClassification(config), PlainResNet(config)
-
-
-def text_pair(sizes: dict) -> tuple:
-    """MHEX-BERT and its plain twin."""
-    plain = BertConfig(num_labels=LABELS, problem_type="single_label_classification", **sizes)
-    plain.label_smoothing = plain.binary_share = plain.instance_share = plain.deep_supervision_weight = 0.0
-    return MHEXBertForSequenceClassification(MHEXBertConfig(num_labels=LABELS, **sizes)), PlainBert(plain)
-
-
-def pixels(batch: int, size: int) -> dict:
-    """Random images."""
-    return {"pixel_values": torch.randn(batch, 3, size, size), "labels": torch.arange(batch) % LABELS}
-
-
-def tokens(batch: int, length: int) -> dict:
-    """Random texts without padding."""
-    return {"input_ids": torch.randint(1000, 20000, (batch, length)), "labels": torch.arange(batch) % LABELS}
-
-
-CASES: dict[str, tuple[Callable, Callable]] = {
-    "resnet18, 224 px, batch 8": (lambda: image_pair("resnet18"), lambda: pixels(8, 224)),
-    "resnet50, 224 px, batch 8": (lambda: image_pair("resnet50"), lambda: pixels(8, 224)),
-    "resnet50, 224 px, batch 32": (lambda: image_pair("resnet50"), lambda: pixels(32, 224)),
-    "resnet18, 56 px, batch 64": (lambda: image_pair("resnet18"), lambda: pixels(64, 56)),
-    "MiniLM-L6, 64 tokens, batch 32": (lambda: text_pair(MINILM), lambda: tokens(32, 64)),
+CASES = {  # what is measured: the network, the batch, and its pixels or tokens
+    "resnet18, 224 px, batch 8": ({"architecture": "resnet18"}, 8, 224),
+    "resnet50, 224 px, batch 8": ({"architecture": "resnet50"}, 8, 224),
+    "resnet50, 224 px, batch 32": ({"architecture": "resnet50"}, 32, 224),
+    "resnet18, 56 px, batch 64": ({"architecture": "resnet18"}, 64, 56),
+    "MiniLM-L6, 64 tokens, batch 32": ({"family": "bert", "weights": "minilm"}, 32, 64),
 }
+
+
+def pair(network: dict) -> list:
+    """MHEX and its plain twin, in training mode."""
+    names = [str(label) for label in range(LABELS)]
+    settings = [ModelSettings(kind=kind, **network) for kind in ("mhex", "plain")]
+    return [build(found, ProcessingSettings(), names)[0].train() for found in settings]
+
+
+def inputs_for(model, batch: int, size: int) -> dict:
+    """Random images of `size` pixels, or texts of `size` tokens without padding."""
+    labels = {"labels": torch.arange(batch) % LABELS}
+    if model.main_input_name == "pixel_values":
+        return {"pixel_values": torch.randn(batch, 3, size, size)} | labels
+    return {"input_ids": torch.randint(1000, 20000, (batch, size))} | labels
 
 
 def kept_bytes(model, inputs: dict) -> int:
@@ -80,8 +64,9 @@ def kept_bytes(model, inputs: dict) -> int:
 def measure(case: str, rounds: int) -> dict:
     """One row: the pair's times in turn, and what each holds."""
     torch.manual_seed(0)
-    make, draw = CASES[case]
-    models, inputs = [model.train() for model in make()], draw()
+    network, batch, size = CASES[case]
+    models = pair(network)
+    inputs = inputs_for(models[0], batch, size)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in models]
 
     def step(number: int) -> float:

@@ -1,4 +1,4 @@
-"""Whose explanations are best on the same network? Every method through every measure, with intervals and controls.
+"""Explanations compared on the same network: every method through every measure, with intervals and controls.
 
 `explain_quality` chooses settings on a validation part and measures once on a test part; every result is one JSON line,
 so that a run can stop and go on. `write_report` turns the lines into tables, plots and a page of maps.

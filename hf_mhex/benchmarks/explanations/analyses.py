@@ -1,11 +1,13 @@
-"""What do a network's channels and heads do on a set? The paper's two analyses, as small files beside the tables."""
+"""The paper's two analyses of a network on a set, of channels and of heads, as small files beside the tables."""
 
 from __future__ import annotations
 
 import json
 from pathlib import Path
 
+from hf_mhex.benchmarks.explanations.loading import special_ids
 from hf_mhex.benchmarks.explanations.parts import Images, Texts, image_scores, probabilities, text_scores
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.evaluation import average_drop, text_drop, unit_range
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration
@@ -49,57 +51,59 @@ def drop_of(model, processor):
     """`drop(batch) -> [B]`: the paper's hard drop (text drop for texts) by the model's own default map."""
 
     def of_images(batch: dict):
-        answer = model.generate_saliency(pixel_values=batch["pixel_values"])
+        pixels = batch["pixel_values"].to(model.device)
+        answer = model.generate_saliency(pixel_values=pixels)
         scores = probabilities(image_scores(model))
-        return average_drop(scores, batch["pixel_values"], unit_range(answer.saliency), answer.target)
+        return average_drop(scores, pixels, unit_range(answer.saliency), answer.target)
 
     def of_texts(batch: dict):
-        given = {name: batch[name] for name in ("input_ids", "attention_mask")}
+        given = {name: batch[name].to(model.device) for name in ("input_ids", "attention_mask")}
         answer = model.generate_saliency(**given)
-        special = (processor.cls_token_id, processor.sep_token_id)
         scores = probabilities(text_scores(model))
-        return text_drop(scores, *given.values(), answer.saliency, answer.target, processor.mask_token_id, special)
+        rest = (answer.saliency, answer.target, processor.mask_token_id, special_ids(processor))
+        return text_drop(scores, *given.values(), *rest)
 
     return of_images if model.main_input_name == "pixel_values" else of_texts
 
 
 def channels_section(record: list[dict], paths: list[Path], rows: int) -> str:
     """The channels of each class as a Markdown table, with links to their pictures."""
-    lines = [
-        "# Channels that carry a class",
-        "",
-        f"Over {rows} test rows, those that the network answers with the class. A channel's contribution is what it "
-        "adds to the logit against the other classes' mean; its share is of the sizes of all channels' contributions. "
-        "The logit is the sum over all channels of all blocks.",
-        "",
-        "| class | rows | logit | by block | block/channel: contribution (share) |",
-        "|---|---|---|---|---|",
-    ]
+    columns = ("class", "rows", "logit", "by block", "block/channel: contribution (share)")
+    lines = []
     for entry in record:
         blocks = ", ".join(f"{value:+.2f}" for value in entry["by_block"])
         found = "; ".join(
             f"{c['block']}/{c['channel']}: {c['contribution']:+.3f} ({c['share']:+.1%})" for c in entry["channels"]
         )
-        lines.append(f"| {entry['label']} | {entry['rows']} | {entry['logit']:+.2f} | {blocks} | {found} |")
+        lines.append((entry["label"], entry["rows"], f"{entry['logit']:+.2f}", blocks, found))
     pictures = [f"[{path.name}]({path.name})" for path in paths if path.suffix != ".json"]
-    return "\n".join([*lines, "", f"Where they look: {', '.join(pictures)}."] if pictures else lines)
+    return "\n\n".join(
+        [
+            "# Channels that carry a class",
+            f"Over {rows} test rows, those that the network answers with the class. A channel's contribution is what "
+            "it adds to the logit against the other classes' mean; its share is of the sizes of all channels' "
+            "contributions. The logit is the sum over all channels of all blocks.",
+            markdown_table(columns, lines),
+            *([f"Where they look: {', '.join(pictures)}."] if pictures else []),
+        ]
+    )
 
 
 def collaboration_section(heads: list[dict]) -> str:
     """The collaboration of neighbouring heads as a Markdown table."""
-    lines = [
-        "# Collaboration of neighbouring heads",
-        "",
-        f"Over {heads[0]['rows']} test rows, with 95 % bootstrap intervals: the cosine between the gradients that a "
-        "block's own head and the next block's head send into its W1 (1: both want the same change of the gate), and "
-        "its rank correlation with the answer's probability and with the paper's drop.",
-        "",
-        "| block | cosine with the next head | with confidence | with the drop |",
-        "|---|---|---|---|",
-    ]
+    columns = ("block", "cosine with the next head", "with confidence", "with the drop")
+    lines = []
     for row in heads:
         cells = [f"{row['cosine']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"]
         for name in ("with confidence", "with drop"):
             cells.append(f"{row[name]['correlation']:+.2f} [{row[name]['low']:+.2f}, {row[name]['high']:+.2f}]")
-        lines.append(f"| {row['block']} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        lines.append((row["block"], *cells))
+    return "\n\n".join(
+        [
+            "# Collaboration of neighbouring heads",
+            f"Over {heads[0]['rows']} test rows, with 95 % bootstrap intervals: the cosine between the gradients that "
+            "a block's own head and the next block's head send into its W1 (1: both want the same change of the "
+            "gate), and its rank correlation with the answer's probability and with the paper's drop.",
+            markdown_table(columns, lines),
+        ]
+    )

@@ -1,4 +1,4 @@
-"""What do the measures say of one method on images? Groups of measures, each a dict of one value a row."""
+"""The measures of one method on images, in groups, each a dict of one value a row."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from functools import partial
 import torch
 
 from hf_mhex import evaluation as ev
-from hf_mhex.benchmarks.explanations.parts import Images, Sizes, image_scores, logits_of_part, probabilities
+from hf_mhex.benchmarks.explanations.parts import Images, Sizes, image_scores, logits_of_part, maps_of, probabilities
 from hf_mhex.evaluation.localisation import Mosaics
 
 GROUPS = ("grid 2x2", "grid 3x3", "rows")
@@ -172,7 +172,7 @@ def in_batches(call):
     """The same method, given BATCH rows at a time."""
 
     def batched(model, inputs, target) -> torch.Tensor:
-        return torch.cat([call(model, x, t) for x, t in zip(inputs.split(BATCH), target.split(BATCH))])
+        return torch.cat([maps_of(call, model, x, t) for x, t in zip(inputs.split(BATCH), target.split(BATCH))])
 
     return batched
 

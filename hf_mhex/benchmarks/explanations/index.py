@@ -1,4 +1,4 @@
-"""Which sets were compared, and how does MHEX stand in each?
+"""Index of the compared sets, and how MHEX stands in each.
 
     python -m hf_mhex.benchmarks.explanations.index results/explanations
 
@@ -15,7 +15,9 @@ from pathlib import Path
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX
 from hf_mhex.benchmarks.explanations.pictures import CHANCE, MAIN
 from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP, better_by
+from hf_mhex.benchmarks.tables import markdown_table
 
+COLUMNS = ("measure", "MHEX", "its defaults", "best other method", "best control", "chance")
 SHORT = ("grid pointing 3x3", "insertion", "ROAD", "comprehensiveness", "sufficiency")
 LINKS = {
     "tables.md": "tables",
@@ -53,10 +55,12 @@ def write_index(folder: Path) -> Path:
 
 def standing(summary: dict) -> str:
     """A Markdown table of the main measures on each network."""
-    lines = [
-        "| network | measure | MHEX | its defaults | best other method | best control | chance |",
-        "|---" * 7 + "|",
-    ]
+    return markdown_table(("network", *COLUMNS), standing_rows(summary))
+
+
+def standing_rows(summary: dict) -> list[tuple[str, ...]]:
+    """Rows of network and COLUMNS."""
+    lines = []
     for network, methods in summary.items():
         mhex = [name for name in methods if name.startswith(MHEX)]
         others = [name for name in methods if name not in CONTROLS and name not in mhex]
@@ -67,20 +71,19 @@ def standing(summary: dict) -> str:
             best = [best_of(methods, names, measure) for names in (others, CONTROLS)]
             chance = f"{CHANCE[measure]:.2f}" if measure in CHANCE else ""
             title = f"{measure} ({DIRECTIONS[measure]} is better)"
-            lines.append(f"| {network} | {title} | {' | '.join([*own, *best])} | {chance} |")
-    return "\n".join(lines)
+            lines.append((network, title, *own, *best, chance))
+    return lines
 
 
 def overview(folder: Path) -> str:
     """One short table over all sets, on the MHEX networks alone: the measures that tell methods apart."""
-    lines = ["| set | measure | MHEX | its defaults | best other method | best control | chance |", "|---" * 7 + "|"]
+    lines = []
     for path in sorted(folder.glob("*/summary.json")):
         methods = json.loads(path.read_text(encoding="utf-8"))["mhex"]
-        for row in standing({"mhex": methods}).splitlines()[2:]:
-            measure, rest = row.split("|", 3)[2:]
-            if measure.strip().startswith(SHORT):
-                lines.append(f"| {path.parent.name} |{measure}|{rest}")
-    return "\n".join(lines)
+        for _, measure, *rest in standing_rows({"mhex": methods}):
+            if measure.startswith(SHORT):
+                lines.append((path.parent.name, measure, *rest))
+    return markdown_table(("set", *COLUMNS), lines)
 
 
 def best_of(methods: dict, names, measure: str) -> str:

@@ -1,20 +1,19 @@
-"""How do rows of pictures or texts become a part that explanations are judged on?"""
+"""Parts of a set from pictures or texts with their labels."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 
 import torch
-from PIL import Image
 
 from hf_mhex.benchmarks.explanations.parts import Images, Texts
+from hf_mhex.data.images import read_image, to_pixel_values
 
 
-def image_part(pictures: Sequence[Image.Image], labels: Sequence[int], processor, num_channels: int = 3) -> Images:
-    """Pictures through an image processor."""
-    mode = "L" if num_channels == 1 else "RGB"
-    pixels = [processor(picture.convert(mode), return_tensors="pt")["pixel_values"] for picture in pictures]
-    return Images(torch.cat(pixels), torch.as_tensor(labels).long())
+def image_part(pictures: Sequence, labels: Sequence[int], processor, num_channels: int = 3) -> Images:
+    """Pictures, as `read_image` takes them, through an image processor."""
+    pixels = [to_pixel_values(read_image(picture, num_channels), processor) for picture in pictures]
+    return Images(torch.stack(pixels), torch.as_tensor(labels).long())
 
 
 def text_part(texts: Sequence[str], labels: Sequence[int], tokenizer, most: int) -> Texts:
@@ -26,9 +25,13 @@ def text_part(texts: Sequence[str], labels: Sequence[int], tokenizer, most: int)
         raise ValueError("tokenizer must have a mask token; measures by removal put it in a word's place.")
     rows = tokenizer(list(texts), truncation=True, max_length=most)["input_ids"]
     ids = tuple(torch.tensor(row) for row in rows)
-    special = {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id} - {None}
     labels = torch.as_tensor(labels).long()
-    return Texts(ids, labels, tokenizer.mask_token_id, tokenizer.pad_token_id, tuple(sorted(special)))
+    return Texts(ids, labels, tokenizer.mask_token_id, tokenizer.pad_token_id, special_ids(tokenizer))
+
+
+def special_ids(tokenizer) -> tuple[int, ...]:
+    """Tokens that stand for no part of a text: all special ones but the unknown and the mask token."""
+    return tuple(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}))
 
 
 def shuffled(count: int, seed: int) -> list[int]:

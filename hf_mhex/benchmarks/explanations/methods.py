@@ -1,4 +1,4 @@
-"""Which methods stand in a table? MHEX in its settings, the baselines, and the controls."""
+"""The methods of a table: MHEX in its settings, the baselines, and the controls."""
 
 from __future__ import annotations
 
@@ -31,44 +31,56 @@ def given_inputs(inputs) -> dict[str, torch.Tensor]:
 
 
 def paper_map(model, inputs, target) -> torch.Tensor:
-    """The paper's: the CAMs of all blocks with 0.9 for each block from the last; of the first three for BERT, alike."""
+    """The paper's own map, raw, [B, H, W] or [B, T].
+
+    Images: the CAMs of all blocks with decay 0.9, sharpened. Texts: those of the first three, alike.
+    """
+    options: dict = {"target": target, "normalize": None}
     if isinstance(inputs, dict):
-        return mhex_map(model, inputs, target, mode="cam", decay=1.0, part="first three")
-    return mhex_map(model, inputs, target, mode="cam", decay=0.9)
+        options |= {"decay": 1.0, "blocks": blocks_of("first three", model.num_blocks)}
+    else:
+        options |= {"decay": 0.9, "sharpness": (min(1.0, 1 / model.config.num_labels + 0.1), 0.1)}
+    return model.paper_saliency(**given_inputs(inputs), **options).saliency.float()
 
 
-def methods_for(family: str, kind: str, several_classes: bool = True) -> list[Method]:
+def can_roll_out(model) -> bool:
+    """Whether an MHEX network's maps can be carried back through attention."""
+    return model.base_model.can_roll_out
+
+
+def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: bool = True) -> list[Method]:
     """The methods of a table, MHEX first and controls last.
 
     Args:
-        family: "images" or "texts". kind: "mhex", or "plain" for a network without gates and heads.
+        inputs: "images" or "texts". kind: "mhex", or "plain" for a network without gates and heads.
         several_classes: whether there is more than one class to contrast with.
+        rollout: whether settings with rollout are tried.
     """
     found = []
     if kind == "mhex":
-        settings = candidates(family, several_classes)
+        settings = candidates(inputs, several_classes, rollout)
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), Method(PAPER, paper_map)]
-    if family == "images":
+        found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
+    if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
-    elif kind == "mhex":
-        found.append(Method(ROLLOUT, partial(mhex_map, rollout=True)))
-    found += image_methods() if family == "images" else text_methods()
-    return found + controls_for(family)
+    found += image_methods() if inputs == "images" else text_methods()
+    return found + controls_for(inputs)
 
 
-def candidates(family: str, several_classes: bool) -> tuple[dict, ...]:
+def candidates(inputs: str, several_classes: bool, rollout: bool) -> tuple[dict, ...]:
     """The settings of MHEX that the validation part chooses among, the defaults first.
 
     Each contrast with each weighing of blocks: all as the logits weigh them, all with milder decay or alike, and some
-    alone (the last half or the last of an image network, where maps are of classes; the first one or three of BERT,
-    where a position is still a token). In texts all blocks also with their maps carried back by `rollout`.
+    alone (the last half or the last of an image network, where maps are of classes; the first one or three of a text
+    network, where a position is still a token). All blocks also with their maps carried back by `rollout`.
     """
     weighings: list[dict] = [{}, {"decay": 0.8}, {"decay": 1.0}]
-    if family == "images":
+    carried = [weighing | {"rollout": True} for weighing in weighings] if rollout else []
+    if inputs == "images":
         weighings += [{"part": "last half", "decay": 1.0}, {"part": "last"}]
     else:
-        carried = [weighing | {"rollout": True} for weighing in weighings]
-        weighings += [{"part": "first"}, {"part": "first three", "decay": 1.0}, *carried]
+        weighings += [{"part": "first"}, {"part": "first three", "decay": 1.0}]
+    weighings += carried
     contrasts = ({}, {"contrast": "softmax"}, {"contrast": "mean"}) if several_classes else ({},)
     return tuple(contrast | weighing for contrast in contrasts for weighing in weighings)
 
@@ -80,14 +92,14 @@ def blocks_of(part: str, count: int) -> list[int]:
     return list(range(first, last))
 
 
-def controls_for(family: str) -> list[Method]:
+def controls_for(inputs: str) -> list[Method]:
     """Maps that know nothing of the network; the blurred copy of MHEX is made where its settings are known."""
     found = [
         Method("constant", lambda model, inputs, target: constant_map(tensor_of(inputs))),
         Method("centred Gaussian", lambda model, inputs, target: centred_gaussian(tensor_of(inputs))),
         Method("random", lambda model, inputs, target: random_maps(tensor_of(inputs))),
     ]
-    if family == "images":
+    if inputs == "images":
         found.append(Method("input edges", lambda model, inputs, target: edge_map(inputs)))
     return found
 

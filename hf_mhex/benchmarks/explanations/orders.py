@@ -1,9 +1,10 @@
-"""Do the orders that published comparisons agree on show here? Each order, and what the same rows say of it."""
+"""Orders of methods that published comparisons agree on, and what the same rows say of each."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
 
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.evaluation.intervals import paired_difference
 
 GRADIENTS = ("saliency", "input x gradient", "integrated gradients", "GradientSHAP")
@@ -101,14 +102,7 @@ def verdict(pairs: list[dict]) -> str:
 
 def orders_section(compared: list[dict]) -> str:
     """A Markdown table of the orders: measure, methods, source, whether it shows, and each pair's difference."""
-    lines = [
-        "### Do published orders show here?",
-        "",
-        "Differences are in the published direction, paired by row: above 0 is as published.",
-        "",
-        "| measure | published order | source | here | differences |",
-        "|---|---|---|---|---|",
-    ]
+    lines = []
     for entry in compared:
         order, pairs = entry["order"], entry["pairs"]
         claimed = f"{', '.join(order.better)} above {', '.join(order.worse)}"
@@ -116,5 +110,11 @@ def orders_section(compared: list[dict]) -> str:
             f"{pair['better']} - {pair['worse']} {pair['mean']:+.3f} [{pair['low']:+.3f}, {pair['high']:+.3f}]"
             for pair in pairs
         )
-        lines.append(f"| {order.measure} | {claimed} | {order.source} | {verdict(pairs)} | {shown} |")
-    return "\n".join(lines)
+        lines.append((order.measure, claimed, order.source, verdict(pairs), shown))
+    return "\n\n".join(
+        [
+            "### Do published orders show here?",
+            "Differences are in the published direction, paired by row: above 0 is as published.",
+            markdown_table(("measure", "published order", "source", "here", "differences"), lines),
+        ]
+    )

@@ -1,4 +1,4 @@
-"""On which rows are explanations judged? The rows of one part, ready for networks, and how many each measure gets."""
+"""Rows that explanations are judged on: one part of a set, ready for networks, and how many each measure gets."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hf_mhex.baselines.networks import logits_of
+from hf_mhex.baselines.networks import device_of, logits_of
 
 
 @dataclass(frozen=True)
@@ -96,23 +96,36 @@ class Texts:
 
 
 def image_scores(model) -> Callable[[torch.Tensor], torch.Tensor]:
-    """Logits [M, K] of images [M, C, H, W], without gradients."""
+    """Logits [M, K] of images [M, C, H, W], without gradients, on the device of the images."""
 
     def scores(pixels: torch.Tensor) -> torch.Tensor:
         with torch.no_grad():
-            return logits_of(model(pixels))
+            return logits_of(model(pixels.to(device_of(model)))).to(pixels.device)
 
     return scores
 
 
 def text_scores(model) -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor]:
-    """Logits [M, K] of (input_ids, attention_mask), without gradients."""
+    """Logits [M, K] of (input_ids, attention_mask), without gradients, on the device of the texts."""
 
     def scores(input_ids: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+        inputs = on_device({"input_ids": input_ids, "attention_mask": attention_mask}, device_of(model))
         with torch.no_grad():
-            return logits_of(model(input_ids=input_ids, attention_mask=attention_mask))
+            return logits_of(model(**inputs)).to(input_ids.device)
 
     return scores
+
+
+def on_device(inputs: dict, device: torch.device) -> dict:
+    """The inputs of a text method with their tensors on a device."""
+    return {name: value.to(device) if isinstance(value, torch.Tensor) else value for name, value in inputs.items()}
+
+
+def maps_of(call: Callable, model, inputs, target: torch.Tensor) -> torch.Tensor:
+    """A method's maps, on the CPU; its inputs are brought to the network's device."""
+    device = device_of(model)
+    there = on_device(inputs, device) if isinstance(inputs, dict) else inputs.to(device)
+    return call(model, there, target.to(device)).cpu()
 
 
 def probabilities(scores: Callable) -> Callable:

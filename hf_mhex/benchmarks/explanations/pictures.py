@@ -1,7 +1,8 @@
-"""What do the results look like? A plot of each main measure, and maps of all methods side by side."""
+"""Pictures of the results: a plot of each main measure, and maps of all methods side by side."""
 
 from __future__ import annotations
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -10,11 +11,13 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_mhex.benchmarks.explanations.images import in_batches
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, blurred_mhex, methods_for
-from hf_mhex.benchmarks.explanations.parts import Images, Texts, logits_of_part
+from hf_mhex.benchmarks.explanations.parts import Images, Texts, logits_of_part, maps_of
 from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP
 from hf_mhex.explaining.words import explain_words
-from hf_mhex.pictures.maps import overlay, words_html
+from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.words import words_html
 
 MAIN = (
     "grid pointing 2x2",
@@ -54,10 +57,10 @@ def plot_measures(summary: dict, output: Path) -> list[Path]:
     return paths
 
 
-def chosen_methods(rows: list[dict], family: str, network: str) -> list[tuple]:
+def chosen_methods(rows: list[dict], inputs: str, network: str) -> list[tuple]:
     """The measured methods of a network with their settings, as (method, settings)."""
     settings = {row["method"]: row["settings"] for row in rows if row["network"] == network and row["part"] == "test"}
-    found = [(method, settings[method.name]) for method in methods_for(family, network) if method.name in settings]
+    found = [(method, settings[method.name]) for method in methods_for(inputs, network) if method.name in settings]
     return found + ([(blurred_mhex(settings[MHEX]), {})] if network == "mhex" and MHEX in settings else [])
 
 
@@ -72,7 +75,7 @@ def page_of_maps(model, part: Images, methods: list[tuple], picture, path: Path,
     names = [model.config.id2label[label] for label in target.tolist()]
     lines = []
     for method, settings in methods:
-        maps = method.call(model, few.pixels, target, **settings)
+        maps = in_batches(partial(method.call, **settings))(model, few.pixels, target)
         shown = zip(few.pixels, maps, names)
         tiles = [overlay(picture(x), m, title=f"{method.name}\n{name}", size=112) for x, m, name in shown]
         lines.append(paste(tiles, down=False))
@@ -98,7 +101,8 @@ def page_of_words(model, tokenizer, texts: list[str], methods: list[tuple], part
     """An HTML page: each text once for each method, words coloured by its map brought to its own scale."""
     target = logits_of_part(model, part).argmax(-1)
     names, entries = model.config.id2label, []
-    maps = {method.name: method.call(model, part.inputs(range(len(part))), target, **s) for method, s in methods}
+    inputs = part.inputs(range(len(part)))
+    maps = {method.name: maps_of(partial(method.call, **s), model, inputs, target) for method, s in methods}
     for row, text in enumerate(texts):
         encoding = tokenizer([text], truncation=True, return_tensors="pt")
         length = len(part.ids[row])

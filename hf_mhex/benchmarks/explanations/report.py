@@ -1,4 +1,4 @@
-"""What do the rows say? Tables with intervals, differences paired by row, and where MHEX loses."""
+"""Report of measured rows: tables with intervals, differences paired by row, and where MHEX loses."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import numpy as np
 
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX
 from hf_mhex.benchmarks.explanations.orders import compare_orders, orders_section
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
 
@@ -171,13 +172,11 @@ def table(name: str, columns: dict, methods: dict) -> str:
     for column in columns:
         heads.append(column + ARROWS[DIRECTIONS[column]])
         heads += [f"{column}, median [quartiles]"] if column in MEDIANS else []
-    lines = [f"### {name}", "", "| method | " + " | ".join(heads) + " |", "|---" * (len(heads) + 1) + "|"]
+    lines = []
     for method, entry in methods.items():
-        cells = []
-        for column in columns:
-            cells += cell(column, entry["measures"].get(column))
-        lines.append(f"| {label(method, entry)} | " + " | ".join(cells) + " |")
-    return "\n".join(lines)
+        cells = [text for column in columns for text in cell(column, entry["measures"].get(column))]
+        lines.append((label(method, entry), *cells))
+    return f"### {name}\n\n" + markdown_table(("method", *heads), lines)
 
 
 def cell(column: str, found: dict | None) -> list[str]:
@@ -212,31 +211,32 @@ def losses(methods: dict) -> str:
 
 def costs(methods: dict) -> str:
     """Processor seconds an explanation: other work on the machine does not lengthen them."""
-    lines = ["### Processor seconds an explanation", "", "| method | computed by | seconds |", "|---|---|---|"]
-    for method, entry in methods.items():
-        if "seconds" in entry and method not in CONTROLS:
-            lines.append(f"| {label(method, entry)} | {entry['source']} | {entry['seconds']:.4f} |")
-    return "\n".join(lines)
+    lines = [
+        (label(method, entry), entry["source"], f"{entry['seconds']:.4f}")
+        for method, entry in methods.items()
+        if "seconds" in entry and method not in CONTROLS
+    ]
+    table = markdown_table(("method", "computed by", "seconds"), lines)
+    return f"### Processor seconds an explanation\n\n{table}"
 
 
 def chosen(choices: list[dict]) -> str:
     """The settings that were tried on the validation part, a line each, with both halves of what they are chosen by."""
     halves = [name for name in ("pointing", "removal") if name in choices[0]["tried"][0]]
-    lines = [
-        "## Settings, chosen on the validation part",
-        "",
-        f"By {' + '.join(halves)} (docs/evaluation.md says what they are); the chosen ones in bold.",
-        "",
-        f"| network | method | settings | {' | '.join(halves)} | sum |",
-        "|---" * (4 + len(halves)) + "|",
-    ]
+    lines = []
     for row in choices:
         for found in row["tried"]:
             mark = "**" if found["settings"] == row["chosen"] else ""
             cells = [f"{found[name]:.3f}" for name in halves] + [f"{mark}{found['score']:.3f}{mark}"]
             settings = f"{mark}{written(found['settings'])}{mark}"
-            lines.append(f"| {row['network']} | {row['method']} | {settings} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+            lines.append((row["network"], row["method"], settings, *cells))
+    return "\n\n".join(
+        [
+            "## Settings, chosen on the validation part",
+            f"By {' + '.join(halves)} (docs/evaluation.md says what they are); the chosen ones in bold.",
+            markdown_table(("network", "method", "settings", *halves, "sum"), lines),
+        ]
+    )
 
 
 def written(settings: dict) -> str:

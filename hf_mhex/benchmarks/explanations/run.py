@@ -1,4 +1,4 @@
-"""How does a whole table come about? Choose settings on validation rows, measure on test rows, one JSON line each."""
+"""Making of a whole table: choose settings on validation rows, measure on test rows, one JSON line each."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import torch
 
 from hf_mhex.baselines import Method
 from hf_mhex.benchmarks.explanations import images, texts
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, blurred_mhex, methods_for
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, blurred_mhex, can_roll_out, methods_for
 from hf_mhex.benchmarks.explanations.parts import Images, Sizes, Texts
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.environment import environment
@@ -35,7 +35,8 @@ def explain_quality(
     """Put every method through every measure and return the rows, which `output`/rows-NETWORK.jsonl hold.
 
     Args:
-        networks: "mhex", and "plain" where there is one; in eval mode. Each scores the other's paper measures.
+        networks: "mhex", and "plain" where there is one; in eval mode, on any device. Each scores the other's paper
+            measures.
         on: explain this network alone. Each network has a file of its own, so two processes may run side by side.
         validation, test: rows of one family. Settings are chosen on the first, tables made from the second alone.
         only: names of methods, for a smaller table; controls and MHEX are always there.
@@ -62,8 +63,8 @@ def explain_quality(
             "validation": make(validation, small, seed=seed),
             "test": make(test, sizes, others, list(others.values()), seed),
         }
-        methods = listed("images" if isinstance(test, Images) else "texts", kind, only, journals[kind], classes > 1)
-        for method in methods:
+        inputs = "images" if isinstance(test, Images) else "texts"
+        for method in listed(inputs, kind, networks[kind], only, journals[kind], classes > 1):
             measure_method(journals[kind], measures, method, kind, common, say)
     return [row for journal in journals.values() for row in journal.rows]
 
@@ -84,18 +85,18 @@ def measure_method(journal: Journal, measures: dict, method: Method, kind: str, 
         journal.add(about | extra | {"values": rounded(found)} | common)
 
 
-def listed(family: str, kind: str, only: list[str] | None, journal: Journal, several_classes: bool = True):
-    """The methods in order; the blurred copy of MHEX last, with the settings that MHEX got by then.
+def listed(inputs: str, kind: str, network, only: list[str] | None, journal: Journal, several_classes: bool):
+    """The methods that fit a network, in order; the blurred copy of MHEX last, with the settings that MHEX got by then.
 
     Raises ValueError for a name in `only` that no method has.
     """
-    known = {method.name for other in ("mhex", "plain") for method in methods_for(family, other)}
+    known = {method.name for other in ("mhex", "plain") for method in methods_for(inputs, other)}
     unknown = sorted(set(only or []) - known)
     if unknown:
         raise ValueError(f"only must name methods among {', '.join(sorted(known))}; got {', '.join(unknown)}.")
-    for method in methods_for(family, kind, several_classes):
+    for method in methods_for(inputs, kind, several_classes, kind == "mhex" and can_roll_out(network)):
         always = method.name in CONTROLS or method.name.startswith(MHEX)
-        if only is None or always or method.name in only:
+        if (only is None or always or method.name in only) and method.fits(network):
             yield method
     if kind == "mhex":
         chosen = journal.find(part="validation", network=kind, method=MHEX, group="choice")

@@ -1,4 +1,4 @@
-"""Which few figures tell how good a model's maps are? A summary for its card, made in seconds, beside a random map."""
+"""Summary of a model's maps for its card: a few figures, made in seconds, beside those of a random map."""
 
 from __future__ import annotations
 
@@ -9,7 +9,15 @@ import torch
 from hf_mhex import evaluation as ev
 from hf_mhex.benchmarks.explanations.images import BATCH, ImageMeasures, in_batches
 from hf_mhex.benchmarks.explanations.methods import mhex_map, tensor_of
-from hf_mhex.benchmarks.explanations.parts import Images, Sizes, Texts, logits_of_part, probabilities, text_scores
+from hf_mhex.benchmarks.explanations.parts import (
+    Images,
+    Sizes,
+    Texts,
+    logits_of_part,
+    maps_of,
+    probabilities,
+    text_scores,
+)
 from hf_mhex.evaluation.controls import random_map
 
 CONTRAST = "softmax"
@@ -78,7 +86,7 @@ def errors(model, part: Images | Texts, call, contrast: bool) -> list[float]:
     """Completeness error of every row, in the order of the part's batches."""
     logits, found = logits_of_part(model, part).double(), []
     for rows, inputs in part.batches(BATCH):
-        maps = call(model, inputs, logits[rows].argmax(-1))
+        maps = maps_of(call, model, inputs, logits[rows].argmax(-1))
         found += ev.completeness_error(maps, explained_logits(logits[rows], contrast)).tolist()
     return found
 
@@ -87,7 +95,7 @@ def by_mask(model, part: Texts, call, seed: int) -> list[tuple[float, float]]:
     """Comprehensiveness and sufficiency of every text, [MASK] in the place of a removed token."""
     target, found = logits_of_part(model, part).argmax(-1), []
     for rows, inputs in part.batches(BATCH):
-        for row, values in zip(rows.tolist(), call(model, inputs, target[rows])):
+        for row, values in zip(rows.tolist(), maps_of(call, model, inputs, target[rows])):
             ids = part.ids[row]
             game = ev.TextGame(
                 probabilities(text_scores(model)), ids, torch.ones_like(ids), int(target[row]), "mask",

@@ -1,4 +1,4 @@
-"""What do the measures say of one method on texts? Groups of measures, each a dict of one value a row."""
+"""The measures of one method on texts, in groups, each a dict of one value a row."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from torch.nn.utils.rnn import pad_sequence
 
 from hf_mhex import evaluation as ev
 from hf_mhex.benchmarks.explanations.images import randomisation
-from hf_mhex.benchmarks.explanations.parts import Sizes, Texts, logits_of_part, probabilities, text_scores
+from hf_mhex.benchmarks.explanations.parts import Sizes, Texts, logits_of_part, maps_of, probabilities, text_scores
 from hf_mhex.evaluation.drop import content_tokens
 
 GROUPS = ("rows",)
@@ -50,7 +50,7 @@ class TextMeasures:
 
     def maps(self, call, model, rows, target) -> list[torch.Tensor]:
         """One map [T] a row. Each text goes alone: in a batch, padding would be alike in all maps of a text."""
-        return [call(model, self.part.inputs([row]), one[None])[0] for row, one in zip(rows, target)]
+        return [maps_of(call, model, self.part.inputs([row]), one[None])[0] for row, one in zip(rows, target)]
 
     def games_of(self, row: int) -> dict:
         """The games over one text's tokens, which remember what they were asked: "mask", "delete" and "logit"."""

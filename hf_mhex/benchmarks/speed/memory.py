@@ -1,4 +1,4 @@
-"""How much memory does a call need at its peak? Asked of the system, in a process that has done nothing else.
+"""Memory that a call needs at its peak, asked of the system in a process that has done nothing else.
 
 On the processor: resident memory at its highest (VmHWM) during the call minus resident memory before it, after another
 prediction has warmed the libraries up; what is let go is given back at once (MALLOC_MMAP_THRESHOLD_), so that the peak
@@ -32,7 +32,7 @@ def measure(
     networks = make_networks(network, labels, seed, device)
     prepare(PREDICTION, make_subject(networks, network, 1, size, labels, seed))()
     call = prepare(method, make_subject(networks, network, batch, size, labels, seed))
-    if device == "cuda":
+    if device.startswith("cuda"):
         torch.cuda.reset_peak_memory_stats()
         before = torch.cuda.memory_allocated()
         call()

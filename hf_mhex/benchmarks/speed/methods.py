@@ -1,4 +1,4 @@
-"""Which calls are timed? Each method as `prepare(Subject) -> call()`, so that only the explanation itself is counted.
+"""Calls that are timed: each method as `prepare(Subject) -> call()`, so that only the explanation itself is counted.
 
 Other methods explain the same MHEX network through their own library, as its users call it; Grad-CAM also the plain
 network. They work on a copy, since they hook into the network and leave gradients.
@@ -14,7 +14,7 @@ from importlib.util import find_spec
 import torch
 
 from hf_mhex.baselines import image_methods, library, text_methods
-from hf_mhex.baselines.networks import EmbeddingsToLogits, PixelsToLogits, stage_output
+from hf_mhex.baselines.networks import EmbeddingsToLogits, PixelsToLogits, as_maps, target_layer
 from hf_mhex.benchmarks.speed.subjects import SPECIAL, Subject
 
 Prepare = Callable[[Subject], Callable[[], object]]
@@ -54,12 +54,13 @@ def grad_cam(plain: bool = False) -> Prepare:
     def prepare(subject: Subject):
         classes, targets = library("pytorch_grad_cam"), library("pytorch_grad_cam.utils.model_targets")
         network = PixelsToLogits(copy.deepcopy(subject.plain if plain else subject.mhex))
-        layer = stage_output(network, 4)
+        layer, pixels = target_layer(network), subject.inputs["pixel_values"]
+        transform = as_maps(network, pixels)
         wanted = [targets.ClassifierOutputTarget(int(label)) for label in subject.target]
 
         def call():
-            with classes.GradCAM(network, [layer]) as cam:
-                return cam(input_tensor=subject.inputs["pixel_values"], targets=wanted)
+            with classes.GradCAM(network, [layer], reshape_transform=transform) as cam:
+                return cam(input_tensor=pixels, targets=wanted)
 
         return call
 
@@ -72,7 +73,7 @@ def torchcam(name: str) -> Prepare:
     def prepare(subject: Subject):
         method = getattr(library("torchcam.methods"), name)
         network = PixelsToLogits(copy.deepcopy(subject.mhex))
-        layer, pixels = stage_output(network, 4), subject.inputs["pixel_values"]
+        layer, pixels = target_layer(network), subject.inputs["pixel_values"]
 
         def call():
             with method(network, layer) as extractor:
@@ -107,7 +108,7 @@ def baseline(name: str, **settings) -> Prepare:
         if subject.is_image:
             inputs, given = subject.inputs["pixel_values"], settings
         else:
-            special = {"special_ids": [SPECIAL["cls"], SPECIAL["sep"]], "mask_id": SPECIAL["mask"]}
+            special = {"special_ids": [SPECIAL["first"], SPECIAL["last"]], "mask_id": SPECIAL["mask"]}
             inputs = subject.inputs | special
             given = {key: value for key, value in settings.items() if key != "cells"}
         return lambda: call(subject.mhex, inputs, subject.target, **given)
@@ -140,10 +141,13 @@ METHODS = CLOSED | BACKWARD | PASSES
 IMAGES_ALONE = {name for name in METHODS if "CAM" in name or name.startswith("occlusion")}
 
 
-def available(name: str, is_image: bool) -> bool:
-    """Whether a method exists for the family and its library is installed (torchcam is not for Python 3.10)."""
-    missing = "torchcam" in name and find_spec("torchcam") is None
-    return not missing and name not in ({ROLLOUT} if is_image else IMAGES_ALONE)
+def available(name: str, mhex, is_image: bool) -> bool:
+    """Whether a method exists for a network and its library is installed (torchcam is not for Python 3.10)."""
+    if name == ROLLOUT:
+        return mhex.base_model.can_roll_out
+    if "torchcam" in name and (find_spec("torchcam") is None or mhex.base_model.blocks[0].channel_axis != 1):
+        return False  # torchcam takes features [B, C, h, w] alone
+    return is_image or name not in IMAGES_ALONE
 
 
 def prepare(name: str, subject: Subject) -> Callable[[], object]:

@@ -1,4 +1,4 @@
-"""What do the measured costs say? Ratios with intervals, what was asked for beside what was found, growth, a plot."""
+"""Report of measured costs: ratios with intervals, what was asked for beside what was found, growth, a plot."""
 
 from __future__ import annotations
 
@@ -21,6 +21,8 @@ from hf_mhex.benchmarks.speed.methods import (
     SHAP,
     SOFTMAX,
 )
+from hf_mhex.benchmarks.speed.subjects import is_image
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import made_at, ran_on
 from hf_mhex.evaluation.intervals import Interval, bootstrap
 
@@ -38,6 +40,7 @@ GOALS = (  # (method, against, most, least, part, networks, batches)
     (GIVEN, PREDICTION, 1.10, None, "memory", LARGE, (8,)),
     (PREDICTED, PREDICTION, 1.50, None, "memory", LARGE, (8,)),
 )
+PLOTTED = "resnet18"  # where it was measured
 VARIED = {"batch": "batch", "size": "image side or length", "labels": "classes"}
 
 
@@ -81,9 +84,9 @@ def with_interval(found: Interval | None) -> str:
     return middle if found.rows == 1 else f"{middle} [{shown(found.low)}, {shown(found.high)}]"
 
 
-def goal_lines(rows: Rows) -> list[str]:
+def goal_table(rows: Rows) -> str:
     """What was asked for, and what was found."""
-    lines = ["| what | network | batch | asked | measured |  |", "| --- | --- | --- | --- | --- | --- |"]
+    lines = []
     for method, against, most, least, part, networks, batches in GOALS:
         for network in networks:
             for batch in batches:
@@ -96,30 +99,28 @@ def goal_lines(rows: Rows) -> list[str]:
                 met = found.estimate <= most if most is not None else found.estimate >= least
                 asked = f"<= {most:.2f}" if most is not None else f">= {least:g}"
                 kind = "memory of " if part == "memory" else ""
-                lines.append(
-                    f"| {kind}{method} : {against} | {network} | {batch} | {asked} | {with_interval(found)} "
-                    f"| {'yes' if met else 'no'} |"
-                )
-    return lines
+                what = f"{kind}{method} : {against}"
+                lines.append((what, network, batch, asked, with_interval(found), "yes" if met else "no"))
+    return markdown_table(("what", "network", "batch", "asked", "measured", "met"), lines)
 
 
-def comparison_lines(rows: Rows, part: str) -> list[str]:
+def comparison_tables(rows: Rows, part: str) -> str:
     """A table a network and number of threads: methods down, batches across, each against the plain network."""
-    lines = []
+    tables = []
     for network in rows.values("network", part=part):
         for threads in rows.values("threads", part=part, network=network):
             about = {"part": part, "network": network, "threads": threads}
             batches = sorted(rows.values("batch", **about))
-            size, unit = rows.values("size", **about)[0], "px" if network.startswith("resnet") else "tokens"
-            lines += ["", f"**{network}, {size} {unit}, {threads} thread{'s' * (threads > 1)}**", ""]
-            lines.append("| method | " + " | ".join(f"batch {batch}" for batch in batches) + " | ms a row, batch 1 |")
-            lines.append("| --- " * (len(batches) + 2) + "|")
+            size, unit = rows.values("size", **about)[0], "px" if is_image(network) else "tokens"
+            lines = []
             for method in rows.values("method", **about):
                 cells = [with_interval(rows.ratio(method, PLAIN, **about, batch=batch)) for batch in batches]
                 alone = rows.find(method, **about, batch=1)
-                cells.append(shown(median_time(alone)) if alone else "-")
-                lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
+                lines.append((method, *cells, shown(median_time(alone)) if alone else "-"))
+            columns = ("method", *(f"batch {batch}" for batch in batches), "ms a row, batch 1")
+            tables.append(f"**{network}, {size} {unit}, {threads} thread{'s' * (threads > 1)}**")
+            tables.append(markdown_table(columns, lines))
+    return "\n\n".join(tables)
 
 
 def median_time(row: dict) -> float:
@@ -149,64 +150,61 @@ def growth_series(rows: Rows) -> dict[tuple[str, str], dict[str, list[tuple[int,
     return found
 
 
-def growth_lines(rows: Rows) -> list[str]:
+def growth_tables(rows: Rows) -> str:
     """Milliseconds by what grows, and the exponent of the power law between its smallest and its largest value."""
-    lines = []
+    tables = []
     for (network, varied), series in growth_series(rows).items():
         values = sorted({value for points in series.values() for value, _ in points})
-        lines += ["", f"**{network}: {VARIED[varied]}** (milliseconds)", ""]
-        lines.append(f"| {VARIED[varied]} | " + " | ".join(map(str, values)) + " | exponent |")
-        lines.append("| --- " * (len(values) + 2) + "|")
+        lines = []
         for method, points in series.items():
             times = dict(points)
             cells = [shown(times[value]) if value in times else "-" for value in values]
             (first, low), (last, high) = points[0], points[-1]
-            cells.append(f"{math.log(high / low) / math.log(last / first):.2f}")
-            lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
+            lines.append((method, *cells, f"{math.log(high / low) / math.log(last / first):.2f}"))
+        tables.append(f"**{network}: {VARIED[varied]}** (milliseconds)")
+        tables.append(markdown_table((VARIED[varied], *map(str, values), "exponent"), lines))
+    return "\n\n".join(tables)
 
 
-def memory_lines(rows: Rows) -> list[str]:
+def memory_table(rows: Rows) -> str:
     """Megabytes at the peak of one call besides the loaded networks."""
     networks = rows.values("network", part="memory")
-    lines = ["| method | " + " | ".join(networks) + " |", "| --- " * (len(networks) + 1) + "|"]
+    lines = []
     for method in rows.values("method", part="memory"):
         cells = []
         for network in networks:
             row = rows.find(method, part="memory", network=network)
             ratio = rows.ratio(method, PREDICTION, part="memory", network=network)
             cells.append("-" if row is None else f"{row['megabytes']:.0f} ({shown(ratio.estimate)})")
-        lines.append(f"| {method} | " + " | ".join(cells) + " |")
-    return lines
+        lines.append((method, *cells))
+    return markdown_table(("method", *networks), lines)
 
 
 def write_report(found: list[dict], output: Path) -> list[Path]:
     """Write `output`/tables.md and `output`/speed.png from rows, and return the two paths."""
     rows, first = Rows(found), found[0]
-    lines = [
+    measured = rows.values("part")
+    parts = [
         "# What an explanation costs",
-        "",
         f"`{first['command']}` on {first['device']}: {ran_on(found)}{made_at(found)}. Seed {first['seed']}, "
         f"{first['rounds']} rounds (slow methods a share of them). Methods take turns in one process; a ratio is the "
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
+        "## What was asked for",
+        goal_table(rows),
     ]
-    parts = rows.values("part")
-    sections = [("What was asked for", goal_lines(rows))]
-    if "comparison" in parts:
-        sections.append(("Time against the plain network's prediction", comparison_lines(rows, "comparison")))
-    if "passes" in parts:
-        sections.append(("Methods of many passes", comparison_lines(rows, "passes")))
-    if "growth" in parts:
-        sections.append(("Growth", growth_lines(rows)))
-    if "memory" in parts:
+    if "comparison" in measured:
+        parts += ["## Time against the plain network's prediction", comparison_tables(rows, "comparison")]
+    if "passes" in measured:
+        parts += ["## Methods of many passes", comparison_tables(rows, "passes")]
+    if "growth" in measured:
+        parts += ["## Growth", growth_tables(rows)]
+    if "memory" in measured:
         text = "Megabytes besides the loaded networks, batch 8, a fresh process each (in brackets: of a prediction's)."
-        sections.append(("Memory", [text, "", *memory_lines(rows)]))
-    for title, body in sections:
-        lines += ["", f"## {title}", "", *body]
+        parts += ["## Memory", text, memory_table(rows)]
     output.mkdir(parents=True, exist_ok=True)
     tables = output / "tables.md"
-    tables.write_text("\n".join(lines).replace("\n\n\n", "\n\n") + "\n", encoding="utf-8")
+    tables.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
     return [tables, plot(rows, output / "speed.png")]
 
 
@@ -215,7 +213,8 @@ def plot(rows: Rows, path: Path) -> Path:
     figure = Figure(figsize=(10, 3.6), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
     left, right = figure.subplots(1, 2, width_ratios=(3, 2))
-    network = "resnet18"
+    networks = rows.values("network")
+    network = PLOTTED if PLOTTED in networks else networks[0]
     bars = {}
     for part in ("passes", "comparison"):
         for method in rows.values("method", part=part, network=network):
@@ -233,7 +232,7 @@ def plot(rows: Rows, path: Path) -> Path:
     for (network, varied), series in growth_series(rows).items():
         if varied != "labels" and GIVEN in series:
             points = series[GIVEN]
-            power = 2 if varied == "size" and network.startswith("resnet") else 1
+            power = 2 if varied == "size" and is_image(network) else 1
             name = "pixels" if power == 2 else "tokens" if varied == "size" else "batch"
             amounts = [(value / points[0][0]) ** power for value, _ in points]
             right.plot(amounts, [time / points[0][1] for _, time in points], "o-", label=f"{network}, {name}")

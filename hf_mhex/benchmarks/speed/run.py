@@ -1,4 +1,4 @@
-"""How is a table of costs measured? Methods take turns, round after round; one JSON line a method and case, at once."""
+"""Measurement of a table of costs: methods take turns, round after round; one JSON line a method and case, at once."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ import torch
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.speed.cases import NETWORKS, PARTS, Case, all_cases
 from hf_mhex.benchmarks.speed.methods import available, prepare
-from hf_mhex.benchmarks.speed.subjects import make_networks, make_subject
+from hf_mhex.benchmarks.speed.subjects import find_source, is_image, make_networks, make_subject
 from hf_mhex.environment import environment, source_commit
 
 # What other methods come from, by the names of package and module: how a library does a thing changes by its version.
@@ -34,22 +34,28 @@ def measure_speed(
     seed: int = 0,
     command: str = "",
     say: Callable[[str], None] = print,
+    device: str | None = None,
 ) -> list[dict]:
     """Measure every case and return the rows, which `output`/rows.jsonl holds.
 
     Args:
-        networks: of `NETWORKS`; all. parts: of `PARTS`; all.
+        networks: names as in `subjects.find_source`; those of `NETWORKS`. parts: of `PARTS`; all.
         rounds: turns of each method; slow ones take a share of them.
         command: what the rows say they were made by.
+        device: the first CUDA device where there is one, else the processor.
 
-    A case whose rows are there is not measured again; delete the file to start over. Works on the first CUDA device
-    where there is one. Raises ValueError for names that do not exist and rows made with other rounds or another seed.
+    A case whose rows are there is not measured again; delete the file to start over. Raises ValueError for names that
+    do not exist and for rows made with other rounds, on another device or with another seed.
     """
-    networks, parts = chosen("networks", networks, NETWORKS), chosen("parts", parts, PARTS)
+    unknown = sorted(set(parts or ()) - set(PARTS))
+    if unknown:
+        raise ValueError(f"parts must be of {', '.join(PARTS)}; got {', '.join(unknown)}.")
+    for network in networks or ():
+        find_source(network)
     if rounds < 3:
         raise ValueError(f"rounds must be at least 3, got {rounds}.")
     journal = Journal(output / "rows.jsonl")
-    device = "cuda" if torch.cuda.is_available() else "cpu"
+    device = device or ("cuda" if torch.cuda.is_available() else "cpu")
     made_with = {"rounds": rounds, "seed": seed, "device": device}
     for row in journal.rows:
         if {name: row[name] for name in made_with} != made_with:
@@ -58,7 +64,7 @@ def measure_speed(
     common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
     before = torch.get_num_threads()
     try:
-        for case in all_cases(networks, parts):
+        for case in all_cases(tuple(networks or NETWORKS), tuple(parts or PARTS)):
             if journal.find(**case.about()) is None:
                 say(f"{case.part}: {case.network}, batch {case.batch}, size {case.size}, {case.labels} classes, "
                     f"{case.threads} threads")  # fmt: skip
@@ -70,20 +76,12 @@ def measure_speed(
     return journal.rows
 
 
-def chosen(name: str, given: list[str] | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    """The names given, or all; ValueError for one that is not known."""
-    unknown = sorted(set(given or []) - set(known))
-    if unknown:
-        raise ValueError(f"{name} must be of {', '.join(known)}; got {', '.join(unknown)}.")
-    return known if given is None else tuple(given)
-
-
 def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
     """Rows with a method's milliseconds by round; None in rounds that it did not take part in."""
     torch.set_num_threads(case.threads)
     networks = make_networks(case.network, case.labels, seed, device)
     subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
-    names = [name for name in (*case.methods, *case.seldom) if available(name, subject.is_image)]
+    names = [name for name in (*case.methods, *case.seldom) if available(name, subject.mhex, subject.is_image)]
     calls = {name: prepare(name, subject) for name in names}
     times = take_turns(calls, max(3, round(case.rounds * rounds)), set(case.seldom), case.every, seed, device)
     return [{"method": name, "milliseconds": found} for name, found in times.items()]
@@ -115,13 +113,14 @@ def take_turns(calls: dict, rounds: int, seldom: set[str], every: int, seed: int
 
 def wait(device: str) -> None:
     """Until the device has done what it was asked for."""
-    if device == "cuda":
-        torch.cuda.synchronize()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
 
 
 def measure_memory(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
     """Rows with the megabytes that a method needs at its peak besides the loaded networks."""
-    names = [name for name in case.methods if available(name, case.network.startswith("resnet"))]
+    mhex = make_networks(case.network, case.labels, seed)[0]
+    names = [name for name in case.methods if available(name, mhex, is_image(case.network))]
     return [{"method": name, "megabytes": peak_megabytes(case, name, seed, device)} for name in names]
 
 

@@ -1,23 +1,23 @@
-"""What is measured? A network of random weights in its MHEX and its plain form, and random inputs."""
+"""Networks that are timed: each in its MHEX and its plain form with random weights, and random inputs for both."""
 
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import cache
 
 import timm
 import torch
+import transformers
 from torch import nn
-from transformers import BertConfig, BertForSequenceClassification
+from transformers import AutoConfig
 
-from hf_mhex.modeling.configuration_mhex_bert import MHEXBertConfig
-from hf_mhex.modeling.configuration_mhex_resnet import MHEXResNetConfig
-from hf_mhex.modeling.modeling_mhex_bert import MHEXBertForSequenceClassification
-from hf_mhex.modeling.modeling_mhex_resnet import MHEXResNetForImageClassification
+from hf_mhex.conversion import from_timm
+from hf_mhex.families import family_for_source
 
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
-SHAPES = {"bert-base": {}, "minilm": MINILM}
-RANKS = {"resnet50-rank64": ("resnet50", 64)}  # a network and the rank of its gates
-SPECIAL = {"cls": 101, "sep": 102, "mask": 103}  # BERT's own numbers
+SHAPES = {"bert-base": ("bert", {}), "minilm": ("bert", MINILM)}  # names of transformers' configurations
+RANK = "-rank"  # "resnet50-rank64" is resnet50 with `gate_rank=64`
+SPECIAL = {"mask": 7, "first": 8, "last": 9}  # any token numbers do for random weights
 
 
 @dataclass(frozen=True)
@@ -39,21 +39,52 @@ class Subject:
         return "pixel_values" in self.inputs
 
 
-def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> tuple[nn.Module, nn.Module]:
-    """The MHEX and the plain form of a timm ResNet ("resnet50") or of a BERT's shape ("bert-base", "minilm").
+@cache
+def find_source(network: str):
+    """A network's plain form: timm's name (images), or transformers' configuration (texts).
 
-    "resnet50-rank64" is ResNet-50 with `gate_rank=64`.
+    Args:
+        network: a timm network, one of SHAPES, a model type of transformers, or a folder or Hub id with a config.json;
+            with "-rank64" at its end for gates of rank 64.
+
+    Raises ValueError for a name that is none of them, and for a network that MHEX is not made from.
     """
+    name = network.partition(RANK)[0]
+    if timm.is_model(name):
+        return name
+    model_type, shape = SHAPES.get(name, (name, {}))
+    try:
+        config = AutoConfig.for_model(model_type, **shape)
+    except ValueError:
+        try:
+            config = AutoConfig.from_pretrained(name)
+        except (OSError, ValueError) as error:
+            raise ValueError(
+                f"network {network!r} is no timm network, no model type of transformers ({', '.join(SHAPES)} are known "
+                "too), and no folder or Hub id with a config.json."
+            ) from error
+    if family_for_source("transformers", config.model_type) is None:
+        raise ValueError(f"network {network!r} is a {config.model_type!r} model, which MHEX is not made from.")
+    return config
+
+
+def is_image(network: str) -> bool:
+    """Whether a network reads images."""
+    return isinstance(find_source(network), str)
+
+
+def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> tuple[nn.Module, nn.Module]:
+    """The MHEX and the plain form of a network, named as in `find_source`."""
     torch.manual_seed(seed)
-    if network in SHAPES:
-        shape = SHAPES[network]
-        mhex = MHEXBertForSequenceClassification(MHEXBertConfig(num_labels=labels, **shape))
-        plain = BertForSequenceClassification(BertConfig(num_labels=labels, **shape))
+    source, rank = find_source(network), network.partition(RANK)[2]
+    fields = {"num_labels": labels, "gate_rank": int(rank) if rank else None}
+    if isinstance(source, str):
+        mhex, plain = from_timm(source, **fields), timm.create_model(source, num_classes=labels)
     else:
-        architecture, rank = RANKS.get(network, (network, None))
-        config = MHEXResNetConfig(architecture=architecture, num_labels=labels, gate_rank=rank)
-        mhex = MHEXResNetForImageClassification(config)
-        plain = timm.create_model(architecture, num_classes=labels)
+        family = family_for_source("transformers", source.model_type)
+        mhex = family.classifier(family.config.from_dict(source.to_dict() | fields))
+        config = type(source).from_dict(source.to_dict() | {"num_labels": labels})
+        plain = getattr(transformers, family.input.auto_model).from_config(config)
     for gate in mhex.base_model.gates:
         nn.init.normal_(gate.weight, std=0.02)  # gates that are not all alike
     return mhex.eval().to(device), plain.eval().to(device)
@@ -62,13 +93,15 @@ def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> 
 def make_inputs(network: str, batch: int, size: int, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Images [batch, 3, size, size], or texts [batch, size] of which seven in eight are padded by up to a tenth."""
     generator = torch.Generator().manual_seed(seed)
-    if network not in SHAPES:
+    source = find_source(network)
+    if isinstance(source, str):
         return {"pixel_values": torch.randn(batch, 3, size, size, generator=generator).to(device)}
-    ids = torch.randint(1000, 20000, (batch, size), generator=generator)
-    ids[:, 0], ids[:, -1] = SPECIAL["cls"], SPECIAL["sep"]
+    ids = torch.randint(10, source.vocab_size, (batch, size), generator=generator)
+    ids[:, 0], ids[:, -1] = SPECIAL["first"], SPECIAL["last"]
     kept = size - (torch.arange(batch) % 8) * size // 80
     mask = (torch.arange(size) < kept[:, None]).long()
-    return {"input_ids": (ids * mask).to(device), "attention_mask": mask.to(device)}
+    ids = ids.where(mask == 1, source.pad_token_id or 0)
+    return {"input_ids": ids.to(device), "attention_mask": mask.to(device)}
 
 
 def make_subject(

@@ -1,9 +1,11 @@
-"""Which real data comes with the package? Two small samples, as Parquet, read through `datasets`."""
+"""Embedded samples: two small data sets, as Parquet, read through `datasets`."""
 
 from __future__ import annotations
 
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from hf_mhex.environment import named_extra
 
 if TYPE_CHECKING:
     from datasets import DatasetDict
@@ -21,9 +23,10 @@ def load_sample(name: str) -> DatasetDict:
 
     Raises ValueError for another name.
     """
-    from datasets import load_dataset
-
     if name not in SAMPLES:
         raise ValueError(f"name must be one of {', '.join(map(repr, SAMPLES))}, the embedded samples; got {name!r}.")
+    with named_extra():
+        from datasets import load_dataset
+
     files = {split: str(FOLDER / f"{name}-{split}.parquet") for split in ("train", "test")}
     return load_dataset("parquet", data_files=files)

@@ -1,4 +1,4 @@
-"""How were the embedded samples made? From Debian's dataset-fashion-mnist and PyPI's vaderSentiment 3.3.2.
+"""How the embedded samples were made: from Debian's dataset-fashion-mnist and PyPI's vaderSentiment 3.3.2.
 
 apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion
 pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
@@ -14,7 +14,7 @@ import typer
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as PILImage
 
-from hf_mhex.data.idx import read_idx_folder
+from hf_mhex.data.arrays import read_idx_folder
 from hf_mhex.data.samples import FOLDER
 
 GARMENTS = [
@@ -44,7 +44,8 @@ def png(pixels: np.ndarray) -> dict:
 
 def fashion_mnist(folder: Path, split: str) -> Dataset:
     """The first images of each class of the official file for `split`, in the file's order."""
-    images, labels = read_idx_folder(folder)[split]
+    found = read_idx_folder(folder)[split]
+    images, labels = found["image"], found["label"]
     first = [np.flatnonzero(labels == label)[: IMAGES_PER_CLASS[split]] for label in range(len(GARMENTS))]
     chosen = np.sort(np.concatenate(first))
     rows = {"image": [png(image) for image in images[chosen]], "label": labels[chosen].tolist()}

@@ -1,24 +1,25 @@
-"""Which metrics are there? Local `evaluate` modules, by name; nothing is downloaded.
+"""Measures by name: functions of logits, and files that `evaluate` loads. Nothing is downloaded.
 
-`evaluate.load(str(hf_mhex.evaluation.metrics.module_path("auc")))` loads one as any other module; `measure`
-computes several.
+`measure` computes several of predictions; `evaluate.load(str(module_path("auc")))` loads one, of predictions or maps.
 """
 
 from __future__ import annotations
 
-from importlib import import_module
 from pathlib import Path
 
 import numpy as np
 
-CLASSES = {
-    "accuracy": "Accuracy",
-    "balanced_accuracy": "BalancedAccuracy",
-    "macro_f1": "MacroF1",
-    "auc": "Auc",
-    "medmnist": "Medmnist",
-    "regression": "Regression",
+from hf_mhex.evaluation.metrics import scores
+
+OF_PREDICTIONS = {
+    "accuracy": scores.accuracy,
+    "balanced_accuracy": scores.balanced_accuracy,
+    "macro_f1": scores.macro_f1,
+    "auc": scores.auc,
+    "medmnist": scores.medmnist,
+    "regression": scores.regression_errors,
 }
+OF_MAPS = ("average_drop", "completeness", "grid_pointing", "map_similarity", "pointing_game")
 BY_SCORE = ("auc", "medmnist")
 DEFAULTS = {
     "single_label_classification": ("accuracy", "balanced_accuracy", "macro_f1", "auc"),
@@ -28,17 +29,23 @@ DEFAULTS = {
 
 
 def module_path(name: str) -> Path:
-    """The file of a metric, for `evaluate.load`; ValueError for a name that is none of them."""
-    if name not in CLASSES:
-        raise ValueError(f"metric must be one of {', '.join(CLASSES)}; got {name!r}.")
-    return Path(__file__).with_name(f"{name}.py")
+    """The file of a measure, for `evaluate.load`; ValueError for a name that is none of them."""
+    return Path(__file__).with_name(f"{known(name, (*OF_PREDICTIONS, *OF_MAPS))}.py")
+
+
+def known(name: str, names) -> str:
+    """The name; ValueError where it is not among `names`."""
+    if name not in names:
+        raise ValueError(f"metric must be one of {', '.join(names)}; got {name!r}.")
+    return name
 
 
 def measure(names, logits, references, problem_type: str) -> dict[str, float]:
     """The named metrics of logits [N, K] against references ([N], or [N, K] for several labels or numbers).
 
     Probabilities are softmax, or sigmoid for several labels (predicted at 0.5). Raises ValueError for an unknown name,
-    for one that does not fit the problem type, and where a metric is not defined on these rows.
+    for one that does not fit the problem type, and where a metric is not defined on these rows; RuntimeError without
+    scikit-learn (extra `train`).
     """
     logits, references = np.asarray(logits, dtype=np.float64), np.asarray(references)
     names = DEFAULTS[problem_type] if names is None else names
@@ -52,14 +59,10 @@ def measure(names, logits, references, problem_type: str) -> dict[str, float]:
         references = references.astype(int)
     found = {}
     for name in names:
-        module_path(name)
-        if (name == "regression") != regression:
+        if (known(name, OF_PREDICTIONS) == "regression") != regression:
             raise ValueError(f"metric {name!r} does not fit problem_type={problem_type!r}.")
-        module = import_module(f"hf_mhex.evaluation.metrics.{name}")
-        config = "multilabel" if references.ndim == 2 else "default"
-        metric = getattr(module, CLASSES[name])(config_name=config, keep_in_memory=True)
-        given = {"prediction_scores": probabilities} if name in BY_SCORE else {"predictions": predictions}
-        found |= metric.compute(references=references, **given)
+        value = OF_PREDICTIONS[name](probabilities if name in BY_SCORE else predictions, references)
+        found |= value if isinstance(value, dict) else {name: value}
     return found
 
 

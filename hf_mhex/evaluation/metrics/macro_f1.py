@@ -1,23 +1,3 @@
-"""How good are precision and recall together, on average over labels?"""
+"""MacroF1 as an `evaluate` module."""
 
-import datasets
-import evaluate
-
-from hf_mhex.evaluation.metrics import scores
-
-
-class MacroF1(evaluate.Metric):
-    """As an `evaluate` module; configuration "multilabel" takes lists of 0 and 1."""
-
-    def _info(self):
-        label = datasets.Value("int32")
-        labels = datasets.Sequence(label) if self.config_name == "multilabel" else label
-        return evaluate.MetricInfo(
-            description=scores.macro_f1.__doc__,
-            citation="",
-            inputs_description="",
-            features=datasets.Features({"predictions": labels, "references": labels}),
-        )
-
-    def _compute(self, predictions, references):
-        return {"macro_f1": scores.macro_f1(predictions, references)}
+from hf_mhex.evaluation.metrics.modules import MacroF1  # noqa: F401 - found by evaluate.load

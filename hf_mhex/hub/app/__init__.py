@@ -1,5 +1,16 @@
-"""Which page explains a prediction in the browser? A Gradio app for both families (extra `app`)."""
+"""Page that explains predictions in the browser, with Gradio (extra `app`)."""
 
-from hf_mhex.hub.app.page import build_app
+from __future__ import annotations
 
-__all__ = ["build_app"]
+from collections.abc import Sequence
+
+from hf_mhex.environment import missing_extra
+
+
+def build_app(models: Sequence[str]):
+    """The app, see `page.build_app`. Raises RuntimeError where the extra is missing."""
+    try:
+        from hf_mhex.hub.app import page
+    except ModuleNotFoundError as error:
+        raise RuntimeError(missing_extra(error) or str(error)) from error
+    return page.build_app(models)

@@ -1,15 +1,15 @@
-"""What does the page show of one image or one text? Prediction, overlay or coloured words, and the blocks' own maps."""
+"""What the page shows of one image or one text: prediction, overlay or coloured words, and the blocks' own maps."""
 
 from __future__ import annotations
 
 import html
 
-from PIL import Image, UnidentifiedImageError
-
+from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.explaining.words import explain_words
 from hf_mhex.modeling.pipeline_mhex import scores_of
-from hf_mhex.pictures.maps import block_strip, overlay, words_html
-from hf_mhex.processors import restore_image
+from hf_mhex.pictures.maps import block_strip, overlay
+from hf_mhex.pictures.words import words_html
+from hf_mhex.processors import max_length, restore_image
 
 PREDICTED, NO_CONTRAST = "the predicted one", "nothing"
 CONTRASTS = [  # what the page says, and what it means
@@ -18,6 +18,11 @@ CONTRASTS = [  # what the page says, and what it means
     ("the others alike", "mean"),
     ("the others by score", "softmax"),
 ]
+OVER = {
+    "runner_up": "the runner-up",
+    "mean": "the mean of the others",
+    "softmax": "the others, weighed by their scores,",
+}
 
 
 def options_of(model, target: str, contrast: str, blocks: list[int]) -> dict:
@@ -38,10 +43,10 @@ def scores(model, logits) -> dict[str, float]:
 
 
 def sum_line(model, answer, contrast: str) -> str:
-    """The explained label, and the map's sum beside what it explains."""
+    """The explained label, and the map's sum beside what it explains, in words."""
     label = html.escape(model.config.id2label[int(answer.target[0])])
     total, explained = float(answer.saliency[0].double().sum()), float(answer.explained[0])
-    what = "the explained logit" if contrast == NO_CONTRAST else "the logit's lead"
+    what = "the explained logit" if contrast == NO_CONTRAST else f"the logit's lead over {OVER[contrast]}"
     return f"Explained: **{label}**. The map sums to {total:+.4f}; {what} is {explained:+.4f}."
 
 
@@ -51,24 +56,27 @@ def readable(path: str) -> str:
     return path
 
 
-def open_image(path: str) -> Image.Image:
-    """An image file in memory; ValueError, to be shown, where it is none."""
+def open_image(path: str, num_channels: int | None = None):
+    """An image file as `read_image` gives it; ValueError, to be shown and without the path, where it is none."""
     try:
-        image = Image.open(path)
-        image.load()
-    except (UnidentifiedImageError, OSError) as error:
-        raise ValueError("This file is no image that can be read.") from error
-    return image
+        return read_image(path, num_channels)
+    except (ValueError, OSError) as error:
+        said = str(error)
+        raise ValueError(said.replace(path, "This file") if path in said else "This file is not there.") from error
 
 
-def explain_picture(model, processor, path: str | None, target: str, contrast: str, blocks: list[int]):
+def explain_picture(
+    model, processor, path: str | None, target: str, contrast: str, blocks: list[int], rollout: bool = False
+):
     """Scores, sum line, overlay and strip of blocks for an image file; ValueError, to be shown, where it is none."""
     if not path:
         raise ValueError("Pick or upload an image first.")
-    image = open_image(path)
-    inputs = processor(image.convert("L" if model.config.num_channels == 1 else "RGB"), return_tensors="pt")
-    answer = model.generate_saliency(**inputs, **options_of(model, target, contrast, blocks))
-    pixels = restore_image(inputs["pixel_values"][0], processor)
+    pixel_values = to_pixel_values(open_image(path, model.config.num_channels), processor)
+    options = options_of(model, target, contrast, blocks)
+    answer = model.generate_saliency(pixel_values=pixel_values[None], **options, rollout=rollout)
+    pixels = restore_image(pixel_values, processor)
+    if pixels.shape[-1] not in (1, 3):
+        pixels = pixels.mean(-1).round().astype(pixels.dtype)
     maps = [found[0] for found in answer.block_saliency]
     names = [f"block {block}" for block in sorted(blocks)]
     strip = block_strip(pixels, maps, labels=names, columns=7, size=160)
@@ -84,8 +92,7 @@ def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, bl
     """Scores, sum line, the coloured words and those of each block, both as frames of escaped HTML."""
     if not text or not text.strip():
         raise ValueError("Type a text first.")
-    longest = min(tokenizer.model_max_length, model.config.max_position_embeddings)
-    encoding = tokenizer(text, truncation=True, max_length=longest, return_tensors="pt")
+    encoding = tokenizer(text, truncation=True, max_length=max_length(model, tokenizer), return_tensors="pt")
     answer = model.generate_saliency(**encoding, **options_of(model, target, contrast, blocks), rollout=rollout)
     label = model.config.id2label[int(answer.target[0])]
     [words] = explain_words(text, encoding, answer.saliency)

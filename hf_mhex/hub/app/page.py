@@ -1,4 +1,6 @@
-"""How is the page laid out? One tab a model: the input and its choices on the left, the explanation on the right."""
+"""Layout of the page: one tab a model, the input and its choices on the left, the explanation on the right."""
+
+from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
@@ -8,6 +10,7 @@ import gradio as gr
 
 from hf_mhex.data.samples import load_sample
 from hf_mhex.explaining.explanation import fitting_contrast
+from hf_mhex.families import KINDS, family_of
 from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
 from hf_mhex.loading import load
 
@@ -42,26 +45,27 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
             source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
             model, processor = load(source, revision or None)
             with gr.Tab(Path(source).name):
-                if model.main_input_name == "pixel_values":
-                    image_tab(model, processor)
-                else:
-                    text_tab(model, processor)
+                TABS[family_of(model).input.name](model, processor)
     return app
 
 
 def choices(model) -> list[gr.components.Component]:
-    """The class, what it is compared with, and the blocks to explain with."""
+    """The class, what it is compared with, the blocks to explain with, and, where the body can do it, the rollout."""
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     blocks = list(range(model.num_blocks))
     contrasts = CONTRASTS if len(labels) > 1 else CONTRASTS[:1]
     with gr.Row():
-        return [
+        found = [
             gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120),
             gr.Dropdown(
                 contrasts, value=fitting_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
             ),
             gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=320),
         ]
+    if model.base_model.can_roll_out:
+        is_text = family_of(model).input.name == "text"
+        found.append(gr.Checkbox(is_text, label="Carry maps back to the input, through the attention (rollout)"))
+    return found
 
 
 def shown(explain: Callable) -> Callable:
@@ -122,7 +126,6 @@ def text_tab(model, tokenizer) -> None:
             given = gr.Textbox(label="Text", lines=4, elem_id="text")
             examples = gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
             options = choices(model)
-            options.append(gr.Checkbox(True, label="Carry maps back to the words, through the attention (rollout)"))
             button = gr.Button("Explain the text", variant="primary")
         with gr.Column(scale=7, min_width=320):
             prediction = gr.Label(label="Prediction", num_top_classes=3)
@@ -140,8 +143,12 @@ def sample_pictures(count: int = 6) -> list[str]:
     """Files with the first pictures of the embedded sample."""
     folder = Path(tempfile.mkdtemp(prefix="mhex-samples-"))
     gr.set_static_paths([folder])  # or Gradio would not serve them where its own folder for files is another
-    rows = load_sample("fashion_mnist")["test"].select(range(count))
+    kind = KINDS["image"]
+    rows = load_sample(kind.sample)["test"].select(range(count))
     paths = [folder / f"sample-{number}.png" for number in range(count)]
     for path, row in zip(paths, rows):
-        row["image"].save(path)
+        row[kind.column].save(path)
     return [str(path) for path in paths]
+
+
+TABS = {"image": image_tab, "text": text_tab}  # by kind of input

@@ -1,0 +1,49 @@
+"""Arguments and options that several verbs share."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    import torch
+
+Model = Annotated[str, typer.Argument(help="A saved model's folder or Hub id.")]
+Data = Annotated[
+    str,
+    typer.Argument(help="A .npz, .csv, .parquet, .json, folder (images or IDX), Hub id, sample:NAME, or a recipe."),
+]
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Settings of a recipe.")]
+Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a Hub repository.")]
+Split = Annotated[str | None, typer.Option(help="Split of the data; test, or the only one.")]
+Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; if left out, the accelerator or cpu.")]
+Target = Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")]
+Contrast = Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON, progress to stderr.")]
+
+
+def find_device(name: str | None) -> torch.device:
+    """The device of that name, or the best one for None; ValueError for one that is not there."""
+    import torch
+
+    if name is None:
+        return torch.accelerator.current_accelerator(check_available=True) or torch.device("cpu")
+    try:
+        device = torch.device(name)
+        torch.empty(0, device=device)
+    except (RuntimeError, AssertionError) as error:
+        raise ValueError(f"--device {name!r} is not there: {str(error).splitlines()[0]}") from error
+    return device
+
+
+def label_options(config, target: str | None, contrast: str | None) -> dict:
+    """`target` and `contrast` of the maps, with labels as their indices; ValueError for an unknown label."""
+    from hf_mhex.explaining.explanation import label_index
+
+    options: dict = {"contrast": contrast}
+    if target is not None:
+        options["target"] = label_index(config, target, "--target")
+    if contrast not in (None, "mean", "runner_up", "softmax"):
+        options["contrast"] = label_index(config, contrast, "--contrast")
+    return options

@@ -1,0 +1,79 @@
+"""Text files as people have them: their encoding, and what separates the columns of a table."""
+
+from __future__ import annotations
+
+import csv
+from itertools import islice
+from pathlib import Path
+
+SEPARATORS = (",", ";", "\t")
+LOOKED_AT = 1000  # records that tell a table's separator
+
+
+def encoding_of(path: Path) -> str:
+    """The name of a text file's encoding: UTF-8, with or without a byte order mark, or cp1252 (Windows, Latin-1).
+
+    Raises ValueError, naming file and place, for a file that is neither or both.
+    """
+    first = place = None
+    has_utf8 = False
+    with open(path, "rb") as file:
+        for number, line in enumerate(file, 1):
+            try:
+                line.decode("utf-8")
+                has_utf8 |= not line.isascii()
+                bad = line.find(b"\0")
+            except UnicodeDecodeError as error:
+                bad, first = error.start, first or (number, error.start + 1)
+                if _is_cp1252(line):
+                    continue
+            if bad >= 0:
+                place = (number, bad + 1)
+                break
+    if place is None and first and has_utf8:  # other lines are UTF-8: these bytes are damage
+        place = first
+    if place:
+        raise ValueError(
+            f"{path} is no text in UTF-8 or cp1252: see line {place[0]}, byte {place[1]}; save it as UTF-8."
+        )
+    return "cp1252" if first else "utf-8-sig"
+
+
+def _is_cp1252(line: bytes) -> bool:
+    try:
+        return "\0" not in line.decode("cp1252")
+    except UnicodeDecodeError:
+        return False
+
+
+def separator_of(path: Path, encoding: str) -> str:
+    """What separates a table's columns: a comma, a semicolon or a tab; a comma where it has one column.
+
+    Raises ValueError, naming file and line, where several would do, and for a record longer than the first.
+    """
+    candidates = {}
+    for separator in SEPARATORS:
+        with open(path, encoding=encoding, newline="") as file:
+            reader = csv.reader(file, delimiter=separator)
+            try:
+                records = [(reader.line_num, len(record)) for record in islice(reader, LOOKED_AT) if record]
+            except csv.Error as error:
+                raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+        width = records[0][1] if records else 1
+        longer = next((record for record in records if record[1] > width), None)
+        candidates[separator] = (width, sum(record[1] == width for record in records), longer)
+    several = {separator: found for separator, found in candidates.items() if found[0] > 1}
+    fitting = {separator: found for separator, found in several.items() if found[2] is None} or several
+    if not fitting:
+        fitting = {",": candidates[","]}
+    best = max(fitting, key=lambda separator: fitting[separator][1])
+    if sum(found[1] == fitting[best][1] for found in fitting.values()) > 1:
+        found = " or ".join(map(repr, fitting))
+        raise ValueError(f"{path}, line 1: its columns are separated by {found}, it cannot be told; keep one of them.")
+    width, _, longer = fitting[best]
+    if longer:
+        raise ValueError(
+            f"{path}, line {longer[0]}: {longer[1]} fields separated by {best!r}, but the first line has {width}; "
+            "put texts in quotes."
+        )
+    return best

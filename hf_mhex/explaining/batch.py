@@ -1,0 +1,285 @@
+"""Rows explained a batch at a time: the step that a data set's explanation and other frameworks' workers share."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+
+from hf_mhex.data import Row
+from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.explaining.words import ExplainedText, split_pair, words_of
+from hf_mhex.families import family_of
+from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.modeling.pipeline_mhex import scores_of
+from hf_mhex.processors import max_length, restore_image
+
+OPTIONS = ("contrast", "blocks", "decay", "rollout")  # of `generate_saliency`, for rows of data
+
+
+@dataclass
+class Prepared:
+    """A row ready for the model.
+
+    Args:
+        inputs: pixels [C, H, W], or lists by the tokenizer's names.
+        size: what batches are ordered by; rows of another `group` stand in another batch.
+        texts: a text and its second one or None. encoding: the tokenizer's, of a text.
+    """
+
+    row: Row
+    inputs: Any
+    size: int = 0
+    group: tuple = ()
+    texts: tuple[str, str | None] = ("", None)
+    encoding: Any = None
+
+
+@dataclass
+class Answer:
+    """What was found of a row, or the `error` that was raised.
+
+    Args:
+        target: label explained. scores, logits: [K]. explained: what the map adds up to.
+        saliency: [H, W] or [T], without padding. block_saliency: the blocks' own.
+    """
+
+    row: Row
+    error: Exception | None = None
+    prepared: Prepared | None = None
+    target: int = -1
+    logits: np.ndarray | None = None
+    scores: np.ndarray | None = None
+    explained: float = float("nan")
+    saliency: np.ndarray | None = None
+    block_saliency: tuple[np.ndarray, ...] = ()
+
+    @property
+    def words(self) -> ExplainedText:
+        """The words that the map of a text falls on."""
+        return words_of(*self.prepared.texts, self.prepared.encoding, self.saliency.tolist())
+
+    @property
+    def reason(self) -> str | None:
+        """The error in a line."""
+        if self.error is None:
+            return None
+        lines = str(self.error).strip().splitlines()
+        return f"{type(self.error).__name__}: {lines[0] if lines else ''}"
+
+
+def explain_rows(
+    model,
+    processor,
+    rows: Sequence[Row],
+    options: dict,
+    batch_size: int,
+    advance: Callable[[int], Any] = lambda count: None,
+) -> list[Answer]:
+    """The answers to some rows, in their order.
+
+    A row's own `target` is explained where `options` have the target "row". ValueError and TypeError of one row become
+    its answer's error and spoil no other; all else is raised.
+
+    Args:
+        options: of `generate_saliency`.
+        advance: called with the number of rows that are done.
+    """
+    answers: dict[int, Answer] = {}
+    good = []
+    for item in prepare(rows, model, processor):
+        if isinstance(item, Answer):
+            answers[item.row.number] = item
+        else:
+            good.append(item)
+    advance(len(answers))
+    for batch in batches_of(good, batch_size):
+        answers |= {answer.row.number: answer for answer in _explain_batch(model, processor, batch, options)}
+        advance(len(batch))
+    return [answers[row.number] for row in rows]
+
+
+def _explain_batch(model, processor, batch: Sequence[Prepared], options: dict) -> list[Answer]:
+    """The answers to a batch; where its inputs are refused, to each row by itself."""
+    try:
+        if options.get("target") == "row":
+            targets = [item.row.target for item in batch]
+            if None in targets:
+                raise ValueError("the row holds no target.")
+            options = options | {"target": torch.tensor(targets)}
+        inputs = {name: value.to(model.device) for name, value in collate(batch, processor).items()}
+        found = model.generate_saliency(**inputs, **options)
+    except (ValueError, TypeError) as error:
+        if len(batch) == 1:
+            return [Answer(batch[0].row, error)]
+        return [answer for item in batch for answer in _explain_batch(model, processor, [item], options)]
+    scores = scores_of(found.logits, model.config).cpu()
+    logits, explained, target = found.logits.cpu(), found.explained.cpu(), found.target.cpu()
+    saliency, *blocks = (maps.float().cpu() for maps in (found.saliency, *found.block_saliency))
+    answers = []
+    for index, item in enumerate(batch):
+        if not logits[index].isfinite().all():
+            answers.append(Answer(item.row, ValueError("the model's logits are not finite.")))
+            continue
+        kept = slice(None) if item.encoding is None else inputs["attention_mask"][index].bool().cpu()
+        answers.append(
+            Answer(
+                row=item.row,
+                prepared=item,
+                target=int(target[index]),
+                logits=logits[index].float().numpy(),
+                scores=scores[index].float().numpy(),
+                explained=float(explained[index]),
+                saliency=saliency[index][kept].numpy(),
+                block_saliency=tuple(maps[index][kept].numpy() for maps in blocks),
+            )
+        )
+    return answers
+
+
+def prepare(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
+    """Each row ready for the model, or its answer with what was raised."""
+    return {"image": _prepare_images, "text": _prepare_texts}[family_of(model).kind](rows, model, processor)
+
+
+def _prepare_images(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
+    for row in rows:
+        try:
+            pixels = to_pixel_values(read_image(row.value, model.config.num_channels), processor)
+        except (ValueError, TypeError, OSError) as error:
+            yield Answer(row, error)
+        else:
+            yield Prepared(row, pixels, group=tuple(pixels.shape))
+
+
+def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
+    """Texts and pairs as tokens; too long ones are cut off."""
+    singles, pairs = [], []
+    for row in rows:
+        try:
+            texts = split_pair(row.value)
+        except (ValueError, TypeError) as error:
+            yield Answer(row, error)
+        else:
+            (singles if texts[1] is None else pairs).append((row, texts))
+    for good in (singles, pairs):
+        if not good:
+            continue
+        first, second = ([texts[place] for _, texts in good] for place in (0, 1))
+        found = processor(
+            first,
+            second if good is pairs else None,
+            truncation=True,
+            max_length=max_length(model, processor),
+            return_attention_mask=True,
+        )
+        if not found.encodings:
+            raise ValueError("processor must be a fast tokenizer (use_fast=True).")
+        for index, (row, texts) in enumerate(good):
+            inputs = {name: values[index] for name, values in found.items()}
+            yield Prepared(row, inputs, len(inputs["input_ids"]), texts=texts, encoding=found.encodings[index])
+
+
+def batches_of(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
+    """Batches of images of one size, or of texts of near lengths, so that little is padded."""
+    ordered = sorted(prepared, key=lambda item: (item.group, item.size))
+    for _, group in groupby(ordered, key=lambda item: item.group):
+        items = list(group)
+        for start in range(0, len(items), batch_size):
+            yield items[start : start + batch_size]
+
+
+def collate(batch: Sequence[Prepared], processor) -> dict[str, torch.Tensor]:
+    """pixel_values [B, C, H, W], or what the tokenizer gives, [B, T]."""
+    if batch[0].encoding is None:
+        return {"pixel_values": torch.stack([item.inputs for item in batch])}
+    columns = {name: [item.inputs[name] for item in batch] for name in batch[0].inputs}
+    # on the right, whatever the tokenizer's side: absolute positions must not depend on the batch
+    return dict(processor.pad(columns, padding_side="right", return_attention_mask=True, return_tensors="pt"))
+
+
+def seen_picture(item: Prepared, processor) -> np.ndarray:
+    """The picture that the model saw, uint8 [H, W, 1 or 3]; of other numbers of bands their mean."""
+    pixels = restore_image(item.inputs, processor)
+    return pixels if pixels.shape[-1] in (1, 3) else pixels.mean(-1, keepdims=True).round().astype(np.uint8)
+
+
+class Explainer:
+    """A callable on batches of columns, for `datasets`, Ray or Spark; each worker loads the model at its first batch.
+
+    `Explainer("folder")(batch)`, `data.map(Explainer("folder"), batched=True)`, or
+    `ray_data.map_batches(Explainer("folder"))`. The answer is the batch's columns and `label`, `score`, `logit`,
+    `explained`, `map` ([H, W] or [T]) and `error` (empty where there is none; else the others are empty or NaN); of
+    texts also `words` and `word_scores`.
+
+    Args:
+        source: folder or Hub id of a model. revision: branch, tag or commit.
+        column: of the images or texts (or pairs, as dicts); found by its name if None.
+        target: label to explain, None for the predicted one.
+        batch_size: rows that pass through the model at once.
+        device: None for the accelerator where there is one.
+        options: `contrast`, `blocks`, `decay` and `rollout` of `generate_saliency`.
+
+    Raises TypeError for an unknown option.
+    """
+
+    def __init__(
+        self,
+        source: str,
+        *,
+        revision: str | None = None,
+        column: str | None = None,
+        target: int | None = None,
+        batch_size: int = 32,
+        device: str | torch.device | None = None,
+        **options,
+    ):
+        check_names(options, OPTIONS, "Explainer")
+        self.source, self.revision, self.column, self.device = source, revision, column, device
+        self.options, self.batch_size = options | {"target": target}, batch_size
+        self._loaded = None
+
+    def __getstate__(self) -> dict:
+        """What travels to a worker: everything but the model."""
+        return self.__dict__ | {"_loaded": None}
+
+    def __call__(self, batch: dict[str, Sequence]) -> dict[str, Sequence]:
+        """The batch's columns with those of the explanations; ValueError where the column of inputs cannot be told."""
+        if self._loaded is None:
+            from hf_mhex.loading import load
+
+            model, processor = load(self.source, self.revision)
+            found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+            self._loaded = model.to(self.device or found), processor
+        model, processor = self._loaded
+        from hf_mhex.data.opening import find_input
+
+        column = self.column or find_input(_Names(list(batch)), family_of(model).input, "column")
+        rows = [Row(number, str(number), value) for number, value in enumerate(batch[column])]
+        answers = explain_rows(model, processor, rows, self.options, self.batch_size)
+        good = [answer.error is None for answer in answers]
+        names, nan = model.config.id2label, float("nan")
+        found = {
+            "label": [names[answer.target] if fine else "" for answer, fine in zip(answers, good)],
+            "score": [float(answer.scores[answer.target]) if fine else nan for answer, fine in zip(answers, good)],
+            "logit": [float(answer.logits[answer.target]) if fine else nan for answer, fine in zip(answers, good)],
+            "explained": [answer.explained for answer in answers],
+            "map": [answer.saliency if fine else [] for answer, fine in zip(answers, good)],
+            "error": [answer.reason or "" for answer in answers],
+        }
+        if family_of(model).kind == "text":
+            words = [answer.words.words if fine else () for answer, fine in zip(answers, good)]
+            found["words"] = [[word.text for word in row] for row in words]
+            found["word_scores"] = [[word.score for word in row] for row in words]
+        return {**batch, **found}
+
+
+@dataclass(frozen=True)
+class _Names:
+    """Columns that are known by their names alone."""
+
+    column_names: list[str]

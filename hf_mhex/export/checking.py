@@ -1,0 +1,109 @@
+"""Exported files beside PyTorch, and 8-bit files beside those that they were made from."""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+import torch
+
+from hf_mhex.data.images import read_image
+from hf_mhex.export.graphs import Graph, graph_of
+from hf_mhex.export.onnx import open_onnx, run_onnx
+from hf_mhex.families import family_of
+from hf_mhex.processors import max_length
+
+LARGEST_ERROR = 1e-4  # of an exported graph against PyTorch, relative to the largest value where that exceeds 1
+
+
+def largest_error(model, path: str | PathLike, **options) -> float:
+    """The largest difference of an exported file (.onnx or .pt2) from PyTorch, of any output over `Graph.cases`.
+
+    It is relative to the output's largest value where that exceeds 1.
+
+    Args:
+        model, options: what was exported.
+    """
+    graph = graph_of(model, **options)
+    if Path(path).suffix == ".pt2":
+        program = torch.export.load(path).module()
+    else:
+        session = open_onnx(path)
+
+        def program(**inputs):
+            return {name: torch.from_numpy(found) for name, found in run_onnx(session, inputs).items()}
+
+    error = 0.0
+    with torch.no_grad():
+        for inputs in graph.cases():
+            found = program(**inputs)
+            for name, value in graph(**inputs).items():
+                size = max(1.0, value.abs().max().item())
+                error = max(error, (found[name] - value).abs().max().item() / size)
+    return error
+
+
+@dataclass(frozen=True)
+class Quantisation:
+    """What 8 bits changed, over some rows, and what they saved.
+
+    `logits` is the largest change relative to the largest logit, `labels` the share of rows with the same label,
+    `map` the mean over rows of |change of the map| / |map| (Euclidean), `correlation` the mean correlation of the two
+    maps, and `completeness` the largest |sum of the 8-bit map - its own logit| relative to the largest logit.
+    """
+
+    megabytes_before: float
+    megabytes_after: float
+    logits: float
+    labels: float
+    map: float
+    correlation: float
+    completeness: float
+
+
+def compare_quantised(before: str | PathLike, after: str | PathLike, batches) -> Quantisation:
+    """Run two exported files on `batches` (dicts of inputs) and say what changed; maps should be raw."""
+    sessions = [open_onnx(path) for path in (before, after)]
+    pairs = [[run_onnx(session, inputs) for session in sessions] for inputs in batches]
+    logits = [np.concatenate([pair[which]["logits"] for pair in pairs]) for which in (0, 1)]
+    maps = [[row.ravel() for pair in pairs for row in pair[which]["saliency"]] for which in (0, 1)]
+    size = np.abs(logits[0]).max()
+    changes = [np.linalg.norm(two - one) / np.linalg.norm(one) for one, two in zip(*maps)]
+    alike = [np.corrcoef(one, two)[0, 1] for one, two in zip(*maps)]
+    sums = np.array([found.sum(dtype=np.float64) for found in maps[1]])
+    return Quantisation(
+        megabytes_before=Path(before).stat().st_size / 1e6,
+        megabytes_after=Path(after).stat().st_size / 1e6,
+        logits=float(np.abs(logits[1] - logits[0]).max() / size),
+        labels=float((logits[0].argmax(-1) == logits[1].argmax(-1)).mean()),
+        map=float(np.mean(changes)),
+        correlation=float(np.mean(alike)),
+        completeness=float(np.abs(sums - logits[1].max(-1)).max() / size),
+    )
+
+
+def sample_batches(model, processor, rows: int = 32, size: int = 8) -> list[dict[str, torch.Tensor]]:
+    """Inputs of a graph from the test rows of the embedded sample of the model's kind, `size` a batch."""
+    from hf_mhex.data.samples import load_sample
+
+    kind = family_of(model).input
+    values = load_sample(kind.sample)["test"][:rows][kind.column]
+    names = Graph(model, {}).axes
+    batches = []
+    for start in range(0, len(values), size):
+        part = values[start : start + size]
+        if kind.name == "image":
+            images = [read_image(value, model.config.num_channels) for value in part]
+            batches.append(dict(processor(images, return_tensors="pt")))
+        else:
+            limit = {"padding": True, "truncation": True, "max_length": max_length(model, processor)}
+            found = processor(part, return_tensors="pt", **limit)
+            batches.append({name: found.get(name, torch.zeros_like(found["input_ids"])) for name in names})
+    return batches
+
+
+def as_record(found: Quantisation) -> dict[str, float]:
+    """The figures by name, to three digits."""
+    return {name: float(f"{value:.3g}") for name, value in asdict(found).items()}

@@ -1,0 +1,211 @@
+"""Body and classifier of image models whose trunk timm builds."""
+
+from difflib import get_close_matches
+from typing import TYPE_CHECKING
+
+import timm
+import torch
+from torch import nn
+from transformers import PreTrainedModel
+
+from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
+from .mhex_blocks import Trace, add_gates
+from .mhex_maps import check_names
+
+if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
+    from .mhex_loss import deep_supervision_loss  # noqa: F401
+
+OUTPUT_OPTIONS = ("output_attentions",)
+
+
+class MHEXImagePreTrainedModel(MHEXPreTrainedMixin, PreTrainedModel):
+    """Loading, saving and the start of new weights."""
+
+    main_input_name = "pixel_values"
+    input_modalities = ("image",)
+    supports_gradient_checkpointing = True
+
+    def _init_weights(self, module):
+        if hasattr(module, "init_non_persistent_buffers"):
+            module.init_non_persistent_buffers()
+        else:
+            super()._init_weights(module)
+
+    def get_input_embeddings(self):
+        """None: an image has no embedding table."""
+        return
+
+
+class MHEXImageBody:
+    """Mixin of a timm network without its classifier, with a gate in every block.
+
+    A subclass names timm's class (`trunk_class`) and its blocks' gated classes (`gated`), and says what `stages` there
+    are. Freshly made it starts as timm does. Raises ValueError for an architecture that does not fit.
+    """
+
+    _auto_class = "AutoModel"
+    trunk_class: type
+    trunk_options: dict = {}
+    gated: dict[type, type] = {}
+    can_roll_out = False
+
+    def __init__(self, config):
+        super().__init__(config)
+        config.check_fields()
+        self.trunk = self.create_trunk(config)
+        if not any(parameter.is_meta for parameter in self.trunk.parameters()):
+            for module in self.trunk.modules():  # timm has initialised them; post_init would do it again
+                module._is_hf_initialized = True
+        blocks = self.blocks
+        unknown = sorted({type(block).__name__ for block in blocks if type(block) not in self.gated})
+        if unknown or not blocks:
+            raise ValueError(
+                f"architecture={config.architecture!r} has {', '.join(unknown) or 'no'} blocks; {type(self).__name__} "
+                f"takes {', '.join(kind.__name__ for kind in self.gated)}."
+            )
+        widths = [self.width(block) for block in blocks]
+        add_gates({block: self.gated[type(block)] for block in blocks}, widths, config)
+        self.post_init()
+
+    @classmethod
+    def create_trunk(cls, config) -> nn.Module:
+        """timm's network for `config.architecture`. Nothing is downloaded; ValueError where it cannot be made."""
+        name = config.architecture
+        if not timm.is_model(name):
+            close = get_close_matches(name, timm.list_models(), n=3)
+            raise ValueError(f"architecture={name!r} is not registered in timm {timm.__version__}; close are {close}.")
+        arguments = dict(config.architecture_kwargs or {}, in_chans=config.num_channels, num_classes=0)
+        try:
+            trunk = timm.create_model(name, pretrained=False, **arguments, **cls.trunk_options)
+        except (TypeError, AssertionError, AttributeError, RuntimeError, ZeroDivisionError) as error:
+            raise ValueError(
+                f"architecture={name!r} cannot be made with architecture_kwargs={config.architecture_kwargs}: {error}"
+            ) from error
+        if type(trunk) is not cls.trunk_class:
+            raise ValueError(
+                f"architecture={name!r} is timm's {type(trunk).__name__}; {cls.__name__} takes its "
+                f"{cls.trunk_class.__name__}."
+            )
+        trunk.head = nn.Identity()  # a classifier's norm and dropout, where timm leaves them
+        return trunk
+
+    def stages(self) -> list[tuple[nn.Module | None, list[nn.Module]]]:
+        """Each stage's downsampling (None for none) and its residual blocks."""
+        raise NotImplementedError("a subclass says what its stages are")
+
+    def width(self, block: nn.Module) -> int:
+        """Channels of a block's features."""
+        raise NotImplementedError("a subclass says how wide its blocks are")
+
+    def stem(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, num_channels, H, W] to the first block's input."""
+        raise NotImplementedError("a subclass says what its stem is")
+
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        """The last block's output to the features that timm's `forward_features` gives."""
+        return x
+
+    def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool) -> Trace:
+        """The trace of a pass whose first block reads x."""
+        return Trace(explain)
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks in order."""
+        return [block for _, blocks in self.stages() for block in blocks]
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        output_hidden_states: bool | None = None,
+        explain=None,
+        rollout: bool = False,
+        return_dict: bool | None = None,
+        **options,
+    ):
+        """Features of pixel_values [B, num_channels, H, W], laid out as timm's.
+
+        Args:
+            output_hidden_states: also return the stem's and each stage's output.
+            explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
+            rollout: give `Features.rollout` too; in eval mode.
+
+        Raises ValueError or TypeError for pixels that do not fit the model.
+        """
+        check_names(options, OUTPUT_OPTIONS, f"{type(self).__name__}.forward")
+        check_pixels(pixel_values, self.config)
+        if rollout and not self.can_roll_out:
+            raise ValueError(f"rollout=True goes back through attention, which {type(self).__name__} lacks; use False.")
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        pixels = pixel_values.to(next(self.trunk.parameters()).dtype)
+        x = self.stem(pixels)
+        trace = self.trace(x, pixels, explain, rollout)
+        states = (x,)
+        for downsample, blocks in self.stages():
+            x = x if downsample is None else downsample(x)
+            for block in blocks:
+                x = block(x, trace=trace)
+            states += (x,) if wanted else ()
+        x = self.finish(x)
+        blocks = self.blocks
+        answer = MHEXModelOutput(
+            last_hidden_state=x,
+            pooler_output=blocks[-1].positions(x, trace.prefix).mean(-1),
+            hidden_states=states if wanted else None,
+            gate_scores=tuple(trace.scores[block] for block in range(len(blocks))),
+            explanations=tuple(trace.explanations[block] for block in range(len(blocks))) if explain else None,
+        )
+        as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
+        return answer if as_dict else answer.to_tuple()
+
+
+class MHEXImageClassifier(MHEXClassifierMixin):
+    """Mixin of an image classifier."""
+
+    _auto_class = "AutoModelForImageClassification"
+    input_names = ("pixel_values",)
+    main_input_name = "pixel_values"
+
+    def forward(
+        self,
+        pixel_values: torch.FloatTensor | None = None,
+        labels: torch.Tensor | None = None,
+        num_items_in_batch: torch.Tensor | int | None = None,
+        **options,
+    ):
+        """Logits [B, K] of pixel_values [B, num_channels, H, W] and, with `labels` ([B] ints or [B, K] floats), the
+        deep-supervision loss.
+
+        Args:
+            num_items_in_batch: what the loss's sum is divided by (Trainer's count over accumulated batches).
+            options: `output_hidden_states`, `return_dict`, and `explain`, called as `explain(block, Features)` while
+                each block passes.
+
+        Raises ValueError or TypeError for pixels or labels that do not fit the model.
+        """
+        return super().forward(labels, num_items_in_batch, pixel_values=pixel_values, **options)
+
+    def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int]]:
+        pixel_values = inputs.get("pixel_values")
+        check_pixels(pixel_values, self.config)
+        if not torch.compiler.is_compiling() and not pixel_values.isfinite().all():
+            raise ValueError("pixel_values must be finite, got NaN or infinity.")
+        return pixel_values.shape[0], tuple(pixel_values.shape[-2:])
+
+
+def check_pixels(pixel_values, config) -> None:
+    """Raise ValueError or TypeError unless pixel_values is a float tensor [B >= 1, num_channels, H >= 1, W >= 1]."""
+    if pixel_values is None:
+        raise ValueError("pixel_values must be given.")
+    if not isinstance(pixel_values, torch.Tensor):
+        kind = type(pixel_values).__name__
+        raise TypeError(f"pixel_values must be a tensor, got {kind}; use the image processor with return_tensors='pt'.")
+    if pixel_values.ndim != 4 or pixel_values.shape[1] != config.num_channels:
+        raise ValueError(
+            f"pixel_values must be [batch, {config.num_channels}, height, width] for num_channels="
+            f"{config.num_channels}, got shape {list(pixel_values.shape)}; use the model's image processor."
+        )
+    if not pixel_values.is_floating_point():
+        raise TypeError(f"pixel_values must be floats, got {pixel_values.dtype}; use the model's image processor.")
+    if 0 in pixel_values.shape:
+        raise ValueError(f"pixel_values must hold at least one image, got shape {list(pixel_values.shape)}.")

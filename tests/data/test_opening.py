@@ -1,0 +1,166 @@
+"""Files and folders as people have them are read alike by training, evaluating and explaining, or refused by name."""
+
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from hf_mhex.data.batches import rows_for
+from hf_mhex.data.rows import read_data, read_splits
+from hf_mhex.data.settings import DataSettings
+from hf_mhex.data.source import RowSource, open_data
+from hf_mhex.families import KINDS
+from hub_models import save_image_model
+from schemas import write_idx, write_image_folder, write_medmnist
+
+SINGLE = "single_label_classification"
+ROWS = [("café, très bon", "good"), ("ça « va », 12 €", "bad")] * 10
+
+
+def write_table(path, separator=",", encoding="utf-8", rows=ROWS):
+    quoted = [f'"{text}"{separator}{label}' for text, label in rows]
+    path.write_bytes("\n".join([f"text{separator}label", *quoted, ""]).encode(encoding))
+    return path
+
+
+@pytest.mark.parametrize("suffix", [".csv", ".tsv"])
+@pytest.mark.parametrize("separator", [",", ";", "\t"])
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp1252"])
+def test_tables_are_read_alike_everywhere(tmp_path, suffix, separator, encoding):
+    path = write_table(tmp_path / f"rows{suffix}", separator, encoding)
+    texts = [text for text, _ in ROWS]
+    explained = open_data(path)
+    assert explained["text"][:] == texts
+    [trained] = read_splits(DataSettings(source=str(path)), "text").values()
+    assert [parts for [parts] in trained.inputs] == texts and trained.labels == [label for _, label in ROWS]
+    streamed = open_data(path, streaming=True)
+    assert [row["text"] for row in streamed] == texts
+
+
+def test_a_folder_of_tables_is_read_as_its_files_are(tmp_path):
+    (tmp_path / "rows").mkdir()
+    for name in ("train", "test"):
+        write_table(tmp_path / "rows" / f"{name}.csv", ";", "cp1252")
+    assert open_data(tmp_path / "rows", "test")["text"][:] == [text for text, _ in ROWS]
+    write_table(tmp_path / "rows" / "test.csv", ",")
+    with pytest.raises(ValueError, match="must be separated and encoded as"):
+        open_data(tmp_path / "rows", "test")
+
+
+@pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
+def test_lines_in_other_encodings(tmp_path, suffix):
+    line = "é bon" if suffix == ".txt" else '{"text": "é bon"}'
+    (tmp_path / f"rows{suffix}").write_bytes(f"{line}\n{line}\n".encode("cp1252"))
+    assert open_data(tmp_path / f"rows{suffix}")["text"][:] == ["é bon"] * 2
+
+
+BROKEN = [
+    (b"text,label\na,x\nb\x81d,y\n", "no text in UTF-8 or cp1252: see line 3, byte 2"),
+    ("text,label\né,x\n".encode() + b"b\xe9d,y\n", "no text in UTF-8 or cp1252: see line 3, byte 2"),
+    (b"text,label\na\0,x\n", "no text in UTF-8 or cp1252: see line 2, byte 2"),
+    (
+        b"text,label\na,x\nwell, no,y\n",
+        "line 3: 3 fields separated by ',', but the first line has 2",
+    ),
+    (b"text\nhello\nwell, no\n", "line 3: 2 fields separated by ',', but the first line has 1"),
+    (b"a,b;c\n1,2;3\n", "line 1: its columns are separated by ',' or ';'"),
+]
+
+
+@pytest.mark.parametrize("content, words", BROKEN)
+def test_a_table_that_cannot_be_told_is_refused_in_a_line(tmp_path, content, words):
+    (tmp_path / "rows.csv").write_bytes(content)
+    with pytest.raises(ValueError, match=re.escape(words)) as found:
+        open_data(tmp_path / "rows.csv")
+    assert "rows.csv" in str(found.value) and "\n" not in str(found.value)
+
+
+def test_a_broken_file_late_in_a_table_or_of_json_is_named(tmp_path):
+    rows = ["text,label", *["a,b"] * 3000, "a,b,c"]
+    (tmp_path / "late.csv").write_text("\n".join(rows))
+    (tmp_path / "rows.jsonl").write_text('{"text": "a"}\n{"text": \n')
+    for name in ("late.csv", "rows.jsonl"):
+        with pytest.raises(ValueError, match=f"{name} cannot be read: ") as found:
+            open_data(tmp_path / name)
+        assert "\n" not in str(found.value)
+
+
+def test_images_are_called_by_their_paths(tmp_path):
+    folder = write_image_folder(tmp_path / "images", rows=6)
+    rows = open_data(folder, "train")
+    assert rows["id"][0] == "train/class_0/0.png" and rows.features["label"].names == ["class_0", "class_1", "class_2"]
+    [(_, first)] = RowSource(rows, KINDS["image"], 10).shards(lambda shard: True)
+    assert [row.id for row in first][:2] == ["train/class_0/0.png", "train/class_0/3.png"]
+    (folder / "train" / "class_1" / "1.png").write_bytes(b"no image")
+    words = r"the first is row 2 \(train/class_1/1.png\), corrupt image: .*1.png is no image that can be read"
+    with pytest.raises(ValueError, match=words):
+        read_data(DataSettings(source=str(folder)), "image", SINGLE)
+    unseen = read_data(DataSettings(source=str(folder), check_images=False, test_fraction=0.5), "image", SINGLE)
+    with pytest.raises(ValueError, match=r"row 2 \(train/class_1/1.png\) has a corrupt image"):
+        [part[row] for part in (unseen.train, unseen.test) for row in range(len(part))]
+
+
+def test_strays_beside_class_folders_are_named(tmp_path):
+    folder = write_image_folder(tmp_path, rows=6, splits=("train",)) / "train"
+    Image.new("RGB", (8, 8)).save(folder / "stray.png")
+    (folder / "notes.txt").write_text("to do")
+    (folder / ".DS_Store").write_text("")
+    with pytest.warns(UserWarning, match="1 files are left out, no images of it: notes.txt"):
+        assert len(open_data(folder)) == 7
+    with (
+        pytest.warns(UserWarning),
+        pytest.raises(ValueError, match=r"1 with missing label; the first is row 6 \(stray.png\)"),
+    ):
+        read_data(DataSettings(source=str(folder)), "image", SINGLE)
+    album = tmp_path / "album"
+    album.mkdir()
+    (folder / "stray.png").rename(album / "alone.png")
+    assert open_data(album)[0]["id"] == "alone.png" and "label" not in open_data(album).features
+
+
+def test_images_with_metadata_keep_their_paths(tmp_path):
+    folder = write_image_folder(tmp_path / "images", rows=4, splits=("train",)) / "train"
+    names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
+    (folder / "metadata.csv").write_text("file_name,mark\n" + "".join(f"{name},{name[6]}\n" for name in names))
+    rows = open_data(folder)
+    assert rows["id"][:] == names and [str(mark) for mark in rows["mark"]] == [name[6] for name in names]
+
+
+@pytest.mark.parametrize("write", [write_idx, lambda path: write_medmnist(path.with_suffix(".npz"), 4, colour=False)])
+def test_files_of_arrays_are_explained_as_they_are_trained_on(tmp_path, write):
+    path = write(tmp_path / "arrays")
+    data = read_data(DataSettings(source=str(path)), "image", SINGLE)
+    source = RowSource(open_data(path, "test"), KINDS["image"], 100, target_column="label")
+    [(_, rows)] = source.shards(lambda shard: True)
+    for row, other in zip(rows, (data.test[place] for place in range(5))):
+        assert np.array_equal(row.value, np.asarray(other["image"])) and row.target == other["labels"]
+
+
+def test_rows_of_data_are_told_apart(tmp_path):
+    found = set()
+    for rows in (ROWS, ROWS[:-1] + [("another", "bad")]):
+        path = write_table(tmp_path / "rows.csv", rows=rows)
+        found.add(RowSource(open_data(path), KINDS["text"], 8).fingerprint())
+        stream = RowSource(iter(open_data(path)), KINDS["text"], 8)
+        assert stream.fingerprint() == RowSource(iter(open_data(path)), KINDS["text"], 8).fingerprint()
+        assert [row.number for _, shard in stream.shards(lambda shard: True) for row in shard] == list(range(20))
+    assert len(found) == 2
+
+
+def test_a_saved_model_is_judged_on_any_source(tmp_path):
+    from hf_mhex import load
+
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    model, processor = load(tmp_path / "model")
+    folder = write_image_folder(tmp_path / "images", rows=6, splits=("test",))
+    for number, name in ((2, "a"), (0, "b"), (1, "c")):  # the source's order of names is another one
+        (folder / "test" / f"class_{number}").rename(folder / "test" / f"{name}")
+    batches, skipped = rows_for(model, processor, DataSettings(source=str(folder)), None, 4)
+    batches = list(batches)
+    assert [batch["pixel_values"].shape[0] for batch in batches] == [4, 2] and not skipped
+    assert batches[0]["labels"].tolist() == [0, 0, 1, 1]
+    with pytest.raises(ValueError, match="split must be one of test"):
+        rows_for(model, processor, DataSettings(source=str(folder)), "exam", 4)
+    with pytest.raises(ValueError, match="the model's labels .* are not those of the recipe"):
+        rows_for(model, processor, DataSettings(source="sample:fashion_mnist"), "test", 4, SINGLE)
