@@ -1,4 +1,4 @@
-"""Which words do token scores fall on? Word pieces are added up to words by character offsets, so the sum is kept."""
+"""Words from token scores: word pieces are added up to words by character offsets, so that sums stay."""
 
 import math
 import unicodedata

@@ -61,7 +61,7 @@ def bottom_up(model: nn.Module, stages: int, seed: int = 0) -> Iterator[tuple[fl
 def parameter_randomisation(
     method: Method, model: nn.Module, inputs, target, stages: int = 4, seed: int = 0, how: str = "spearman", own=None
 ) -> dict[str, list]:
-    """MPRT: how like are a method's maps to those of the model with its layers shuffled from the input up?
+    """MPRT: likeness of a method's maps to those of the model with its layers shuffled from the input up.
 
     "shares" [stages + 1] are the shares of shuffled layers (0 to 1), "similarity" the mean correlation with the model's
     own maps at each, "last" that of the full randomisation, row by row. Lower is better: 1 is a map that does not look

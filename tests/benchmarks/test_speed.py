@@ -3,6 +3,7 @@
 import json
 import math
 import re
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -51,6 +52,7 @@ def test_memory_is_that_of_the_features(tmp_path, monkeypatch):
     assert features[0] <= small < large and features[1] <= large <= 5 * features[1]
 
 
+TORCH_CAM = "LayerCAM (torchcam)"
 NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
 
 
@@ -60,7 +62,8 @@ def test_any_family_is_timed_beside_its_plain_twin(name, monkeypatch):
     monkeypatch.setitem(subjects.SHAPES, "roberta", ("roberta", NARROW))
     networks = subjects.make_networks(name, 3, seed=0)
     subject = subjects.make_subject(networks, name, 2, 224 if subjects.is_image(name) else 16, 3, seed=0)
-    for call in (PLAIN, PREDICTION, GIVEN, GRAD_CAM, ROLLOUT, "LayerCAM (torchcam)"):
+    peers = [name for name, library in ((GRAD_CAM, "pytorch_grad_cam"), (TORCH_CAM, "torchcam")) if find_spec(library)]
+    for call in (PLAIN, PREDICTION, GIVEN, ROLLOUT, *peers):
         if available(call, subject.mhex, subject.is_image):
             prepare(call, subject)()
     assert available(ROLLOUT, subject.mhex, subject.is_image) == (name != "resnet18-rank8")
