@@ -22,6 +22,7 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
+    PrinterCallback,
     ProgressCallback,
     TrainingArguments,
     set_seed,
@@ -70,11 +71,24 @@ def label_names(data: DatasetDict) -> dict[int, str]:
 
 
 class EpochLine(ProgressCallback):
-    """Trainer's bar, with one line an epoch beside it."""
+    """One line an epoch, and in a terminal Trainer's bar below it."""
+
+    def on_train_begin(self, args, state, control, **options):
+        if sys.stderr.isatty():
+            super().on_train_begin(args, state, control, **options)
+
+    def on_step_end(self, args, state, control, **options):
+        if self.training_bar is not None:
+            super().on_step_end(args, state, control, **options)
+
+    def on_train_end(self, args, state, control, **options):
+        if self.training_bar is not None:
+            super().on_train_end(args, state, control, **options)
 
     def on_log(self, args, state, control, logs=None, **options):
-        if "loss" in logs and self.training_bar is not None:
-            self.training_bar.write(f"epoch {logs['epoch']:.0f} of {args.num_train_epochs:g}: loss {logs['loss']:.2f}")
+        if "loss" in logs:
+            line = f"epoch {logs['epoch']:.0f} of {args.num_train_epochs:g}: loss {logs['loss']:.2f}"
+            print(line, flush=True) if self.training_bar is None else self.training_bar.write(line)
 
 
 def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> dict:
@@ -98,7 +112,8 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
         train_dataset=rows,
         data_collator=collate,
     )
-    trainer.remove_callback(ProgressCallback)
+    for printer in (ProgressCallback, PrinterCallback):
+        trainer.remove_callback(printer)
     trainer.add_callback(EpochLine())
     trainer.train()
     model.save_pretrained(folder)
