@@ -22,6 +22,7 @@ _HOMES = {
     "hf_mhex.modeling.mhex_config": ("VERSION",),
     "hf_mhex.modeling.pipeline_mhex": ("ImageSaliencyPipeline", "TextSaliencyPipeline"),
     "hf_mhex.processors": ("image_processor_for",),
+    "hf_mhex.testing": ("check_model",),
 }
 _HOME_OF = {name: home for home, names in _HOMES.items() for name in names}
 

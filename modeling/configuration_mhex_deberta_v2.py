@@ -17,3 +17,4 @@ class MHEXDebertaV2Config(MHEXConfigMixin, DebertaV2Config):
 
     model_type = "mhex_deberta_v2"
     saliency_task = "text-saliency"
+    oldest_transformers = "4.57.0"

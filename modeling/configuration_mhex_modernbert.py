@@ -17,3 +17,4 @@ class MHEXModernBertConfig(MHEXConfigMixin, ModernBertConfig):
 
     model_type = "mhex_modernbert"
     saliency_task = "text-saliency"
+    oldest_transformers = "5.1.0"

@@ -2,7 +2,7 @@
 
 from typing import TYPE_CHECKING
 
-from transformers import PreTrainedConfig
+from transformers import PretrainedConfig
 
 from .mhex_config import MHEXConfigMixin, TrunkConfigMixin
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones l
     from .pipeline_mhex import SaliencyPipeline  # noqa: F401
 
 
-class MHEXViTConfig(TrunkConfigMixin, MHEXConfigMixin, PreTrainedConfig):
+class MHEXViTConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
     """Fields of `TrunkConfigMixin` and `MHEXConfigMixin`, for a network of timm's `VisionTransformer` class."""
 
     model_type = "mhex_vit"

@@ -4,6 +4,7 @@ import warnings
 from dataclasses import dataclass
 from typing import Any
 
+import transformers
 from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 VERSION = "0.2.0"
@@ -30,7 +31,7 @@ class MHEXConfigMixin:
         gate_rank: rank of W1 where `2 * gate_rank` is below the channels; None for a full W1.
         mhex_version: version of the code that wrote the configuration.
 
-    Raises TypeError or ValueError naming the field.
+    Raises TypeError or ValueError naming the field, and ImportError on a transformers that is too old for the family.
     """
 
     gate_scale: float | int = 2.0
@@ -46,6 +47,7 @@ class MHEXConfigMixin:
 
     keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
     saliency_task = ""
+    oldest_transformers = "5.0.0"  # the first whose text models hand the arguments of a pass down to their layers
     _auto_class = "AutoConfig"
 
     @classmethod
@@ -83,6 +85,11 @@ class MHEXConfigMixin:
 
     def check_fields(self) -> None:
         """Raise TypeError or ValueError for a field that cannot be. Models call it too, since loading sets fields."""
+        if version_tuple(transformers.__version__) < version_tuple(self.oldest_transformers):
+            raise ImportError(
+                f"{self.model_type} needs transformers {self.oldest_transformers} or newer, "
+                f"got {transformers.__version__}."
+            )
         for name, low, high in (
             ("gate_scale", 1e-6, float("inf")),
             ("head_decay", 0, 1),
@@ -122,6 +129,7 @@ class TrunkConfigMixin:
     architecture_kwargs: dict[str, Any] | None = None
 
     trunk_arguments = ()
+    oldest_transformers = "4.57.0"
 
     def check_fields(self) -> None:
         """Raise TypeError or ValueError for a field that cannot be."""

@@ -3,7 +3,7 @@
 import math
 import unicodedata
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 
 @dataclass(frozen=True)
@@ -47,6 +47,53 @@ class ExplainedText:
             position = word.end
         if position < len(self.text):
             yield self.text[position:], None
+
+
+def split_pair(value) -> tuple[str, str | None]:
+    """The text and its second one, or None, of a string, a pair, or a dict of `text` and `text_pair`.
+
+    Raises TypeError for another value.
+    """
+    if isinstance(value, dict):
+        unknown = sorted(set(value) - {"text", "text_pair"})
+        if unknown or "text" not in value:
+            raise TypeError(f"a pair must be a dict of 'text' and 'text_pair', got {', '.join(map(repr, value))}.")
+        value = (value["text"], value.get("text_pair"))
+    text, pair = value if isinstance(value, (tuple, list)) and len(value) == 2 else (value, None)
+    if not isinstance(text, str) or not isinstance(pair, (str, type(None))):
+        raise TypeError(f"the row must hold a text or a pair of texts, got {type(value).__name__}.")
+    return text, pair
+
+
+def token_places(text: str, pair: str | None, row) -> tuple[list[tuple[int, int]], list]:
+    """Each token's character range and word in the text, or of a pair in both texts joined by a line feed.
+
+    row: the tokens, a `tokenizers.Encoding`.
+    """
+    if pair is None:
+        return row.offsets, row.word_ids
+    shift = len(text) + 1
+    segments = [segment or 0 for segment in row.sequence_ids]
+    offsets = [(start + shift * segment, end + shift * segment) for (start, end), segment in zip(row.offsets, segments)]
+    return offsets, [None if word is None else (segment, word) for word, segment in zip(row.word_ids, segments)]
+
+
+def words_of_pair(text: str, pair: str | None, offsets, word_ids, scores: Sequence[float]) -> ExplainedText:
+    """The words of one text or pair whose tokens stand where `token_places` says.
+
+    Of a pair, the explained text is both, joined by a line feed; its words carry their segment, and `start` and `end`
+    count in the joined text.
+    """
+    if pair is None:
+        return words_from_tokens(text, offsets, word_ids, scores)
+    found = words_from_tokens(f"{text}\n{pair}", offsets, word_ids, scores)
+    return replace(found, words=tuple(replace(word, segment=int(word.start > len(text))) for word in found.words))
+
+
+def own_places(text: str, words: Sequence[Word]) -> list[Word]:
+    """The words of a text or pair with `start` and `end` counted in their own segment; `text` is the first."""
+    shift = len(text) + 1
+    return [replace(word, start=word.start - shift, end=word.end - shift) if word.segment else word for word in words]
 
 
 def words_from_tokens(text: str, offsets: Sequence, word_ids: Sequence, scores: Sequence[float]) -> ExplainedText:

@@ -7,6 +7,7 @@ Every item gets a list of dicts, the best label first. They take the arguments o
 words and the special tokens) of an answer adds up to `explained`.
 """
 
+import math
 import types
 import warnings
 
@@ -14,14 +15,17 @@ import torch
 from torch.utils.data import Dataset
 from transformers import Pipeline
 from transformers.image_transforms import to_pil_image
-from transformers.image_utils import load_image
+from transformers.image_utils import load_image, to_numpy_array
 from transformers.pipelines.base import ChunkPipeline
 
 from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
-from .mhex_words import words_from_tokens
+from .mhex_words import own_places, split_pair, token_places, words_of_pair
 
 SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
+ORIENTATION = 0x0112  # in EXIF
+UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation: PIL's number of the transposition
+SHALLOW_FILES = (".jpg", ".jpeg", ".webp", ".gif", ".bmp")  # never hold more than 8 bits a band
 
 
 def scores_of(logits: torch.Tensor, config) -> torch.Tensor:
@@ -30,6 +34,94 @@ def scores_of(logits: torch.Tensor, config) -> torch.Tensor:
         return logits
     several = config.problem_type == "multi_label_classification" or config.num_labels == 1
     return logits.sigmoid() if several else logits.softmax(-1)
+
+
+def read_picture(value, num_channels: int | None = None, name: str = "the image"):
+    """A picture upright, 8 bits a band, in as many bands as a model reads: PIL "L" or "RGB", or an array [H, W, bands].
+
+    Deeper pixels are scaled, never clipped; transparency is laid on white. See `hf_mhex.data.images.read_image`.
+
+    Args:
+        value: PIL image, or array or tensor [H, W], [H, W, bands] or [bands, H, W].
+        num_channels: 1 or 3 gives a PIL image, another number an array; None keeps gray gray and makes others "RGB".
+        name: of the image, for errors.
+
+    Raises ValueError for pixels that cannot be and for other numbers of bands.
+    """
+    if hasattr(value, "getbands"):
+        turn = UPRIGHT.get(value.getexif().get(ORIENTATION))
+        if turn is not None:
+            value = value.transpose(turn)
+            for entry in ("exif", "xmp", "XML:com.adobe.xmp"):
+                value.info.pop(entry, None)
+        if value.mode[0] in "IF":
+            pixels = to_bytes(to_numpy_array(value), (1, 255) if value.mode == "F" else (65535,), name)
+            value = to_pil_image(pixels[..., None], do_rescale=False, input_data_format="channels_last")
+    else:
+        value = _from_array(value, name)
+    bands = len(value.getbands()) if hasattr(value, "getbands") else value.shape[-1]
+    if not hasattr(value, "getbands") and num_channels in (None, bands):
+        return value
+    if num_channels not in (None, 1, 3) and bands == num_channels:
+        return to_numpy_array(value)
+    if not hasattr(value, "getbands") or num_channels not in (None, 1, 3):
+        raise ValueError(f"{name} has {bands} bands, but the model reads {num_channels}.")
+    gray = value.mode in ("1", "L", "LA", "La")
+    if value.has_transparency_data:
+        seen = value.convert("RGBA")
+        value = seen.copy()
+        value.paste("white", (0, 0, *seen.size))
+        value.alpha_composite(seen)
+    wanted = {1: "L", 3: "RGB", None: "L" if gray else "RGB"}[num_channels]
+    return value if value.mode == wanted else value.convert(wanted)
+
+
+def _from_array(value, name: str):
+    """A PIL image of 1, 3 or 4 bands, an array of bytes for other numbers of them."""
+    pixels = to_numpy_array(value.detach().cpu().float() if getattr(value, "dtype", None) == torch.bfloat16 else value)
+    if pixels.ndim == 3 and pixels.shape[0] <= 5 < pixels.shape[2]:
+        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 2:
+        pixels = pixels[..., None]
+    kind = pixels.dtype.kind
+    if pixels.ndim != 3 or not pixels.size or kind not in "buif":
+        raise ValueError(f"{name} must be numbers [H, W] or [H, W, bands], got {pixels.dtype} {list(pixels.shape)}.")
+    tops = {"b": (1,), "f": (1, 255)}.get(kind, (65535,) if pixels.dtype == "uint16" else (255, 65535))
+    pixels = to_bytes(pixels, tops, name)
+    shown = pixels.shape[2] in (1, 3, 4)
+    return to_pil_image(pixels, do_rescale=False, input_data_format="channels_last") if shown else pixels
+
+
+def to_bytes(pixels, tops: tuple[int, ...], name: str):
+    """An array as bytes, scaled from [0, top] for the first top that holds it all, else from its own range."""
+    if pixels.dtype == "uint8":
+        return pixels
+    pixels = pixels.astype("float64")
+    low, high = pixels.min(), pixels.max()
+    if not math.isfinite(low + high):
+        raise ValueError(f"{name} holds values that are not finite.")
+    top = next((top for top in tops if low >= 0 and high <= top), None)
+    low, width = (low, high - low) if top is None else (0.0, float(top))
+    return ((pixels - low) * (255 / (width or 1.0))).round().astype("uint8")
+
+
+def load_picture(source: str, num_channels: int, timeout: float | None = None):
+    """The image of a path, URL or data URI as transformers loads it: upright, three bands of 8 bits.
+
+    That is all that code of the Hub may open. What it would spoil is refused by ValueError: other numbers of bands, and
+    gray pictures that were cut off to white, or to 0 and 1, because their file has more bits.
+    """
+    image = load_image(source, timeout=timeout)
+    cure = "open it first, image = PIL.Image.open(path), and pass the image"
+    name = repr(source if len(source) < 200 else source[:60] + "...")
+    if num_channels not in (1, 3):
+        raise ValueError(f"{name} is read as 3 bands, but the model reads {num_channels}; {cure}.")
+    if not source.lower().endswith(SHALLOW_FILES):
+        pixels = to_numpy_array(image)
+        lit = pixels[pixels > 0]
+        if (pixels == pixels[..., :1]).all() and lit.size and (lit.max() == 1 or (lit == 255).mean() > 0.5):
+            raise ValueError(f"{name} may hold more than 8 bits, of which only these are read; {cure}.")
+    return image
 
 
 def paint_map(pixels: torch.Tensor, saliency: torch.Tensor, alpha: float = 0.75):
@@ -109,7 +201,7 @@ class SaliencyPipeline(Pipeline):
 
 
 class ImageSaliencyPipeline(SaliencyPipeline):
-    """Answers for images (PIL, path, URL, or array and tensor as the image processor takes them):
+    """Answers for images (PIL of any mode, array or tensor, path, URL; see `read_picture` and `load_picture`):
 
     a list of dicts of `label`, `score`, `target` (its index), `logit`, `explained`, `saliency` (array [H, W] over the
     pixels that the network sees, after resizing and cropping), `overlay` (PIL image of these pixels under the map) and
@@ -130,11 +222,10 @@ class ImageSaliencyPipeline(SaliencyPipeline):
     def preprocess(self, image, timeout=None):
         if isinstance(image, dict):
             raise TypeError("image must be one image, got a dict; pass the dataset's column of images.")
-        if not isinstance(image, torch.Tensor) and type(image).__name__ != "ndarray":
-            image = load_image(image, timeout=timeout)
-            if self.model.config.num_channels == 1:
-                image = image.convert("L")
-        return self.image_processor(images=image, return_tensors="pt").to(self.dtype)
+        channels = self.model.config.num_channels
+        picture = read_picture(load_picture(image, channels, timeout) if isinstance(image, str) else image, channels)
+        layout = {} if hasattr(picture, "getbands") else {"input_data_format": "channels_last"}
+        return self.image_processor(images=picture, return_tensors="pt", **layout).to(self.dtype)
 
     def _forward(self, inputs, target=None, top_k=1, normalize=None, upsample=True, decay=None, **options):
         every = target == "all" or (target is None and top_k != 1)
@@ -184,18 +275,18 @@ class ImageSaliencyPipeline(SaliencyPipeline):
 
 
 class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
-    """Answers for texts:
+    """Answers for texts, and for pairs of them as dicts of `text` and `text_pair`:
 
     a list of dicts of `label`, `score`, `target` (its index), `logit`, `explained`, `words` (in reading order, dicts of
-    `text`, `start`, `end` in characters, and `score`), `special` (the share of [CLS] and [SEP]), `truncated`, and
-    `windows` (how many the text took). Word scores and `special` add up to `explained` where the map is exact.
-    Arguments, at construction or at a call:
+    `text`, `start`, `end` in characters of its text, `score`, and `segment`, 1 in a pair's second text), `special` (the
+    share of [CLS] and [SEP]), `truncated`, and `windows` (how many the text took). Word scores and `special` add up to
+    `explained`. Arguments, at construction or at a call:
 
     Args:
         top_k: how many labels to answer with, 1 by default, None for all.
         target: a label or its index instead of the best ones; "all".
-        long_text: "truncate" (with a warning) or "windows". The logits of a text in windows are the windows' mean,
-            weighed by their tokens, and so are its maps, which are therefore as exact as those of one window.
+        long_text: "truncate" (with a warning) or, for single texts, "windows". The logits of a text in windows are the
+            windows' mean, weighed by their tokens, and so are its maps, which are as exact as those of one window.
         overlap: tokens that a window shares with the one before.
         max_length: tokens of a window with [CLS] and [SEP]; None for as many as model and tokenizer take.
         others: of `generate_saliency`; `normalize` scales the token map before it is added up to words.
@@ -215,30 +306,34 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         return before, options, after
 
     def preprocess(self, text, long_text="truncate", overlap=32, max_length=None):
-        if not isinstance(text, str):
-            raise TypeError(f"text must be one string, got {type(text).__name__}; pass a dataset's column of texts.")
+        text, pair = split_pair(text)
         longest = min(self.tokenizer.model_max_length, self.model.max_tokens)
-        content = (longest if max_length is None else max_length) - self.tokenizer.num_special_tokens_to_add()
-        if not 1 <= content <= longest - self.tokenizer.num_special_tokens_to_add():
+        special = self.tokenizer.num_special_tokens_to_add(pair=pair is not None)
+        content = (longest if max_length is None else max_length) - special
+        if not 1 <= content <= longest - special:
             raise ValueError(f"max_length must leave room for a token and be at most {longest}, got {max_length}.")
         if type(overlap) is not int or not 0 <= overlap < content:
             raise ValueError(f"overlap must lie in [0, {content - 1}], below a window's tokens; got {overlap!r}.")
+        split = {"stride": overlap, "return_overflowing_tokens": True} if pair is None else {}
         encoded = self.tokenizer(
-            text,
+            [text],
+            None if pair is None else [pair],
             truncation=True,
-            max_length=content + self.tokenizer.num_special_tokens_to_add(),
-            stride=overlap,
-            return_overflowing_tokens=True,
+            max_length=content + special,
             return_attention_mask=True,
+            **split,
         )
         windows = encoded.encodings
         if not windows or self.tokenizer.truncation_side != "right":
             raise ValueError("tokenizer must be a fast one (use_fast=True) that truncates on the right side.")
-        cut = long_text == "truncate" and len(windows) > 1
+        cut = len(windows) > 1 if pair is None else bool(windows[0].overflowing)
+        if cut and pair is not None and long_text == "windows":
+            raise ValueError("long_text='windows' reads single texts, and this pair is too long; use 'truncate'.")
+        cut = cut and long_text == "truncate"
         if cut:
             warnings.warn(
-                f"a text of {len(text)} characters exceeds {content} tokens: the rest is cut off and gets no saliency; "
-                "long_text='windows' reads all of it.",
+                f"a text of {len(text) + len(pair or '')} characters exceeds {content} tokens: the rest is cut off and "
+                "gets no saliency" + ("; long_text='windows' reads all of it." if pair is None else "."),
                 stacklevel=2,
             )
             windows = windows[:1]
@@ -246,10 +341,10 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         for number, window in enumerate(windows):
             inputs = {name: torch.tensor([encoded[name][number]]) for name in names}
             place = {"encoding": window, "start": number * (content - overlap), "is_last": window is windows[-1]}
-            yield inputs | place | {"text": text, "cut": cut}
+            yield inputs | place | {"texts": (text, pair), "cut": cut}
 
     def _forward(self, inputs, target=None, top_k=1, normalize=None, **options):
-        carried = {name: inputs.pop(name) for name in ("encoding", "start", "is_last", "text", "cut")}
+        carried = {name: inputs.pop(name) for name in ("encoding", "start", "is_last", "texts", "cut")}
         found = self.model.generate_saliency(**inputs, **options, target="all" if target is None else target)
         single = found.explained.ndim == 1
         explained, maps = (values[:, None] if single else values for values in (found.explained, found.saliency))
@@ -278,16 +373,18 @@ def word_scores(windows: list[dict], weights: list[float], row: int, normalize: 
 
     A token stands at (0, place) before the text, at (1, place) in it, or at (2, place) behind it; windows add up there.
     """
+    text, pair = windows[0]["texts"]
     scores, tokens = {}, {}
     for window, weight in zip(windows, weights):
         encoding, mask = window["encoding"], window["encoding"].special_tokens_mask
         own = [place for place, special in enumerate(mask) if not special]
         first, last = (own[0], own[-1]) if own else (len(mask), len(mask))
+        offsets, word_ids = token_places(text, pair, encoding)
         values = weight * window["saliency"][0, row][window["valid"][0]].double()
         for place, value in enumerate(values.tolist()):
             if first <= place <= last:
                 key = (1, window["start"] + place - first)
-                tokens[key] = (encoding.offsets[place], encoding.word_ids[place])
+                tokens[key] = (offsets[place], word_ids[place])
             else:
                 key = (0, place) if place < first else (2, place - last)
             scores[key] = scores.get(key, 0.0) + value
@@ -296,5 +393,5 @@ def word_scores(windows: list[dict], weights: list[float], row: int, normalize: 
     if normalize:
         values = normalize_map(values[None, None], normalize)[0, 0]
     offsets, word_ids = zip(*(tokens.get(key, ((0, 0), None)) for key in keys))
-    found = words_from_tokens(windows[0]["text"], offsets, word_ids, values.tolist())
-    return [vars(word) for word in found.words], found.special
+    found = words_of_pair(text, pair, offsets, word_ids, values.tolist())
+    return [vars(word) for word in own_places(text, found.words)], found.special

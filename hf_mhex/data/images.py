@@ -8,9 +8,9 @@ from os import PathLike, fspath
 
 import numpy as np
 import torch
-from PIL import Image, ImageOps
+from PIL import Image
 
-GRAY = ("1", "L")
+from hf_mhex.modeling.pipeline_mhex import read_picture
 
 
 def read_image(value, num_channels: int | None = None) -> Image.Image | np.ndarray:
@@ -41,24 +41,8 @@ def read_image(value, num_channels: int | None = None) -> Image.Image | np.ndarr
         value = _open(io.BytesIO(value), name)
     elif hasattr(value, "read"):
         value = _open(value, name)
-    elif not isinstance(value, Image.Image):
-        value = _from_array(value, name)
-    if isinstance(value, Image.Image):
-        value = ImageOps.exif_transpose(_shallow(value, name))
-    bands = value.shape[-1] if isinstance(value, np.ndarray) else len(value.getbands())
-    if isinstance(value, np.ndarray) and num_channels in (None, bands):
-        return value
-    if num_channels not in (None, 1, 3) and bands == num_channels:
-        return np.array(value)
-    if isinstance(value, np.ndarray) or num_channels not in (None, 1, 3):
-        raise ValueError(f"{name} has {bands} bands, but the model reads {num_channels}.")
-    if value.has_transparency_data:
-        seen = value.convert("RGBA")
-        value = Image.alpha_composite(Image.new("RGBA", seen.size, "white"), seen).convert(
-            "L" if value.mode in (*GRAY, "LA", "La") else "RGB"
-        )
-    wanted = {1: "L", 3: "RGB", None: "L" if value.mode in GRAY else "RGB"}[num_channels]
-    return value if value.mode == wanted else value.convert(wanted)
+    known = isinstance(value, (Image.Image, torch.Tensor))
+    return read_picture(value if known else np.asarray(value), num_channels, name)
 
 
 def to_pixel_values(image: Image.Image | np.ndarray, processor) -> torch.Tensor:
@@ -79,44 +63,3 @@ def _open(file, name: str) -> Image.Image:
     except Exception as error:
         raise ValueError(f"{name} is no image that can be read; it is broken or of another kind.") from error
     return image
-
-
-def _from_array(value, name: str) -> Image.Image | np.ndarray:
-    """A PIL image of 1, 3 or 4 bands, an array of bytes for other numbers of them."""
-    pixels = value.detach().cpu() if isinstance(value, torch.Tensor) else value
-    pixels = np.asarray(pixels.float() if getattr(pixels, "dtype", None) == torch.bfloat16 else pixels)
-    if pixels.ndim == 3 and pixels.shape[0] <= 5 < pixels.shape[2]:
-        pixels = np.moveaxis(pixels, 0, -1)
-    if pixels.ndim == 3 and pixels.shape[2] == 1:
-        pixels = pixels[..., 0]
-    if pixels.ndim not in (2, 3) or not pixels.size or pixels.dtype.kind not in "buif":
-        raise ValueError(f"{name} must be numbers [H, W] or [H, W, bands], got {pixels.dtype} {list(pixels.shape)}.")
-    tops = {"u2": (65535,), "b1": (1,)}.get(
-        pixels.dtype.str[1:], (1, 255) if pixels.dtype.kind == "f" else (255, 65535)
-    )
-    pixels = _to_bytes(pixels, tops, name)
-    return Image.fromarray(pixels) if pixels.ndim == 2 or pixels.shape[2] in (3, 4) else pixels
-
-
-def _shallow(image: Image.Image, name: str) -> Image.Image:
-    """An image of a mode deeper than 8 bits as "L", others as they are; what EXIF says of it stays."""
-    if image.mode[0] not in "IF":
-        return image
-    tops = (1, 255) if image.mode == "F" else (65535,)
-    shallow = Image.fromarray(_to_bytes(np.asarray(image), tops, name))
-    if exif := image.getexif():
-        shallow.info["exif"] = exif.tobytes()
-    return shallow
-
-
-def _to_bytes(pixels: np.ndarray, tops: tuple[int, ...], name: str) -> np.ndarray:
-    """Numbers as bytes, scaled from [0, top] for the first top that holds them all, else from their own range."""
-    if pixels.dtype == np.uint8:
-        return pixels
-    pixels = pixels.astype(np.float64)
-    low, high = pixels.min(), pixels.max()
-    if not np.isfinite(low + high):
-        raise ValueError(f"{name} holds values that are not finite.")
-    top = next((top for top in tops if low >= 0 and high <= top), None)
-    low, width = (low, high - low) if top is None else (0.0, float(top))
-    return np.rint((pixels - low) * (255 / (width or 1.0))).astype(np.uint8)

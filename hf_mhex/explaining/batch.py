@@ -12,9 +12,10 @@ import torch
 
 from hf_mhex.data import Row
 from hf_mhex.data.images import read_image, to_pixel_values
-from hf_mhex.explaining.words import ExplainedText, split_pair, words_of
+from hf_mhex.explaining.words import words_of
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.modeling.mhex_words import ExplainedText, split_pair
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
 
@@ -162,6 +163,8 @@ def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared |
     for row in rows:
         try:
             texts = split_pair(row.value)
+            if not "".join(filter(None, texts)).strip():
+                raise ValueError("the row holds an empty text.")
         except (ValueError, TypeError) as error:
             yield Answer(row, error)
         else:

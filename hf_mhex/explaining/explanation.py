@@ -16,9 +16,10 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.explaining.batch import Answer, collate, prepare, seen_picture
-from hf_mhex.explaining.words import ExplainedText, Word, own_places, words_of
+from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.modeling.mhex_words import ExplainedText, Word, own_places
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html, words_picture, words_terminal

@@ -10,7 +10,8 @@ import torch
 from transformers import AutoTokenizer
 
 from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification
-from hf_mhex.explaining.words import explain_words, words_from_tokens
+from hf_mhex.explaining.words import explain_words
+from hf_mhex.modeling.mhex_words import words_from_tokens
 from networks import BERT
 
 TEXTS = [

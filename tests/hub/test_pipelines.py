@@ -18,6 +18,7 @@ from hf_mhex import (
     TextSaliencyPipeline,
     image_processor_for,
 )
+from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR, paint_map
 from minilm import MINILM
 from networks import enliven, lively_resnet
@@ -192,6 +193,36 @@ def test_a_window_counts_by_its_tokens(texts):
     )
 
 
+def test_pairs_are_explained_as_the_stock_pipeline_takes_them(texts):
+    pair = {"text": "great phone", "text_pair": "unbelievably poor battery"}
+    encoding = texts.tokenizer(pair["text"], pair["text_pair"], return_tensors="pt")
+    expected = texts.model.generate_saliency(**encoding)
+    answers = texts(pair)
+    [answer] = answers
+    assert answer["explained"] == pytest.approx(expected.explained.item(), abs=1e-5)
+    assert answer["logit"] == pytest.approx(expected.logits.max().item(), abs=1e-5)
+    total = math.fsum(word["score"] for word in answer["words"]) + answer["special"]
+    assert total == pytest.approx(answer["explained"], abs=1e-5)
+    assert [(word["text"], word["segment"]) for word in answer["words"]] == [
+        ("great", 0), ("phone", 0), ("unbelievably", 1), ("poor", 1), ("battery", 1)
+    ]  # fmt: skip
+    for word in answer["words"]:
+        text = pair["text_pair"] if word["segment"] else pair["text"]
+        assert text[word["start"] : word["end"]] == word["text"]
+    own = sum(v for v, segment in zip(expected.saliency[0].tolist(), encoding.sequence_ids(0)) if segment == 1)
+    second = math.fsum(word["score"] for word in answer["words"] if word["segment"])
+    assert second == pytest.approx(own, abs=1e-5)
+    items = [pair, TEXTS[0], {"text": TEXTS[0]}, tuple(pair.values())]
+    found = texts(items, batch_size=4)
+    assert alike(found, [answers, texts(TEXTS[0]), texts(TEXTS[0]), answers])
+    stock = pipeline("text-classification", model=texts.model, tokenizer=texts.tokenizer, device="cpu")
+    assert stock(pair)["score"] == pytest.approx(answer["score"], abs=1e-5)
+    with pytest.warns(UserWarning, match="cut off and gets no saliency"):
+        assert texts(pair | {"text_pair": LONG})[0]["truncated"]
+    with pytest.raises(ValueError, match="'windows' reads single texts, and this pair is too long"):
+        texts(pair | {"text_pair": LONG}, long_text="windows")
+
+
 def test_truncation_warns_and_says_so(texts):
     with pytest.warns(UserWarning, match="cut off and gets no saliency; long_text='windows' reads all of it"):
         [answer] = texts(LONG)
@@ -248,6 +279,73 @@ def test_paths_arrays_and_gray_pictures(images, pictures, tmp_path):
     assert pipe(pictures[0])[0]["overlay"].size == (40, 40)
 
 
+def as_read(pipe, value):
+    """The pixel values that the package's own reader makes for the pipeline's model."""
+    return to_pixel_values(read_image(value, pipe.model.config.num_channels), pipe.image_processor)
+
+
+RAMP = np.linspace(0, 65535, 44 * 50).reshape(44, 50)
+PICTURES = {
+    "16 bits": lambda: Picture.fromarray(RAMP.astype(np.uint16)),
+    "32 bits": lambda: Picture.fromarray(RAMP.astype(np.int32)),
+    "floats": lambda: Picture.fromarray((RAMP / 65535).astype(np.float32)),
+    "16-bit array": lambda: RAMP.astype(np.uint16),
+    "float tensor": lambda: torch.from_numpy(RAMP / 65535)[None],
+    "see-through": lambda: Picture.new("RGBA", (50, 44), (200, 0, 0, 60)),
+    "CMYK": lambda: Picture.new("CMYK", (50, 44), (0, 90, 200, 0)),
+}
+
+
+@pytest.mark.parametrize("kind", PICTURES)
+def test_pictures_of_any_kind_are_read_as_everywhere(images, kind):
+    expected = as_read(images, PICTURES[kind]())
+    assert torch.equal(images.preprocess(PICTURES[kind]())["pixel_values"][0], expected)
+    gray = lively_resnet(torch.float32, num_channels=1)
+    pipe = ImageSaliencyPipeline(gray, image_processor=image_processor_for(gray.config, 40, 1.0), device="cpu")
+    assert torch.equal(pipe.preprocess(PICTURES[kind]())["pixel_values"][0], as_read(pipe, PICTURES[kind]()))
+
+
+@pytest.mark.parametrize("deep", [False, True])
+def test_a_photograph_is_seen_upright(images, tmp_path, deep):
+    exif = Picture.Exif()
+    exif[0x0112] = 6  # the camera was turned
+    pixels = RAMP.astype(np.uint16) if deep else np.rint(RAMP / 257).astype(np.uint8)
+    Picture.fromarray(pixels).save(tmp_path / "a.png", exif=exif)
+    expected = as_read(images, np.rot90(pixels, -1))
+    assert (images.preprocess(Picture.open(tmp_path / "a.png"))["pixel_values"][0] - expected).abs().max() <= 1e-6
+    if not deep:
+        assert (images.preprocess(str(tmp_path / "a.png"))["pixel_values"][0] - expected).abs().max() <= 1e-6
+
+
+@pytest.mark.parametrize("channels", [2, 4, 5])
+def test_a_model_of_other_bands_reads_pictures_of_as_many(channels, tmp_path):
+    model = lively_resnet(torch.float32, num_channels=channels)
+    pipe = ImageSaliencyPipeline(model, image_processor=image_processor_for(model.config, 40, 1.0), device="cpu")
+    pixels = np.random.default_rng(0).integers(0, 256, (44, 50, channels), dtype=np.uint8)
+    [answer] = pipe(pixels)
+    expected = model.generate_saliency(pixel_values=as_read(pipe, pixels)[None], target=answer["target"])
+    assert np.abs(answer["saliency"] - expected.saliency[0].numpy()).max() <= 1e-5
+    assert answer["overlay"].size == (40, 40)
+    if mode := {2: "LA", 4: "CMYK"}.get(channels):
+        picture = Picture.fromarray(pixels) if mode == "LA" else Picture.frombytes("CMYK", (50, 44), pixels.tobytes())
+        assert picture.mode == mode and alike(pipe(picture), [answer])
+    Picture.fromarray(pixels[..., :1].repeat(3, -1)).save(tmp_path / "a.png")
+    with pytest.raises(ValueError, match=f"a.png' is read as 3 bands, but the model reads {channels}; open it first"):
+        pipe(str(tmp_path / "a.png"))
+    with pytest.raises(ValueError, match=f"the image has 3 bands, but the model reads {channels}"):
+        pipe(Picture.new("RGB", (8, 8)))
+
+
+@pytest.mark.parametrize("kind", ["16 bits", "32 bits", "floats"])
+def test_a_deep_file_is_refused_naming_the_way_out(images, kind, tmp_path):
+    path = tmp_path / "deep.tiff"
+    PICTURES[kind]().save(path)
+    with pytest.raises(ValueError, match=r"deep.tiff' may hold more than 8 bits, .* image = PIL.Image.open"):
+        images(str(path))
+    [answer] = images(Picture.open(path))
+    assert alike(answer, images(PICTURES[kind]())[0])
+
+
 def test_the_overlay_is_red_for_and_blue_against():
     saliency = torch.zeros(2, 3)
     saliency[0, 0], saliency[1, 2] = 2.0, -2.0
@@ -302,13 +400,13 @@ def test_wrong_arguments_are_named(texts, options, message):
 def test_wrong_items_and_models_are_named(texts, images, pictures):
     with pytest.raises(TypeError, match="'colour' is no argument of TextSaliencyPipeline"):
         texts("a", colour="red")
-    with pytest.raises(TypeError, match="text must be one string, got dict"):
-        texts({"text": "a"})
-    with pytest.raises(TypeError, match="text must be one string, got list"):
-        texts([["a", "b"]])
+    with pytest.raises(TypeError, match="must be a dict of 'text' and 'text_pair', got 'words'"):
+        texts({"words": "a"})
+    with pytest.raises(TypeError, match="must hold a text or a pair of texts, got list"):
+        texts([["a", "b", "c"]])
     with pytest.raises(TypeError, match="image must be one image, got a dict"):
         list(images(Dataset.from_dict({"image": pictures[:1]})))
     with pytest.raises(ValueError, match="model must be an MHEX classifier of input_ids, got MHEXResNetFor"):
         TextSaliencyPipeline(images.model, tokenizer=texts.tokenizer, device="cpu")
-    with pytest.raises(ValueError, match="pixel_values must be finite"):
+    with pytest.raises(ValueError, match="the image holds values that are not finite"):
         images(np.full((40, 40, 3), np.nan, dtype=np.float32))
