@@ -109,8 +109,8 @@ def page(asked, saved):
         "# Saved models on older releases of transformers",
         "",
         f"Made by `make test-older`: models written by hf-mhex {hf_mhex.__version__} on transformers {PRESENT} and "
-        f"opened without hf-mhex, from a folder and from a Hub; torch {torch.__version__}, timm {timm.__version__}, Python "
-        f"{platform.python_version()}, {platform.machine()}.",
+        f"opened without hf-mhex, from a folder and from a Hub; torch {torch.__version__}, timm {timm.__version__}, "
+        f"Python {platform.python_version()}, {platform.machine()}.",
         "",
         "A cell is the largest difference of logits, features, maps and rollouts (AutoModel), and of the pipeline to "
         "AutoModel, as a share of max(1, |value|). *Inputs* is what the release's own processors add to that.",
