@@ -6,7 +6,7 @@ from html.parser import HTMLParser
 import numpy as np
 import pytest
 
-from hf_mhex.explaining.words import ExplainedText, Word
+from hf_mhex.modeling.mhex_words import ExplainedText, Word
 from hf_mhex.pictures.words import MARGIN, SIZE, WIDTH, words_html, words_picture, words_terminal
 
 
