@@ -84,6 +84,23 @@ KINDS = {
 
 
 @dataclass(frozen=True)
+class Attention:
+    """Where a gated block keeps its attention, as names below the block.
+
+    Args:
+        project: the linear map W_O that all heads write through.
+        heads: the number of heads.
+        norm: the LayerNorm that reads the shortcut plus what W_O wrote; None where nothing stands in between.
+        scale: what scales the output of W_O channel by channel; None for nothing.
+    """
+
+    project: str
+    heads: str
+    norm: str | None = None
+    scale: str | None = None
+
+
+@dataclass(frozen=True)
 class Family:
     """A family of models.
 
@@ -94,6 +111,7 @@ class Family:
         library: where a plain checkpoint comes from, "transformers" or "timm".
         sources: the model types (transformers) or the network's class (timm) that it is made from.
         package: package of its two files.
+        attention: where its blocks keep their heads; None for blocks without, and for windowed ones.
 
     Raises ValueError for an entry that cannot be.
     """
@@ -104,6 +122,7 @@ class Family:
     library: str
     sources: tuple[str, ...]
     package: str = "hf_mhex.modeling"
+    attention: Attention | None = None
 
     def __post_init__(self):
         if self.kind not in KINDS:
@@ -258,15 +277,20 @@ def _import_pipelines(_) -> None:
     import_module("hf_mhex.modeling.pipeline_mhex")
 
 
+_BERT = Attention("attention.output.dense", "attention.self.num_attention_heads", "attention.output.LayerNorm")
+_DISTILBERT = Attention("attention.out_lin", "attention.n_heads", "sa_layer_norm")
+_MODERNBERT = Attention("attn.Wo", "attn.config.num_attention_heads")
+_VIT = Attention("attn.proj", "attn.num_heads", scale="ls1")
+
 for _family in (
-    Family("bert", "Bert", "text", "transformers", ("bert",)),
-    Family("roberta", "Roberta", "text", "transformers", ("roberta", "xlm-roberta", "camembert")),
-    Family("modernbert", "ModernBert", "text", "transformers", ("modernbert",)),
-    Family("distilbert", "DistilBert", "text", "transformers", ("distilbert",)),
-    Family("deberta_v2", "DebertaV2", "text", "transformers", ("deberta-v2",)),
+    Family("bert", "Bert", "text", "transformers", ("bert",), attention=_BERT),
+    Family("roberta", "Roberta", "text", "transformers", ("roberta", "xlm-roberta", "camembert"), attention=_BERT),
+    Family("modernbert", "ModernBert", "text", "transformers", ("modernbert",), attention=_MODERNBERT),
+    Family("distilbert", "DistilBert", "text", "transformers", ("distilbert",), attention=_DISTILBERT),
+    Family("deberta_v2", "DebertaV2", "text", "transformers", ("deberta-v2",), attention=_BERT),
     Family("resnet", "ResNet", "image", "timm", ("ResNet",)),
     Family("convnext", "ConvNeXt", "image", "timm", ("ConvNeXt",)),
-    Family("vit", "ViT", "image", "timm", ("VisionTransformer",)),
+    Family("vit", "ViT", "image", "timm", ("VisionTransformer",), attention=_VIT),
     Family("swin", "Swin", "image", "timm", ("SwinTransformer",)),
 ):
     register_family(_family)

@@ -25,6 +25,7 @@ from hf_mhex.evaluation.faithfulness import (
     sufficiency,
 )
 from hf_mhex.evaluation.form import entropy, gini, marked_area
+from hf_mhex.evaluation.heads import SingleHeads, label_groups, single_heads
 from hf_mhex.evaluation.imputation import impute
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference, student_interval
 from hf_mhex.evaluation.localisation import (
@@ -50,6 +51,7 @@ __all__ = [
     "Interval",
     "Mosaics",
     "RememberedGame",
+    "SingleHeads",
     "TextGame",
     "area_weight",
     "average_drop",
@@ -70,6 +72,7 @@ __all__ = [
     "impute",
     "infidelity",
     "insertion_auc",
+    "label_groups",
     "marked_area",
     "paired_difference",
     "parameter_randomisation",
@@ -82,6 +85,7 @@ __all__ = [
     "sensitivity_n",
     "shuffle_parameters",
     "similarity",
+    "single_heads",
     "soft_average_drop",
     "student_interval",
     "sufficiency",

@@ -13,6 +13,12 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
 
+MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
+    "single heads of Fashion-MNIST": "heads/fashion_mnist/heads.md",
+    "single heads of product reviews": "heads/product_reviews/heads.md",
+}
+PAGES = ("README.md", "docs/measured.md", "docs/heads.md")
+
 
 def demo_table(result: dict) -> str:
     """The demo's results.json as a Markdown table with what it ran on."""
@@ -29,7 +35,7 @@ def with_tables(page: str, results: Path) -> str:
         "demo": demo_table(json.loads((results / "demo.json").read_text())),
         "explanations": overview(results / "explanations"),
         "accuracy": overview_of_accuracy(results / "accuracy"),
-    }
+    } | {name: (results / path).read_text().partition("\n\n")[2].strip() for name, path in MADE.items()}
     for name, table in tables.items():
         begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
         page = re.sub(f"{begin}.*?{end}", lambda found, t=f"{begin}\n{table}\n{end}": t, page, flags=re.DOTALL)
@@ -41,7 +47,7 @@ def main(checkout: Path, demo: Path | None = None) -> None:
     if demo is not None:
         shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
         shutil.copy(demo / "results.json", checkout / "results" / "demo.json")
-    for page in (checkout / "README.md", checkout / "docs" / "measured.md"):
+    for page in (checkout / name for name in PAGES):
         page.write_text(with_tables(page.read_text(), checkout / "results"))
 
 

@@ -1,0 +1,146 @@
+"""`mhex heads`: which labels each attention head or channel group speaks for, and what happens without it."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+
+COLUMNS = (
+    "block",
+    "piece",
+    "speaks for",
+    "noise",
+    "alone",
+    "without it",
+    "predicted fall",
+    "block's fall",
+    "model's fall",
+)
+
+CURVES = ("pieces removed", "strongest first: model", "block's own head", "weakest first: model", "block's own head")
+
+
+def heads(
+    model: Model,
+    data: Data,
+    overrides: Overrides = None,
+    split: Split = None,
+    blocks: Annotated[str, typer.Option(help="Blocks, separated by commas; negative ones from the end.")] = "-1",
+    groups: Annotated[
+        int | None, typer.Option(help="Channel groups of a block; if left out, attention heads, or 8 groups.", min=1)
+    ] = None,
+    threshold: Annotated[float, typer.Option(help="Share of a field's largest value that counts.")] = 0.3,
+    rows: Annotated[int, typer.Option(help="Rows to look at.", min=1)] = 256,
+    output: Annotated[Path, typer.Option(help="Folder for the table, the fields and their pictures.")] = Path(
+        "outputs/heads"
+    ),
+    revision: Revision = None,
+    device: Device = None,
+    json_: AsJson = False,
+) -> None:
+    """Show which labels each attention head or channel group speaks for, its noise, and what its removal costs.
+
+    Example: mhex heads outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist
+
+    Example: mhex heads my-vit photos/ --blocks 9,10,11
+    """
+    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.cli.channels import read_batches
+    from hf_mhex.environment import environment
+    from hf_mhex.evaluation.heads import single_heads
+    from hf_mhex.loading import load
+    from hf_mhex.pictures.fields import write_fields
+
+    try:
+        chosen = [int(block) for block in blocks.split(",")]
+    except ValueError as error:
+        raise ValueError(f"--blocks must be numbers separated by commas, got {blocks!r}.") from error
+    place = find_device(device)
+    network, processor = load(model, revision)
+    batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
+    found = single_heads(network, batches, chosen, groups, threshold)
+    command = " ".join(["mhex heads", Path(model).name, without_folders(data), *map(without_folders, overrides or [])])
+    command += f" --blocks={blocks}" + f" --groups {groups}" * (groups is not None)
+    made = {"command": f"{command} --threshold {threshold:g} --rows {rows}", "environment": environment()}
+    record = found.record(network.config.id2label) | made
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "heads.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
+    (output / "heads.md").write_text(page_of(record), encoding="utf-8")
+    paths = [output / "heads.md", output / "heads.json", *write_fields(found, network.config.id2label, output)]
+    if json_:
+        typer.echo(json.dumps(record))
+        return
+    from rich.console import Console
+    from rich.table import Table
+
+    table = Table(*COLUMNS)
+    for line in lines_of(record):
+        table.add_row(*line)
+    Console().print(table)
+    typer.echo(summary_of(record))
+    table = Table(*CURVES)
+    for line in curves_of(record):
+        table.add_row(*line)
+    Console().print(table)
+    for path in paths:
+        typer.echo(str(path))
+
+
+def lines_of(record: dict) -> list[tuple[str, ...]]:
+    """A line for each piece; falls are means over the rows."""
+    weights = [count / sum(record["rows"]) for count in record["rows"]]
+
+    def mean(values) -> str:
+        return f"{sum(weight * value for weight, value in zip(weights, values)):+.3f}"
+
+    return [
+        (
+            str(piece["block"]),
+            piece["name"],
+            "; ".join(", ".join(group) for group in piece["groups"]) or "none",
+            f"{piece['noise']} ({piece['noise_share']:.0%})",
+            f"{piece['alone']:.3f}",
+            f"{piece['accuracy']:.3f}",
+            *(mean(piece[name]) for name in ("predicted", "block_fall", "model_fall")),
+        )
+        for piece in record["pieces"]
+    ]
+
+
+def curves_of(record: dict) -> list[tuple[str, ...]]:
+    """Accuracies as pieces are removed, a line for each count: of the model, and of the blocks' own heads."""
+    strongest, weakest = record["curves"]["strongest first"], record["curves"]["weakest first"]
+    return [
+        (str(left[0]), *(f"{value:.3f}" for value in (*left[1:], *right[1:])))
+        for left, right in zip(strongest, weakest)
+    ]
+
+
+def summary_of(record: dict) -> str:
+    """What the lines have in common, as text."""
+    agreement = record["agreement"]
+    return (
+        f"{sum(record['rows'])} rows, accuracy {record['accuracy']:.3f}. Rank correlation over pieces and labels of "
+        f"the falls that the fields predict with the real ones: {agreement['block']:+.3f} in the block's logits, "
+        f"{agreement['model']:+.3f} in the model's."
+    )
+
+
+def page_of(record: dict) -> str:
+    """The record as a Markdown page."""
+    from hf_mhex.benchmarks.tables import markdown_table
+    from hf_mhex.environment import ran_on
+
+    parts = [
+        "# Single heads",
+        f"Made by `{record['command']}` on {ran_on([record])}. docs/heads.md says what the columns are.",
+        markdown_table(COLUMNS, lines_of(record)),
+        summary_of(record),
+        markdown_table(CURVES, curves_of(record)),
+    ]
+    return "\n\n".join(parts) + "\n"
