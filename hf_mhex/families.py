@@ -112,6 +112,7 @@ class Family:
         sources: the model types (transformers) or the network's class (timm) that it is made from.
         package: package of its two files.
         attention: where its blocks keep their heads; None for blocks without, and for windowed ones.
+        label: its name in prose, "BERT"; `title` where it is left out.
 
     Raises ValueError for an entry that cannot be.
     """
@@ -123,8 +124,10 @@ class Family:
     sources: tuple[str, ...]
     package: str = "hf_mhex.modeling"
     attention: Attention | None = None
+    label: str = ""
 
     def __post_init__(self):
+        object.__setattr__(self, "label", self.label or self.title)
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of family {self.name!r} must be one of {', '.join(KINDS)}.")
         if self.library not in ("transformers", "timm"):
@@ -283,11 +286,23 @@ _MODERNBERT = Attention("attn.Wo", "attn.config.num_attention_heads")
 _VIT = Attention("attn.proj", "attn.num_heads", scale="ls1")
 
 for _family in (
-    Family("bert", "Bert", "text", "transformers", ("bert",), attention=_BERT),
-    Family("roberta", "Roberta", "text", "transformers", ("roberta", "xlm-roberta", "camembert"), attention=_BERT),
-    Family("modernbert", "ModernBert", "text", "transformers", ("modernbert",), attention=_MODERNBERT),
-    Family("distilbert", "DistilBert", "text", "transformers", ("distilbert",), attention=_DISTILBERT),
-    Family("deberta_v2", "DebertaV2", "text", "transformers", ("deberta-v2",), attention=_BERT),
+    Family("bert", "Bert", "text", "transformers", ("bert",), attention=_BERT, label="BERT"),
+    Family(
+        "roberta",
+        "Roberta",
+        "text",
+        "transformers",
+        ("roberta", "xlm-roberta", "camembert"),
+        attention=_BERT,
+        label="RoBERTa",
+    ),
+    Family(
+        "modernbert", "ModernBert", "text", "transformers", ("modernbert",), attention=_MODERNBERT, label="ModernBERT"
+    ),
+    Family(
+        "distilbert", "DistilBert", "text", "transformers", ("distilbert",), attention=_DISTILBERT, label="DistilBERT"
+    ),
+    Family("deberta_v2", "DebertaV2", "text", "transformers", ("deberta-v2",), attention=_BERT, label="DeBERTa-v2"),
     Family("resnet", "ResNet", "image", "timm", ("ResNet",)),
     Family("convnext", "ConvNeXt", "image", "timm", ("ConvNeXt",)),
     Family("vit", "ViT", "image", "timm", ("VisionTransformer",), attention=_VIT),

@@ -5,12 +5,27 @@ from __future__ import annotations
 import json
 import logging
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Model, Revision, Target, label_options
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """Without the exporters' own warnings, about names of axes and versions; logging is then as it was."""
+    disabled = logging.root.manager.disable
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        logging.disable(max(disabled, logging.WARNING))
+        try:
+            yield
+        finally:
+            logging.disable(disabled)
 
 
 def export(
@@ -42,9 +57,7 @@ def export(
     network, processor = load(model, revision, dtype=torch.float32)
     options = label_options(network.config, target, contrast)
     found: dict = {"output": str(output)}
-    with warnings.catch_warnings():  # the exporters' own, about names of axes and versions
-        warnings.simplefilter("ignore")
-        logging.disable(logging.WARNING)
+    with quiet():
         if output.suffix == ".onnx":
             room.export_onnx(network, output, **options)
         else:
@@ -56,7 +69,6 @@ def export(
             small = room.quantize_onnx(output, output.with_name(f"{output.stem}-int8.onnx"))
             changed = room.compare_quantised(output, small, room.sample_batches(network, processor))
             found |= {"int8": {"output": str(small), **room.as_record(changed)}}
-        logging.disable(logging.NOTSET)
     if json_:
         typer.echo(json.dumps(found))
         return

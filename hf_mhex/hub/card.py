@@ -49,7 +49,7 @@ def card_facts(folder: str | PathLike) -> dict:
     made_from = f"timm's {config.architecture}" if family.library == "timm" else None
     return {
         "family": family.model_type,
-        "architecture": made_from or f"{family.title} of width {config.hidden_size}",
+        "architecture": made_from or f"{family.label} of width {config.hidden_size}",
         "task": family.input.task,
         "saliency_task": family.input.saliency_task,
         "labels": [config.id2label[index] for index in range(config.num_labels)],

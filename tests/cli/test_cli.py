@@ -1,9 +1,11 @@
 """The `mhex` command: its answers in words and in JSON, exit codes, and one-line errors."""
 
 import json
+import logging
 import subprocess
 import sys
 import time
+import warnings
 
 import pytest
 import timm
@@ -206,6 +208,18 @@ def test_a_bug_says_that_it_is_one(models, capsys, monkeypatch):
     monkeypatch.setattr(loading, "describe", lambda model: None + 1)
     code, _, err = mhex("--debug", "info", models / "image", capsys=capsys)
     assert code == 3 and "Traceback" in err and "mhex: a bug in mhex, TypeError" in err
+
+
+def test_a_failed_export_leaves_logging_and_warnings_as_they_were(models, capsys, monkeypatch):
+    def refuse(*unused, **named):
+        assert not logging.getLogger("torch").isEnabledFor(logging.WARNING)
+        raise RuntimeError("no")
+
+    monkeypatch.setattr("hf_mhex.export.export_program", refuse)
+    filters = list(warnings.filters)
+    code, _, err = mhex("export", models / "image", models / "image.pt2", capsys=capsys)
+    assert code == 1 and "mhex: no" in err
+    assert logging.root.manager.disable == logging.NOTSET and warnings.filters == filters
 
 
 def test_what_the_caller_can_mend_is_no_bug(models, capsys, monkeypatch):

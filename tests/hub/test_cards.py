@@ -4,8 +4,10 @@ import json
 import re
 
 import pytest
+import torch
 from huggingface_hub import ModelCard
 
+import hf_mhex
 from hf_mhex.hub.card import (
     MAJORITY,
     SHIPPED,
@@ -18,6 +20,7 @@ from hf_mhex.hub.card import (
 )  # fmt: skip
 from hf_mhex.training.studies.reference import REFERENCES
 from hub_models import save_image_model
+from networks import lively
 
 CARDS = sorted(path.parent for path in SHIPPED.glob("*/README.md"))
 DEMO = json.loads((SHIPPED.parent / "results" / "demo.json").read_text())
@@ -128,6 +131,13 @@ def test_a_folder_s_card_reads_the_folder(tmp_path):
     assert about_of(folder)["title"] == "Clothes"
     text = card_of_folder(folder, "me/clothes", "v1")
     assert ModelCard(text).data.license == "mit" and "# Clothes" in text and "Overnight." in text
+
+
+def test_a_text_model_s_card_has_the_name_of_its_source(tmp_path):
+    lively("bert", torch.float32).save_pretrained(tmp_path)
+    assert card_facts(tmp_path)["architecture"] == "BERT of width 32"
+    labels = {family.name: family.label for family in hf_mhex.FAMILIES.values()}
+    assert labels["roberta"] == "RoBERTa" and labels["deberta_v2"] == "DeBERTa-v2" and labels["swin"] == "Swin"
 
 
 def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):

@@ -165,7 +165,7 @@ def read(path: Path) -> list[dict]:
 def render(lines: list[dict]) -> str:
     """The Markdown page of a file's lines."""
     summary, *rows = lines
-    title = f"MHEX-{FAMILIES['mhex_' + summary['family']].title}"
+    title = f"MHEX-{FAMILIES['mhex_' + summary['family']].label}"
     taken, refused = summary["accepted"], summary["refused"]
     head = ["architecture", "block", "works", "blocks", "body, M", "gates, M", "gates, % of body"]
     head += [f"heads for {COUNTED_LABELS} labels, M", "eval difference", "train difference", "completeness error"]
