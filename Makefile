@@ -13,7 +13,7 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist format lint pictures reference \
-	test test-app test-common test-extras test-hub test-slow
+	situations test test-app test-common test-extras test-hub test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -88,6 +88,10 @@ bench-speed: .venv/.installed
 
 architectures: .venv/.installed
 	$(OFFLINE) $(RUN) -m $(STUDIES).architectures results/architectures
+
+situations: .venv/.installed
+	$(RUN) -m pip install --quiet --editable '.[export]'
+	$(OFFLINE) $(RUN) -m $(STUDIES).situations tests/fixtures results
 
 # make accuracy SET=ag_news SOURCE=ag_news_test.csv
 accuracy: .venv/.installed

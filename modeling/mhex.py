@@ -394,7 +394,7 @@ def eval_view(model: nn.Module) -> nn.Module:
     def view(module: nn.Module | None) -> nn.Module | None:
         if module is None or id(module) in made:
             return made.get(id(module))
-        if "forward" in vars(module):
+        if "forward" in vars(module) and module is not model:  # accelerate's autocast wraps the model's own
             raise ValueError("the model is offloaded or hooked while in training mode; call model.eval() first.")
         copied = made[id(module)] = object.__new__(type(module))
         vars(copied).update(vars(module), training=False, _forward_hooks=module._forward_hooks.copy())
