@@ -13,7 +13,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
+from importlib.metadata import version
 
+import hf_mhex
 from hf_mhex.environment import missing_extra
 
 
@@ -23,7 +25,7 @@ class Method:
 
     Args:
         name: as tables show it. call: `call(model, inputs, target, **settings) -> maps`.
-        source: the library that computes it, "ours" where none does.
+        source: the library that computes it, "ours" where none does. detail: what tells our own from others.
         settings: arguments of `call` to choose among on the validation part, each a dict; the first is the default.
         slow: takes many passes through the network a row, so that tables may give it fewer rows.
         fits: whether there is such a map of a model.
@@ -35,6 +37,14 @@ class Method:
     settings: tuple[dict, ...] = ()
     slow: bool = False
     fits: Callable = lambda model: True
+    detail: str = ""
+
+
+def implementation_of(method: Method) -> str:
+    """What computes a method's maps, with its version: "captum 0.8.0", "hf-mhex 0.2.0, after the authors' notebook"."""
+    package = "hf-mhex" if method.source == "ours" else method.source
+    release = hf_mhex.__version__ if package == "hf-mhex" else version(package)
+    return f"{package} {release}" + (f", {method.detail}" if method.detail else "")
 
 
 def library(name: str):
@@ -57,3 +67,24 @@ def text_methods() -> list[Method]:
     from hf_mhex.baselines import attention, gradients, perturbations
 
     return [*attention.METHODS, *gradients.TEXT_METHODS, *perturbations.METHODS]
+
+
+def smx(model, data, zones, processor=None, target=None, **options):
+    """Zones of signals by SMX (arXiv 2605.02684), computed by the package spectral-model-explainer (extra "signals").
+
+    The model is asked in one batched call for the signals as they are, and one for each zone at its medians.
+
+    Args:
+        model: a classifier of signals of one channel, in eval mode.
+        data: signals [N, L], of more than one predicted class.
+        zones: `hf_mhex.explaining.zones.Zones`.
+        processor: the model's feature extractor; None for data that are standardised already.
+        target: class whose probability the predicates go with; None for the one that is predicted most often.
+        options: of the package's `SMX` (quantiles, n_repetitions, n_bags, ...).
+
+    Returns `hf_mhex.baselines.spectral.SMXAnswer`. Raises ValueError for data that do not fit, RuntimeError without the
+    package.
+    """
+    from hf_mhex.baselines.spectral import explain_zones
+
+    return explain_zones(model, data, zones, processor, target, **options)

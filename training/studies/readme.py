@@ -14,10 +14,11 @@ from hf_mhex.environment import ran_on
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
 
 MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
+    "the paper's measures": "paper/sample_fashion_mnist/tables.md",
     "single heads of Fashion-MNIST": "heads/fashion_mnist/heads.md",
     "single heads of product reviews": "heads/product_reviews/heads.md",
 }
-PAGES = ("README.md", "docs/measured.md", "docs/heads.md")
+PAGES = ("README.md", "docs/measured.md", "docs/heads.md", "docs/paper.md")
 
 
 def demo_table(result: dict) -> str:

@@ -13,6 +13,7 @@ from hf_mhex.evaluation.controls import blurred_copy, centred_gaussian, constant
 MHEX = "MHEX"
 DEFAULT, PAPER, ROLLOUT = "MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout"
 BLURRED = "blurred MHEX"
+REBUILT = (PAPER, "T-Explainer")  # rows that do not name their implementation were made by one that is replaced
 CONTROLS = ("constant", "centred Gaussian", "random", "input edges", BLURRED)
 
 
@@ -31,21 +32,27 @@ def given_inputs(inputs) -> dict[str, torch.Tensor]:
 
 
 def paper_map(model, inputs, target) -> torch.Tensor:
-    """The paper's own map, raw, [B, H, W] or [B, T].
+    """The paper's own map, raw, [B, H, W] or [B, T]: CAMs resized bilinearly, weighed and added up."""
+    return model.paper_saliency(**given_inputs(inputs), target=target, **paper_options(inputs, model)).saliency.float()
 
-    Images: the CAMs of all blocks with decay 0.9, sharpened. Texts: those of the first three, alike.
+
+def paper_options(inputs, model) -> dict:
+    """The authors' settings of `paper_saliency`.
+
+    Images: all blocks with decay 0.9, positive entries with a share of at least 1/K + 0.1 and negative ones with 0.1.
+    Texts: the first three blocks alike, with no sharpness.
     """
-    options: dict = {"target": target, "normalize": None}
     if isinstance(inputs, dict):
-        options |= {"decay": 1.0, "blocks": blocks_of("first three", model.num_blocks)}
-    else:
-        options |= {"decay": 0.9, "sharpness": (min(1.0, 1 / model.config.num_labels + 0.1), 0.1)}
-    return model.paper_saliency(**given_inputs(inputs), **options).saliency.float()
+        return {"normalize": None, "decay": 1.0, "blocks": blocks_of("first three", model.num_blocks)}
+    return {"normalize": None, "decay": 0.9, "sharpness": (min(1.0, 1 / model.config.num_labels + 0.1), 0.1)}
 
 
 def can_roll_out(model) -> bool:
     """Whether an MHEX network's maps can be carried back through attention."""
     return model.base_model.can_roll_out
+
+
+PAPER_METHOD = Method(PAPER, paper_map, detail="CAMs resized bilinearly with values kept")
 
 
 def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: bool = True) -> list[Method]:
@@ -59,7 +66,7 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
     found = []
     if kind == "mhex":
         settings = candidates(inputs, several_classes, rollout)
-        found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), Method(PAPER, paper_map)]
+        found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), PAPER_METHOD]
         found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, REBUILT
 from hf_mhex.benchmarks.explanations.orders import compare_orders, orders_section
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
@@ -89,7 +89,8 @@ def about(rows: list[dict]) -> str:
         "2,000 resamples; the Grid Pointing Game resamples mosaics). The explained class is the network's own answer. "
         "An arrow shows the better direction. A dagger marks methods with many passes a row, judged on fewer rows; an "
         "asterisk marks values that differ from MHEX's on the same rows (paired interval without 0, at least five rows "
-        "or mosaics). docs/evaluation.md defines each measure."
+        "or mosaics). A double dagger marks methods that were measured by an implementation that has been replaced "
+        "since, and not measured again (docs/paper.md and docs/taylor.md measure the new ones). docs/evaluation.md defines each measure."
     )
 
 
@@ -98,8 +99,9 @@ def summarise(rows: list[dict]) -> dict:
     found: dict = {}
     for row in rows:
         methods = found.setdefault(row["network"], {})
+        by = {"source": row["source"], "implementation": row.get("implementation")}
         entry = methods.setdefault(
-            row["method"], {"source": row["source"], "slow": row["slow"], "settings": row["settings"], "measures": {}}
+            row["method"], by | {"slow": row["slow"], "settings": row["settings"], "measures": {}}
         )
         values = row["values"]
         if "seconds" in values:
@@ -160,9 +162,14 @@ def present(columns, methods: dict) -> list[str]:
 def label(name: str, entry: dict) -> str:
     """A method's name with its chosen settings."""
     settings = ", ".join(f"{key} {value}" for key, value in entry["settings"].items())
-    mark = " †" if entry["slow"] else ""
+    mark = (" †" if entry["slow"] else "") + (" ‡" if replaced(name, entry) else "")
     text = f"{name}{mark}" + (f" ({settings})" if settings else "")
     return f"*{text}*" if name in CONTROLS else text
+
+
+def replaced(name: str, entry: dict) -> bool:
+    """Whether a method was measured by an implementation that has been replaced since."""
+    return name in REBUILT and entry.get("implementation") is None
 
 
 def table(name: str, columns: dict, methods: dict) -> str:
@@ -212,7 +219,7 @@ def losses(methods: dict) -> str:
 def costs(methods: dict) -> str:
     """Processor seconds an explanation: other work on the machine does not lengthen them."""
     lines = [
-        (label(method, entry), entry["source"], f"{entry['seconds']:.4f}")
+        (label(method, entry), entry.get("implementation") or entry["source"], f"{entry['seconds']:.4f}")
         for method, entry in methods.items()
         if "seconds" in entry and method not in CONTROLS
     ]

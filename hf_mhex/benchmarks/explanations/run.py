@@ -12,7 +12,7 @@ from statistics import fmean
 
 import torch
 
-from hf_mhex.baselines import Method
+from hf_mhex.baselines import Method, implementation_of
 from hf_mhex.benchmarks.explanations import images, texts
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, blurred_mhex, can_roll_out, methods_for
 from hf_mhex.benchmarks.explanations.parts import Images, Sizes, Texts
@@ -81,7 +81,8 @@ def measure_method(journal: Journal, measures: dict, method: Method, kind: str, 
         start = time.process_time()
         found = measures["test"].measure(group, partial(method.call, **settings), method.slow)
         took = round(time.process_time() - start, 2)
-        extra = {"source": method.source, "slow": method.slow, "settings": settings, "took": took}
+        by = {"source": method.source, "implementation": implementation_of(method)}
+        extra = by | {"slow": method.slow, "settings": settings, "took": took}
         journal.add(about | extra | {"values": rounded(found)} | common)
 
 
