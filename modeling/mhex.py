@@ -203,6 +203,13 @@ class MHEXClassifierMixin:
             # DDP waits for a gradient of every weight, and no head reads the body's last norm; 0 * inf would be NaN
             unread = outputs.last_hidden_state.flatten()[:1].float().clamp(-1, 1).nan_to_num()
             loss = loss + 0 * unread.sum().to(loss)
+        elif self._is_taught_from_outside() and explain is None:
+            warnings.warn(
+                "no labels in training mode: a loss made outside the model (label_smoothing_factor, a compute_loss of "
+                "your own) does not teach every head; pass labels, and set label_smoothing or class_weights in "
+                "model.config.",
+                stacklevel=2,
+            )
         answer = MHEXClassifierOutput(
             loss=loss,
             logits=logits,
@@ -213,6 +220,12 @@ class MHEXClassifierMixin:
         )
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         return answer if as_dict else answer.to_tuple()
+
+    def _is_taught_from_outside(self) -> bool:
+        """Whether a pass without labels is one whose gradients reach the heads."""
+        if not self.training or not torch.is_grad_enabled() or torch.compiler.is_compiling():
+            return False
+        return any(weight.requires_grad for weight in self.heads.parameters())
 
     @torch.no_grad()
     def generate_saliency(

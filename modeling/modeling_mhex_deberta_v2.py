@@ -69,6 +69,14 @@ class MHEXDebertaV2Model(MHEXTextBody, DebertaV2Model):
         """The gated layers in order."""
         return list(self.encoder.layer)
 
+    def relative_embeddings(self, device: torch.device) -> torch.Tensor | None:
+        """DeBERTa's `get_rel_embedding`, whose table is read in a call of its module."""
+        encoder = self.encoder
+        if not encoder.relative_attention:
+            return None
+        found = encoder.rel_embeddings(torch.arange(encoder.rel_embeddings.num_embeddings, device=device))
+        return encoder.LayerNorm(found) if "layer_norm" in encoder.norm_rel_ebd else found
+
     def run(self, trace: Trace, inputs: dict, options: dict) -> BaseModelOutput:
         """DeBERTa's forward; its own hands nothing down to the layers."""
         ids, mask, embeds = (inputs.pop(name) for name in ("input_ids", "attention_mask", "inputs_embeds"))
@@ -79,7 +87,7 @@ class MHEXDebertaV2Model(MHEXTextBody, DebertaV2Model):
         x = self.embeddings(input_ids=ids, inputs_embeds=embeds, mask=mask, **inputs)
         encoder, first = self.encoder, x
         positions = encoder.get_rel_pos(x)
-        both, relative = encoder.get_attention_mask(mask), encoder.get_rel_embedding()
+        both, relative = encoder.get_attention_mask(mask), self.relative_embeddings(x.device)
         asked = {name: value for name, value in options.items() if value is not None}
         attentions = [] if asked.get("output_attentions", self.config.output_attentions) else None
         states = [x] if asked.get("output_hidden_states", self.config.output_hidden_states) else None

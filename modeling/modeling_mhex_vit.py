@@ -2,9 +2,11 @@
 block. Class and register tokens are scaled like the patches; they are not pooled and not in the map.
 """
 
+import copy
 from typing import TYPE_CHECKING
 
 import torch
+import torch.nn.functional as F
 from timm.models.vision_transformer import Block, VisionTransformer
 from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
@@ -32,20 +34,35 @@ class MHEXViTBlock(GatedBlock, GradientCheckpointingLayer, Block):
         attn = self.attn
         parts = attn.qkv(self.norm1(x)).unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
-        context, weights = attend(attn.q_norm(query), attn.k_norm(key), value, attn.scale)
+        context, weights = attend(attn.q_norm(query), attn.k_norm(key), value, attn.scale, self.keys(trace))
         mixed = self.ls1(attn.proj(context))
         carry_shares(trace, x, mixed, weights, value, attn.proj, self.ls1)
         return mixed
+
+    def keys(self, trace: Trace) -> torch.Tensor | None:
+        """Tokens that may be attended to [B, 1, 1, T]; all of a row that has neither patches nor other tokens."""
+        if trace.valid is None:
+            return None
+        kept = F.pad(trace.valid, (trace.prefix, 0), value=True)
+        return (kept | ~kept.any(-1, keepdim=True))[:, None, None]
 
     def forward(self, x: torch.Tensor, trace: Trace | None = None) -> torch.Tensor:
         """x [B, T, C] to the block's output [B, T, C]."""
         trace = Trace() if trace is None else trace
         if trace.shares is None:
-            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x))))
+            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=self.keys(trace))))
         else:
             x = x + self.attention_with_shares(x, trace)
         f = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
         return torch.addcmul(f, self.gated(x, f, trace=trace, cam_gated=True), x)
+
+
+class MHEXViTTrunk(VisionTransformer):
+    """timm's network whose call is its stem alone, so that its tokens and positions are read in a call of it."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        """Pixels [B, num_channels, H, W] to tokens [B, T, C] with their positions."""
+        return self.norm_pre(self.patch_drop(self._pos_embed(self.patch_embed(x))))
 
 
 class MHEXViTPreTrainedModel(MHEXImagePreTrainedModel):
@@ -63,12 +80,22 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
     trunk_class = VisionTransformer
     gated = {Block: MHEXViTBlock}
     can_roll_out = True
+    takes_mask = True
 
     @classmethod
     def create_trunk(cls, config) -> nn.Module:
         """timm's network; what its classifier alone reads (a pooling by attention, `fc_norm`) is left out."""
+        arguments = config.architecture_kwargs or {}
+        if arguments.get("class_token") is False and "global_pool" not in arguments:
+            config = copy.copy(config)  # timm pools the class token where nothing else is said
+            config.architecture_kwargs = {**arguments, "global_pool": "avg"}
         trunk = super().create_trunk(config)
+        if config.layer_norm_eps is not None:
+            for module in trunk.modules():
+                if isinstance(module, nn.LayerNorm):
+                    module.eps = config.layer_norm_eps
         trunk.attn_pool, trunk.fc_norm = None, nn.Identity()
+        trunk.__class__ = MHEXViTTrunk
         for block in trunk.blocks:
             if type(block) is Block:
                 make_reversible(block.attn.proj)
@@ -84,10 +111,9 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
 
     def stem(self, x: torch.Tensor) -> torch.Tensor:
         """Pixels [B, num_channels, H, W] to tokens [B, T, C] with their positions."""
-        trunk = self.trunk
-        return trunk.norm_pre(trunk.patch_drop(trunk._pos_embed(trunk.patch_embed(x))))
+        return self.trunk(x)
 
-    def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool) -> Trace:
+    def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool, attention_mask=None) -> Trace:
         """The trace of a pass: class and register tokens first, then patches line by line."""
         attn = self.trunk.blocks[0].attn
         if rollout and not (isinstance(attn.norm, nn.Identity) and getattr(attn, "gate", None) is None):
@@ -96,7 +122,8 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
         shares = None
         if rollout:
             shares = torch.eye(x.shape[1], dtype=wide(x.dtype), device=x.device).expand(x.shape[0], -1, -1)
-        return Trace(explain, prefix=self.trunk.num_prefix_tokens, shape=shape, shares=shares)
+        valid = None if attention_mask is None else valid_patches(attention_mask, len(x), shape).to(x.device)
+        return Trace(explain, valid, self.trunk.num_prefix_tokens, shape, shares)
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         """The last block's output to timm's features [B, T, C]."""
@@ -104,6 +131,24 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
 
 
 class MHEXViTForImageClassification(MHEXImageClassifier, MHEXViTPreTrainedModel):
-    """Image classification by the heads of MHEX-ViT, with `generate_saliency` over pixels."""
+    """Image classification by the heads of MHEX-ViT, with `generate_saliency` over pixels.
+
+    `attention_mask` [B, patches] (or [B, h, w]) takes patches away inside attention: nothing attends to a patch where
+    it is 0, no gate pools it, and the blocks' maps are 0 there.
+    """
 
     body_class = MHEXViTModel
+    input_names = ("pixel_values", "attention_mask")
+
+
+def valid_patches(attention_mask, batch: int, shape: tuple[int, int]) -> torch.BoolTensor:
+    """The patches [B, N] that stay: non-zero in a mask [B, N] or [B, h, w]; TypeError or ValueError for another."""
+    if not isinstance(attention_mask, torch.Tensor):
+        raise TypeError(f"attention_mask must be a tensor, got {type(attention_mask).__name__}.")
+    height, width = shape
+    if tuple(attention_mask.shape) not in ((batch, height * width), (batch, height, width)):
+        raise ValueError(
+            f"attention_mask must be [batch, patches] = {[batch, height * width]} or [batch, height, width] = "
+            f"{[batch, height, width]}, one value a patch; got shape {list(attention_mask.shape)}."
+        )
+    return attention_mask.flatten(1) != 0

@@ -6,9 +6,8 @@ import pytest
 import torch
 from accelerate import cpu_offload, disk_offload, dispatch_model
 
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import NAMES, batch_for, lively
 
-CASES = {"text": (lively_bert, text_batch), "image": (lively_resnet, image_batch)}
 OPTIONS = [{}, {"target": "all", "contrast": "softmax"}, {"target": 1}]
 
 
@@ -23,11 +22,10 @@ def spread(model, way, folder):
 
 
 @pytest.mark.parametrize("way", ["cpu", "disk", "device_map"])
-@pytest.mark.parametrize("kind", CASES)
-def test_maps_of_offloaded_weights(kind, way, tmp_path):
-    make, batch = CASES[kind]
-    model, inputs = make(torch.float32), batch()
-    options = [*OPTIONS, *([{"rollout": True}] if kind == "text" else [])]
+@pytest.mark.parametrize("name", NAMES)
+def test_maps_of_offloaded_weights(name, way, tmp_path):
+    model, inputs = lively(name, torch.float32), batch_for(name)
+    options = [*OPTIONS, *([{"rollout": True}] if model.base_model.can_roll_out else [])]
     expected = [model.generate_saliency(**inputs, **given) for given in options]
     matrix = model.equivalent_matrix(0)
     offloaded = spread(copy.deepcopy(model), way, tmp_path)
