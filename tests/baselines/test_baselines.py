@@ -179,6 +179,25 @@ def test_a_block_can_be_the_layer_of_grad_cam_and_torchcam(family):
     assert found.isfinite().all() and found.std() > 0
 
 
+@pytest.mark.parametrize("family", ["resnet", "convnext"])
+def test_the_feature_map_of_the_last_block_is_a_layer(family):
+    """Where Grad-CAM's users would write `layer4[-1]`; integrated gradients of it add up to the last head's change."""
+    from captum.attr import LayerIntegratedGradients
+    from pytorch_grad_cam import GradCAM
+    from pytorch_grad_cam.utils.model_targets import ClassifierOutputTarget
+
+    model, pixels = lively(family, torch.float32), images(3, 64, 2)
+    network, layer = Logits(model), model.base_model.blocks[-1].feature_map
+    with GradCAM(model=network, target_layers=[layer]) as cam:
+        found = cam(input_tensor=pixels, targets=[ClassifierOutputTarget(1), ClassifierOutputTarget(2)])
+    assert found.shape == (2, 64, 64) and found.std() > 0
+    explainer = LayerIntegratedGradients(network, layer)
+    terms = explainer.attribute(pixels, torch.zeros_like(pixels), target=1, n_steps=200)
+    with torch.no_grad():
+        last = [model(values).block_logits[:, -1, 1] for values in (pixels, torch.zeros_like(pixels))]
+    torch.testing.assert_close(terms.flatten(1).sum(1).float(), last[0] - last[1], rtol=0.05, atol=0.05)
+
+
 @pytest.mark.parametrize("family", TEXTS)
 def test_integrated_gradients_of_a_layer_add_up_to_the_change_of_the_logit(family):
     """captum's LayerIntegratedGradients on the embeddings and on a block, as its users write it."""

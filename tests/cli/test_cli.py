@@ -185,6 +185,22 @@ def test_devices(models, capsys):
     assert mhex("explain", models / "text", "good", "--device", "cpu", capsys=capsys)[0] == 0
 
 
+@pytest.mark.parametrize(
+    "verb", [("evaluate",), ("collaboration",), ("heads",), ("benchmark", "explanations", "sample_fashion_mnist")]
+)
+def test_every_verb_that_runs_a_network_takes_a_device(models, capsys, verb, tmp_path):
+    data = [] if "benchmark" in verb else ["sample:fashion_mnist"]
+    code, _, err = mhex(*verb, models / "image", *data, "--device", "cuda:99", capsys=capsys)
+    assert code == 1 and "--device 'cuda:99' is not there" in err, err
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+def test_a_model_of_any_dtype_is_described(dtype):
+    found, expected = (loading.describe(lively("resnet", kind)) for kind in (dtype, torch.float32))
+    for one, two in zip(found["blocks"], expected["blocks"]):
+        assert one == pytest.approx(two, rel=0.02)
+
+
 def test_env(capsys):
     code, out, _ = mhex("env", "--json", capsys=capsys)
     found = json.loads(out)

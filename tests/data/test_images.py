@@ -123,3 +123,17 @@ def test_what_cannot_be_read_is_named(tmp_path):
     ):
         with pytest.raises(ValueError, match=words):
             read_image(value, 3)
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 5])
+def test_training_reads_as_many_bands_as_the_model_has(channels):
+    from hf_mhex.training.inputs import ImageCollator
+    from hf_mhex.training.settings import ProcessingSettings
+
+    config = lively_resnet(torch.float32, num_channels=channels).config
+    pixels = np.stack([np.full((32, 32), 40 * band, np.uint8) for band in range(channels)], -1)
+    image = pixels[..., 0] if channels == 1 else pixels
+    collate = ImageCollator(image_processor_for(config, image_size=32), ProcessingSettings(), channels)
+    found = collate([{"image": image, "labels": 0, "draw": None}])["pixel_values"]
+    assert found.shape == (1, channels, 32, 32)
+    assert found[0].mean((1, 2)).unique().numel() == channels

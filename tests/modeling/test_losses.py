@@ -1,8 +1,11 @@
 """The loss of every problem type, and labels that do not fit."""
 
+import warnings
+
 import pytest
 import torch
 import torch.nn.functional as F
+from transformers import Trainer, TrainingArguments
 
 from networks import NAMES, batch_for, family_named, lively, small_config
 from slow_method import caught
@@ -286,3 +289,19 @@ def test_an_infinite_feature_that_no_head_reads_leaves_the_loss_finite():
     model, inputs = network("modernbert")
     torch.nn.init.constant_(model.base_model.final_norm.weight, torch.inf)
     assert model(**inputs, labels=labels_for(inputs)).loss.isfinite()
+
+
+def test_a_loss_from_outside_the_model_is_warned_of(tmp_path):
+    """As Trainer's label smoothing makes it: the model is called without its labels."""
+    rows = [{**{name: value[row] for name, value in batch_for("bert").items()}, "labels": row} for row in range(4)]
+    options = {"max_steps": 1, "use_cpu": True, "report_to": "none", "save_strategy": "no", "disable_tqdm": True}
+    model = lively("bert", torch.float32)
+    arguments = TrainingArguments(str(tmp_path), label_smoothing_factor=0.1, **options)
+    with pytest.warns(
+        UserWarning, match=r"label_smoothing_factor.*does not teach every head.*label_smoothing or class_w"
+    ):
+        Trainer(model, arguments, train_dataset=rows).train()
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        model.train()(**batch_for("bert"), labels=torch.arange(4))
+        model.eval()(**batch_for("bert"))
