@@ -20,7 +20,7 @@ _HOMES = {
     "hf_mhex.loading": ("load",),
     "hf_mhex.modeling.mhex": ("MHEXClassifierOutput", "MHEXSaliency"),
     "hf_mhex.modeling.mhex_config": ("VERSION",),
-    "hf_mhex.modeling.pipeline_mhex": ("ImageSaliencyPipeline", "TextSaliencyPipeline"),
+    "hf_mhex.modeling.pipeline_mhex": ("ImageSaliencyPipeline", "SignalSaliencyPipeline", "TextSaliencyPipeline"),
     "hf_mhex.processors": ("image_processor_for",),
     "hf_mhex.testing": ("check_model",),
 }

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from difflib import get_close_matches
+from importlib import import_module
 from os import PathLike, fspath
 from pathlib import Path
 
@@ -93,7 +94,8 @@ def convert(
             raise ValueError(f"source={name!r} is timm's {config['architecture']!r} without weights in the folder.")
         kwargs = {**config.get("model_args", {}), **(fields.pop("architecture_kwargs", None) or {})}
         fields = {"num_channels": kwargs.pop("in_chans", 3), **fields}
-        kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", "global_pool")}
+        pooling = () if "class_token" in kwargs else ("global_pool",)  # without a class token timm's norm depends on it
+        kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", *pooling)}
         return from_timm(config["architecture"], checkpoint_path=weights, architecture_kwargs=kwargs or None, **fields)
     return from_transformers(source, revision=revision, **fields)
 
@@ -230,8 +232,11 @@ def from_transformers(
     """
     found = source_config(source, revision).get("model_type")
     family = FAMILIES.get(found) or family_for_source("transformers", str(found))
+    if family is not None and found in family.mapped:
+        return from_mapped(family, source, num_labels, output_loading_info, revision, config_fields)
     if family is None or family.library != "transformers":
         known = [name for other in FAMILIES.values() if other.library == "transformers" for name in other.sources]
+        known += [name for other in FAMILIES.values() for name in other.mapped]
         close = get_close_matches(str(found), known, n=1)
         near = f" (nearest: {close[0]})" if close else ""
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX is made from {', '.join(known)}{near}.")
@@ -259,6 +264,20 @@ def from_transformers(
         new=tuple(key for key in keys if key in new),
         unused=tuple(sorted(info["unexpected_keys"])),
     )
+    model.eval()
+    return (model, report) if output_loading_info else model
+
+
+def from_mapped(
+    family: Family, source: str | PathLike, num_labels: int | None, output_loading_info: bool, revision, fields: dict
+):
+    """An MHEX image classifier from a transformers checkpoint whose weights `family.mapping` gives timm's names."""
+    read, state, unused = import_module(family.mapping).read_plain(source, revision)
+    arguments = {**read.pop("architecture_kwargs"), **(fields.pop("architecture_kwargs", None) or {})}
+    fields = check_fields(family, label_fields(num_labels, {**read, "architecture_kwargs": arguments, **fields}))
+    model = family.classifier(family.config(**fields))
+    report = load_trunk(model, state, f"source={fspath(source)!r}")
+    report = dataclasses.replace(report, unused=(*report.unused, *unused))
     model.eval()
     return (model, report) if output_loading_info else model
 

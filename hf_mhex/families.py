@@ -21,7 +21,7 @@ class Kind:
     """A kind of input and what comes with it.
 
     Args:
-        name: "image" or "text".
+        name: "image", "text" or "signal".
         task: transformers' task for its classifiers. saliency_task, pipeline: ours, and its class in pipeline_mhex.py.
         auto_model, auto_processor: transformers' Auto classes.
         processor, processor_file: what the processor is called, and the file that it saves.
@@ -29,6 +29,7 @@ class Kind:
         column: usual name of the input's column; `columns` are other usual ones.
         suffix: end of a classifier's name.
         sample: embedded sample of this kind. example: an input in a card's snippet.
+        extractor: module and class of a processor of our own, which travels with the weights; None for a stock one.
     """
 
     name: str
@@ -45,6 +46,7 @@ class Kind:
     suffix: str
     sample: str
     example: str
+    extractor: tuple[str, str] | None = None
 
 
 KINDS = {
@@ -80,6 +82,23 @@ KINDS = {
         sample="product_reviews",
         example='"The camera is great, but the battery is poor."',
     ),
+    "signal": Kind(
+        name="signal",
+        task="audio-classification",
+        saliency_task="signal-saliency",
+        pipeline="SignalSaliencyPipeline",
+        auto_model="AutoModelForAudioClassification",
+        auto_processor="AutoFeatureExtractor",
+        processor="feature extractor",
+        processor_file="preprocessor_config.json",
+        main_input="input_values",
+        column="signal",
+        columns=("signal", "spectrum", "values", "input_values"),
+        suffix="ForClassification",
+        sample="coffee",
+        example="spectrum",
+        extractor=("feature_extraction_mhex_signal", "MHEXSignalFeatureExtractor"),
+    ),
 }
 
 
@@ -108,8 +127,8 @@ class Family:
         name: as in its files' names, "bert".
         title: as in its classes' names, "Bert" for MHEXBertConfig.
         kind: a key of KINDS.
-        library: where a plain checkpoint comes from, "transformers" or "timm".
-        sources: the model types (transformers) or the network's class (timm) that it is made from.
+        library: where a plain checkpoint comes from, "transformers" or "timm"; "own" for a network of ours.
+        sources: the model types (transformers) or the network's class (timm) that it is made from; none of an own one.
         package: package of its two files.
         attention: where its blocks keep their heads; None for blocks without, and for windowed ones.
         label: its name in prose, "BERT"; `title` where it is left out.
@@ -130,9 +149,11 @@ class Family:
         object.__setattr__(self, "label", self.label or self.title)
         if self.kind not in KINDS:
             raise ValueError(f"kind={self.kind!r} of family {self.name!r} must be one of {', '.join(KINDS)}.")
-        if self.library not in ("transformers", "timm"):
-            raise ValueError(f"library={self.library!r} of family {self.name!r} must be 'transformers' or 'timm'.")
-        if not self.sources:
+        if self.library not in ("transformers", "timm", "own"):
+            raise ValueError(
+                f"library={self.library!r} of family {self.name!r} must be 'transformers', 'timm' or 'own'."
+            )
+        if not self.sources and self.library != "own":
             raise ValueError(f"sources of family {self.name!r} must name what it is made from.")
 
     @property
@@ -149,10 +170,14 @@ class Family:
     def files(self) -> dict[str, tuple[str, ...]]:
         """Its modules of remote code, and the classes that each defines."""
         prefix = f"MHEX{self.title}"
-        return {
+        found = {
             f"{self.package}.configuration_{self.model_type}": (f"{prefix}Config",),
             f"{self.package}.modeling_{self.model_type}": (f"{prefix}Model", prefix + self.input.suffix),
         }
+        if self.input.extractor:
+            module, name = self.input.extractor
+            found[f"hf_mhex.modeling.{module}"] = (name,)
+        return found
 
     def load_class(self, name: str) -> Any:
         """One of its classes by name."""
@@ -188,12 +213,12 @@ def register_family(family: Family) -> Family:
         taken = sorted(set(other.sources) & set(family.sources)) if other.library == family.library else []
         if taken:
             raise ValueError(f"sources={taken} belong to family {other.name!r} already.")
-    package = find_spec(family.package)
-    folders = [Path(folder) for folder in (package.submodule_search_locations or () if package else ())]
     for module in family.files:
-        file = f"{module.rpartition('.')[2]}.py"
-        if not any((folder / file).is_file() for folder in folders):
-            raise ValueError(f"family {family.name!r} has no {file}; add it to {family.package}.")
+        home, _, name = module.rpartition(".")
+        package = find_spec(home)
+        folders = (package.submodule_search_locations or ()) if package else ()
+        if not any(Path(folder, f"{name}.py").is_file() for folder in folders):
+            raise ValueError(f"family {family.name!r} has no {name}.py; add it to {home}.")
     FAMILIES[family.model_type] = family
     configuration = next(iter(family.files))
     when_imported("transformers.models.auto.configuration_auto")(lambda auto: _register_config(auto, family))
@@ -257,6 +282,11 @@ def _register_models(family: Family) -> None:
     for auto_class, name in (("AutoModel", body), (family.input.auto_model, classifier)):
         model = _Lazy(family, name, config_class=family.config)
         getattr(modeling_auto, auto_class).register(family.config, model, exist_ok=True)
+    if family.input.extractor:
+        import transformers
+
+        extractor = _Lazy(family, family.input.extractor[1])
+        getattr(transformers, family.input.auto_processor).register(family.config, extractor, exist_ok=True)
 
 
 @when_imported("hf_mhex.modeling.pipeline_mhex")
@@ -307,5 +337,6 @@ for _family in (
     Family("convnext", "ConvNeXt", "image", "timm", ("ConvNeXt",)),
     Family("vit", "ViT", "image", "timm", ("VisionTransformer",), attention=_VIT),
     Family("swin", "Swin", "image", "timm", ("SwinTransformer",)),
+    Family("signal", "Signal", "signal", "own", ()),
 ):
     register_family(_family)

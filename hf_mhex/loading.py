@@ -20,7 +20,7 @@ def source_config(source: str | PathLike, revision: str | None = None) -> dict:
 
 
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
-    """The classifier in eval mode and its tokenizer or image processor, from a local folder or a Hub id.
+    """The classifier in eval mode and its tokenizer, image processor or feature extractor, from a local folder or a Hub id.
 
     The code that runs is this package's, never the repository's, and weights are read from safetensors only.
 

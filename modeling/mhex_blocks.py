@@ -8,6 +8,7 @@ from torch import nn
 
 from .mhex_maps import Features, no_autocast, pooled_descriptor, position_sum, wide
 
+LARGEST_SHARE, LOW_SHARE = 0.15, 0.125  # of a block's parameters that its gate adds; heads need some of the rest
 HEAD_STD = 16.0  # new heads are normal with HEAD_STD / sqrt(C): a large W2 asks for a small a, at which gates stay open
 
 
@@ -40,10 +41,10 @@ class AttentionGate(WideLinear):
     W1 [C, C] is `weight`, or `weight @ reduce.weight`, [C, rank] and [rank, C], where that has fewer parameters.
     """
 
-    def __init__(self, channels: int, config):
-        low = config.gate_rank is not None and 2 * config.gate_rank < channels
-        super().__init__(config.gate_rank if low else channels, channels)
-        self.reduce = WideLinear(channels, config.gate_rank) if low else None
+    def __init__(self, channels: int, config, rank: int | None = None):
+        low = rank is not None and 2 * rank < channels
+        super().__init__(rank if low else channels, channels)
+        self.reduce = WideLinear(channels, rank) if low else None
         self.scale, self.rectified = config.gate_scale, config.rectified
 
     def reset_parameters(self) -> None:
@@ -145,8 +146,20 @@ def add_gates(blocks: dict[nn.Module, type], channels: list[int], config) -> Non
     A gated class changes the forward of its plain class and nothing else, so the block's weights stay where they are.
     """
     for number, ((block, gated_class), width) in enumerate(zip(blocks.items(), channels)):
+        rank = rank_of(block, width, config)
         block.__class__ = gated_class
-        block.block, block.gate, block.feature_map = number, AttentionGate(width, config), nn.Identity()
+        block.block, block.gate, block.feature_map = number, AttentionGate(width, config, rank), nn.Identity()
+
+
+def rank_of(block: nn.Module, channels: int, config) -> int | None:
+    """Rank of a plain block's gate, None for a full one.
+
+    `gate_rank="auto"`: full, unless that adds more than `LARGEST_SHARE` to the block; then what adds `LOW_SHARE`.
+    """
+    if config.gate_rank != "auto":
+        return config.gate_rank
+    size = sum(weight.numel() for weight in block.parameters())
+    return None if channels**2 <= LARGEST_SHARE * size else max(1, int(LOW_SHARE * size / (2 * channels)))
 
 
 class ReversibleLinear(nn.Linear):

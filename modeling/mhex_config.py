@@ -1,5 +1,6 @@
 """Configuration fields that all MHEX families share."""
 
+import math
 import warnings
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ RETIRED_FIELDS = ("head_std",)
 PIPELINES = {  # task: class in pipeline_mhex.py, Auto class of its model
     "image-saliency": ("ImageSaliencyPipeline", "AutoModelForImageClassification"),
     "text-saliency": ("TextSaliencyPipeline", "AutoModelForSequenceClassification"),
+    "signal-saliency": ("SignalSaliencyPipeline", "AutoModelForAudioClassification"),
 }
 
 
@@ -146,3 +148,19 @@ class TrunkConfigMixin:
 def version_tuple(version: str) -> tuple[int, ...]:
     """The leading numbers of a version: (0, 2, 0) for "0.2.0.dev1"."""
     return tuple(int(part) for part in str(version).split(".")[:3] if part.isdecimal())
+
+
+def check_axis(axis) -> None:
+    """Raise ValueError unless an axis is None or at least two finite numbers that rise, or fall, throughout."""
+    if axis is None:
+        return
+    if len(axis) < 2 or not all(math.isfinite(place) for place in axis):
+        raise ValueError(f"axis must be at least two finite numbers, or None; got {list(axis)[:5]} ...")
+    steps = [after - before for before, after in zip(axis, axis[1:])]
+    if not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
+        rising = axis[-1] > axis[0]
+        place = next(number for number, step in enumerate(steps) if (step > 0) != rising or step == 0)
+        raise ValueError(
+            f"axis must rise or fall throughout, but goes from {axis[place]} to {axis[place + 1]} at point "
+            f"{place}; sort the points and the signals' columns alike."
+        )

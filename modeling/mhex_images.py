@@ -48,6 +48,7 @@ class MHEXImageBody:
     trunk_options: dict = {}
     gated: dict[type, type] = {}
     can_roll_out = False
+    takes_mask = False
 
     def __init__(self, config):
         super().__init__(config)
@@ -105,7 +106,7 @@ class MHEXImageBody:
         """The last block's output to the features that timm's `forward_features` gives."""
         return x
 
-    def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool) -> Trace:
+    def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool, attention_mask=None) -> Trace:
         """The trace of a pass whose first block reads x."""
         return Trace(explain)
 
@@ -117,6 +118,7 @@ class MHEXImageBody:
     def forward(
         self,
         pixel_values: torch.FloatTensor | None = None,
+        attention_mask: torch.Tensor | None = None,
         output_hidden_states: bool | None = None,
         explain=None,
         rollout: bool = False,
@@ -126,6 +128,7 @@ class MHEXImageBody:
         """Features of pixel_values [B, num_channels, H, W], laid out as timm's.
 
         Args:
+            attention_mask: 0 at patches that are taken away [B, N], for bodies of tokens.
             output_hidden_states: also return the stem's and each stage's output.
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
             rollout: give `Features.rollout` too; in eval mode.
@@ -136,10 +139,12 @@ class MHEXImageBody:
         check_pixels(pixel_values, self.config)
         if rollout and not self.can_roll_out:
             raise ValueError(f"rollout=True goes back through attention, which {type(self).__name__} lacks; use False.")
+        if attention_mask is not None and not self.takes_mask:
+            raise ValueError(f"attention_mask takes tokens out of attention, which {type(self).__name__} cannot.")
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         pixels = pixel_values.to(next(self.trunk.parameters()).dtype)
         x = self.stem(pixels)
-        trace = self.trace(x, pixels, explain, rollout)
+        trace = self.trace(x, pixels, explain, rollout, attention_mask)
         states = (x,)
         for downsample, blocks in self.stages():
             x = x if downsample is None else downsample(x)
@@ -148,9 +153,13 @@ class MHEXImageBody:
             states += (x,) if wanted else ()
         x = self.finish(x)
         blocks = self.blocks
+        pooled = blocks[-1].positions(x, trace.prefix)
+        if trace.valid is not None:
+            kept = trace.valid[:, None].to(pooled)
+            pooled = pooled * kept * (kept.shape[-1] / kept.sum(-1, keepdim=True).clamp(min=1))
         answer = MHEXModelOutput(
             last_hidden_state=x,
-            pooler_output=blocks[-1].positions(x, trace.prefix).mean(-1),
+            pooler_output=pooled.mean(-1),
             hidden_states=states if wanted else None,
             gate_scores=tuple(trace.scores[block] for block in range(len(blocks))),
             explanations=tuple(trace.explanations[block] for block in range(len(blocks))) if explain else None,

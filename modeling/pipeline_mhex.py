@@ -1,7 +1,8 @@
-"""Pipelines that answer with label, score and the saliency of the class, for images and for texts.
+"""Pipelines that answer with label, score and the saliency of the class, for images, texts and signals.
 
     pipeline("image-saliency", model=repository, revision=commit, trust_remote_code=True)("picture.png")
     pipeline("text-saliency", model=repository, revision=commit, trust_remote_code=True)("great phone", top_k=2)
+    pipeline("signal-saliency", model=repository, revision=commit, trust_remote_code=True)(spectrum)
 
 Every item gets a list of dicts, the best label first. They take the arguments of `generate_saliency`; the map (or the
 words and the special tokens) of an answer adds up to `explained`.
@@ -145,6 +146,26 @@ def paint_map(pixels: torch.Tensor, saliency: torch.Tensor, alpha: float = 0.75)
     return to_pil_image((255 * painted.clamp(0, 1)).round().byte().numpy(), do_rescale=False)
 
 
+def paint_signal(signal: torch.Tensor, saliency: torch.Tensor, width: int = 640, height: int = 200):
+    """A PIL image of a signal [L] as a line, red where its map [L] speaks for the label and blue where against it."""
+    size = saliency.abs().max()
+    shades = saliency / size if size > 0 else torch.zeros_like(saliency)
+    columns = (torch.arange(width) * (len(signal) - 1) / (width - 1)).round().long()
+    low, high = signal.min(), signal.max()
+    rows = (height - 9) * (1 - (signal[columns] - low) / (high - low).clamp(min=1e-12)) + 4
+    tops, bottoms = torch.minimum(rows[:-1], rows[1:]), torch.maximum(rows[:-1], rows[1:])
+    tops, bottoms = (torch.cat([edge[:1], edge]) for edge in (tops, bottoms))
+    places = torch.arange(height)[:, None]
+    on_line = (places >= (tops - 1)[None]) & (places <= (bottoms + 1)[None])
+    strength = shades[columns]
+    colour = torch.where((strength < 0)[:, None], signal.new_tensor(AGAINST), signal.new_tensor(FOR))
+    faint = strength.abs()[:, None]
+    ground = (1 - 0.35 * faint) + 0.35 * faint * colour
+    line = 0.55 * (1 - faint) + faint * colour
+    painted = torch.where(on_line[..., None], line[None], ground[None].expand(height, -1, -1))
+    return to_pil_image((255 * painted.clamp(0, 1)).round().byte().numpy(), do_rescale=False)
+
+
 class SaliencyPipeline(Pipeline):
     """Base of the pipelines: takes items of any kind of collection, reads the arguments, makes the answers."""
 
@@ -228,6 +249,7 @@ class ImageSaliencyPipeline(SaliencyPipeline):
         return self.image_processor(images=picture, return_tensors="pt", **layout).to(self.dtype)
 
     def _forward(self, inputs, target=None, top_k=1, normalize=None, upsample=True, decay=None, **options):
+        values = inputs[self.main_input]
         every = target == "all" or (target is None and top_k != 1)
         found = self.model.generate_saliency(
             **inputs, **options, target="all" if every else target, decay=decay, upsample=False
@@ -245,10 +267,10 @@ class ImageSaliencyPipeline(SaliencyPipeline):
             maps = [values for name, values in kept.items() if name.startswith("block.")]
             depths = check_blocks(options.get("blocks"), self.model.num_blocks)
             factors = decay_factors(depths, self.model.config.head_decay if decay is None else decay)
-            kept["saliency"] = combine_maps(maps, factors, tuple(inputs["pixel_values"].shape[-2:]))
+            kept["saliency"] = combine_maps(maps, factors, tuple(values.shape[2:]))
             if normalize:
                 kept["saliency"] = normalize_map(kept["saliency"], normalize)
-        return {"logits": found.logits, **kept, "pixel_values": inputs["pixel_values"]}
+        return {"logits": found.logits, **kept, self.main_input: values}
 
     def postprocess(self, found, target=None, top_k=1, normalize=None):
         found = {name: values[0] for name, values in found.items()}
@@ -257,21 +279,43 @@ class ImageSaliencyPipeline(SaliencyPipeline):
             answer = self._answer(label, found["logits"], found["explained"][place])
             if "saliency" in found:
                 answer["saliency"] = found["saliency"][place].numpy()
-                answer["overlay"] = paint_map(self._pixels(found["pixel_values"]), found["saliency"][place])
+                answer["overlay"] = self._paint(found[self.main_input], found["saliency"][place])
             blocks = [name for name in found if name.startswith("block.")]
             answer["block_saliency"] = [found[name][place].numpy() for name in blocks]
             answers.append(answer)
         return answers
 
-    def _pixels(self, values: torch.Tensor) -> torch.Tensor:
-        """Pixel values [C, H, W] without the image processor's normalisation, in [0, 1]."""
+    def _paint(self, values: torch.Tensor, saliency: torch.Tensor):
+        """Pixel values [C, H, W] without the image processor's normalisation, under a map [H, W]."""
         values = values.float()
         if self.image_processor.do_normalize:
             mean, std = (
                 values.new_tensor(s) for s in (self.image_processor.image_mean, self.image_processor.image_std)
             )
             values = values * std.view(-1, 1, 1) + mean.view(-1, 1, 1)
-        return values.clamp(0, 1)
+        return paint_map(values.clamp(0, 1), saliency)
+
+
+class SignalSaliencyPipeline(ImageSaliencyPipeline):
+    """Answers for signals (arrays or tensors [L] or [C, L]; a list is several of them):
+
+    a list of dicts as `ImageSaliencyPipeline` gives, with `saliency` [L], `block_saliency` [L'] for each block, and
+    `overlay`, the first channel as a line coloured by the map. Arguments: `top_k`, `target` and those of
+    `generate_saliency`.
+    """
+
+    _load_image_processor = False
+    _load_feature_extractor = True
+    main_input = "input_values"
+    item_options = ()
+
+    def preprocess(self, signal):
+        if isinstance(signal, (dict, str)):
+            raise TypeError(f"signal must be an array of numbers, got {type(signal).__name__}.")
+        return self.feature_extractor(signal, return_tensors="pt").to(self.dtype)
+
+    def _paint(self, values: torch.Tensor, saliency: torch.Tensor):
+        return paint_signal(self.feature_extractor.restore(values)[0].float(), saliency)
 
 
 class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):

@@ -18,9 +18,15 @@ class ArrayRows:
     """Rows in memory, read as those of a `datasets.Dataset`: by number a dict, by name a column."""
 
     features: dict = {}
+    axis: list[float] | None = None  # places of a signal's points
 
     def __init__(self, **columns: np.ndarray):
         self.columns = columns
+
+    def on_axis(self, axis: list[float] | None) -> ArrayRows:
+        """The same rows, whose signals' points stand at `axis`."""
+        self.axis = axis
+        return self
 
     @property
     def column_names(self) -> list[str]:
@@ -29,7 +35,7 @@ class ArrayRows:
 
     def select_columns(self, names: list[str]) -> ArrayRows:
         """The rows with these columns only."""
-        return ArrayRows(**{name: self.columns[name] for name in names})
+        return ArrayRows(**{name: self.columns[name] for name in names}).on_axis(self.axis)
 
     def __len__(self) -> int:
         return len(next(iter(self.columns.values())))

@@ -39,6 +39,8 @@ def rows_for(
     def collate(batch: list[dict]) -> dict[str, torch.Tensor]:
         labels = torch.stack([torch.as_tensor(row["labels"]) for row in batch])
         inputs = [row[kind] for row in batch]
+        if kind == "signal":
+            return {**processor(inputs, return_tensors="pt"), "labels": labels}
         if kind == "image":
             return {
                 "pixel_values": torch.stack([to_pixel_values(item, processor) for item in inputs]),

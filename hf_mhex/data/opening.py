@@ -4,13 +4,14 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from datasets import Dataset, DatasetDict, Image, IterableDataset, load_dataset, load_from_disk
+from datasets import Dataset, DatasetDict, Image, IterableDataset, List, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from hf_mhex.data.arrays import ArrayRows, is_idx_folder, read_idx_folder, read_medmnist
 from hf_mhex.data.folders import files_of, read_image_folder
 from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
+from hf_mhex.data.signals import gather_signals, holds_signals, read_signals
 from hf_mhex.data.tables import encoding_of, separator_of
 from hf_mhex.families import Kind
 
@@ -25,8 +26,8 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
     """The splits of a source, by name.
 
     A source is "sample:NAME"; a file: table (.csv, .tsv), .parquet, .json, .jsonl, .txt (a text a line), or a .npz of
-    MedMNIST; a folder: of images, of IDX files, of data files, or one that `save_to_disk` wrote; or a data set's Hub
-    id. Tables may be separated by comma, semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has
+    MedMNIST or of signals; a folder: of images, of IDX files, of data files, or one that `save_to_disk` wrote; or a
+    data set's Hub id. A table with a column a point, named by its place, has signals. Tables may be separated by comma, semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has
     its path relative to the folder as `id`.
 
     Args:
@@ -44,7 +45,7 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
         return load_sample(source.removeprefix("sample:"))
     path = Path(source).expanduser()
     if path.suffix == ".npz":
-        return read_medmnist(path)
+        return read_signals(path) if path.is_file() and holds_signals(path) else read_medmnist(path)
     if path.is_file():
         return _load_files({"train": path}, settings, streaming)
     if path.is_dir():
@@ -115,7 +116,8 @@ def _options_of(path: Path, settings: DataSettings) -> dict:
 def _load(reader: str, what: str, streaming: bool, **options) -> dict[str, OpenRows]:
     """Files through `datasets`; what it raises becomes one line."""
     try:
-        return load_dataset(reader, streaming=streaming, **options)
+        found = load_dataset(reader, streaming=streaming, **options)
+        return found if streaming else {split: gather_signals(rows) for split, rows in found.items()}
     except DatasetGenerationError as error:
         lines = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__).__name__]
         raise ValueError(f"{what} cannot be read: {lines[0]}") from error
@@ -133,7 +135,7 @@ def _with_paths(rows: Dataset, folder: Path) -> Dataset:
 
 
 def find_input(rows, kind: Kind, argument: str) -> str:
-    """The column of images or texts, by its type where one alone has it, else by its usual name.
+    """The column of images, texts or signals, by its type where one alone has it, else by its usual name.
 
     Raises ValueError, naming the argument that tells it, where there is none or several.
     """
@@ -152,5 +154,11 @@ def find_input(rows, kind: Kind, argument: str) -> str:
 
 
 def holds(feature, kind: Kind) -> bool:
-    """Whether a column of `datasets` is of images, or of texts."""
-    return isinstance(feature, Image) if kind.name == "image" else "string" in str(getattr(feature, "dtype", ""))
+    """Whether a column of `datasets` is of images, of texts, or of lists of numbers."""
+    if kind.name == "image":
+        return isinstance(feature, Image)
+    if kind.name == "signal":
+        while isinstance(feature, List) and isinstance(feature.feature, List):
+            feature = feature.feature
+        return isinstance(feature, List) and "float" in str(getattr(feature.feature, "dtype", ""))
+    return "string" in str(getattr(feature, "dtype", ""))

@@ -71,10 +71,10 @@ def _split_of(rows, settings: DataSettings, kind: Kind) -> RawSplit:
     if absent:
         raise ValueError(f"the data have no column {absent[0]!r}; there are {', '.join(rows.column_names)}.")
     ids = rows["id"] if "id" in rows.column_names else None
-    if kind.name == "image":
+    if kind.name in ("image", "signal"):
         if len(inputs) != 1:
-            raise ValueError(f"data.input_columns must be one column of images, got {', '.join(inputs)}.")
-        if holds(rows.features.get(inputs[0]), kind):
+            raise ValueError(f"data.input_columns must be one column of {kind.name}s, got {', '.join(inputs)}.")
+        if kind.name == "image" and holds(rows.features.get(inputs[0]), kind):
             rows = rows.cast_column(inputs[0], Image(decode=False))
         column = rows[inputs[0]]
     else:
@@ -216,7 +216,7 @@ def check(
     """The good rows of a split, and its bad ones counted by reason; ValueError where they may not be skipped."""
     labels, bad = encoder.encode(raw.labels)
     causes = {row: f"{reason}: {raw.labels[row]!r}" for row, reason in bad.items()}
-    if read is read_text or (settings.check_images and not isinstance(raw.inputs, np.ndarray)):
+    if read in (read_text, read_signal) or (settings.check_images and not isinstance(raw.inputs, np.ndarray)):
         for row, item in enumerate(raw.inputs):
             if row not in bad:
                 try:
@@ -247,7 +247,18 @@ def row_name(raw: RawSplit, row: int) -> str:
 
 def reader_of(kind: str, num_channels: int | None = None) -> Callable:
     """What makes of a raw input the entries of a row; it raises BadRow."""
-    return {"text": read_text, "image": partial(read_picture, num_channels=num_channels)}[kind]
+    readers = {"text": read_text, "signal": read_signal, "image": partial(read_picture, num_channels=num_channels)}
+    return readers[kind]
+
+
+def read_signal(item) -> dict:
+    """The numbers of a row; BadRow where there are none or where one is not finite."""
+    if item is None or not len(item):
+        raise BadRow("missing signal")
+    values = np.asarray(item, dtype=np.float32)
+    if not np.isfinite(values).all():
+        raise BadRow("points that are NaN or infinite")
+    return {"signal": values}
 
 
 def read_text(parts: list) -> dict:

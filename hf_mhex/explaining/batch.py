@@ -12,6 +12,7 @@ import torch
 
 from hf_mhex.data import Row
 from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_names
@@ -27,7 +28,7 @@ class Prepared:
     """A row ready for the model.
 
     Args:
-        inputs: pixels [C, H, W], or lists by the tokenizer's names.
+        inputs: pixels [C, H, W], points [C, L], or lists by the tokenizer's names.
         size: what batches are ordered by; rows of another `group` stand in another batch.
         texts: a text and its second one or None. encoding: the tokenizer's, of a text.
     """
@@ -144,17 +145,22 @@ def _explain_batch(model, processor, batch: Sequence[Prepared], options: dict) -
 
 def prepare(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
     """Each row ready for the model, or its answer with what was raised."""
-    return {"image": _prepare_images, "text": _prepare_texts}[family_of(model).kind](rows, model, processor)
+    kind = family_of(model).kind
+    return (_prepare_texts if kind == "text" else _prepare_arrays)(rows, model, processor)
 
 
-def _prepare_images(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
+def _prepare_arrays(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
+    """Images and signals."""
     for row in rows:
         try:
-            pixels = to_pixel_values(read_image(row.value, model.config.num_channels), processor)
+            if family_of(model).kind == "signal":
+                values = to_input_values(row.value, model, processor)
+            else:
+                values = to_pixel_values(read_image(row.value, model.config.num_channels), processor)
         except (ValueError, TypeError, OSError) as error:
             yield Answer(row, error)
         else:
-            yield Prepared(row, pixels, group=tuple(pixels.shape))
+            yield Prepared(row, values, group=tuple(values.shape))
 
 
 def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
@@ -188,7 +194,7 @@ def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared |
 
 
 def batches_of(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[Prepared]]:
-    """Batches of images of one size, or of texts of near lengths, so that little is padded."""
+    """Batches of images or signals of one size, or of texts of near lengths, so that little is padded."""
     ordered = sorted(prepared, key=lambda item: (item.group, item.size))
     for _, group in groupby(ordered, key=lambda item: item.group):
         items = list(group)
@@ -197,9 +203,10 @@ def batches_of(prepared: Sequence[Prepared], batch_size: int) -> Iterator[list[P
 
 
 def collate(batch: Sequence[Prepared], processor) -> dict[str, torch.Tensor]:
-    """pixel_values [B, C, H, W], or what the tokenizer gives, [B, T]."""
+    """pixel_values [B, C, H, W], input_values [B, C, L], or what the tokenizer gives, [B, T]."""
     if batch[0].encoding is None:
-        return {"pixel_values": torch.stack([item.inputs for item in batch])}
+        [name] = processor.model_input_names
+        return {name: torch.stack([item.inputs for item in batch])}
     columns = {name: [item.inputs[name] for item in batch] for name in batch[0].inputs}
     # on the right, whatever the tokenizer's side: absolute positions must not depend on the batch
     return dict(processor.pad(columns, padding_side="right", return_attention_mask=True, return_tensors="pt"))

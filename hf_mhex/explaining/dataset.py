@@ -90,7 +90,7 @@ def explain_dataset(
     kind = family_of(model).input
     is_image = kind.name == "image"
     check_names(options, OPTIONS, "explain_dataset")
-    _check(model, is_image, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
+    _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     chosen = check_blocks(blocks, model.num_blocks)
     options = dict.fromkeys(OPTIONS) | {"rollout": False, "blocks": chosen} | options
     check_options(options["contrast"], options["decay"], None, model.config.num_labels)
@@ -188,7 +188,7 @@ class _Run:
         record |= {"target": answer.target, "label": self.model.config.id2label[answer.target]}
         record |= {"logits": answer.logits, "score": float(answer.scores[answer.target])}
         record |= {"explained": answer.explained, "map": answer.saliency}
-        if not self.is_image:
+        if answer.prepared.encoding is not None:
             record["truncated"] = bool(answer.prepared.encoding.overflowing)
         if self.block_maps:
             record["block_maps"] = answer.block_saliency
@@ -208,18 +208,18 @@ class _Run:
         overlay(pixels, answer.saliency, title=f"{answer.row.id}\n{title}").save(path)
 
 
-def _check(model, is_image, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard) -> None:
-    labels = model.config.num_labels
+def _check(model, kind, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard) -> None:
+    labels, is_image = model.config.num_labels, kind == "image"
     if target is not None and (type(target) is not int or not 0 <= target < labels):
         raise ValueError(f"target must be None or a class index in [0, {labels - 1}], got {target!r}.")
     if target is not None and target_column is not None:
         raise ValueError(f"target={target} and target_column={target_column!r} exclude each other; give one.")
     if map_dtype not in STORED:
         raise ValueError(f"map_dtype must be one of {', '.join(map(repr, STORED))}, got {map_dtype!r}.")
-    if words and is_image:
-        raise ValueError("words=True needs texts, but the model takes images; leave it out.")
+    if words and kind != "text":
+        raise ValueError(f"words=True needs texts, but the model takes {kind}s; leave it out.")
     if overlays and not is_image:
-        raise ValueError("overlays=True needs images, but the model takes texts; use words=True.")
+        raise ValueError(f"overlays=True needs images, but the model takes {kind}s; use words=True.")
     for name, value in (("batch_size", batch_size), ("rows_per_shard", rows_per_shard)):
         if type(value) is not int or value < 1:
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")

@@ -97,6 +97,8 @@ def sample_batches(model, processor, rows: int = 32, size: int = 8) -> list[dict
         if kind.name == "image":
             images = [read_image(value, model.config.num_channels) for value in part]
             batches.append(dict(processor(images, return_tensors="pt")))
+        elif kind.name == "signal":
+            batches.append(dict(processor(part, return_tensors="pt")))
         else:
             limit = {"padding": True, "truncation": True, "max_length": max_length(model, processor)}
             found = processor(part, return_tensors="pt", **limit)

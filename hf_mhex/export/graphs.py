@@ -12,10 +12,12 @@ OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "rollout")
 
 
 class Graph(nn.Module):
-    """The inputs that a model reads to `logits` [B, K], `saliency` [B, H, W] or [B, T], `block_logits` [B, blocks, K].
+    """The inputs that a model reads to `logits` [B, K], `saliency` [B, H, W], [B, L] or [B, T],
+    `block_logits` [B, blocks, K].
 
     The batch is free. Images are of any size, but for networks of patches, which keep the size that they are made for
-    (timm computes their positions or windows from it). Texts are of any length.
+    (timm computes their positions or windows from it). Texts are of any length; so are signals, unless the model has an
+    axis.
 
     Args:
         model: an MHEX classifier. options: the arguments of `generate_saliency` that the graph is made for.
@@ -25,7 +27,9 @@ class Graph(nn.Module):
         super().__init__()
         self.model, self.options = model, options
         patches = getattr(getattr(model.base_model, "trunk", None), "patch_embed", None)
-        self.size: tuple[int, int] | None = None if patches is None else tuple(patches.img_size)
+        self.size: tuple[int, ...] | None = None if patches is None else tuple(patches.img_size)
+        if self.is_signal and model.config.axis is not None:
+            self.size = (len(model.config.axis),)
 
     @property
     def is_image(self) -> bool:
@@ -33,18 +37,27 @@ class Graph(nn.Module):
         return self.model.main_input_name == "pixel_values"
 
     @property
+    def is_signal(self) -> bool:
+        """Whether the inputs are points of signals."""
+        return self.model.main_input_name == "input_values"
+
+    @property
     def axes(self) -> dict[str, dict[int, str]]:
         """The inputs by name, and the names of their free axes."""
         if self.is_image:
             return {"pixel_values": {0: "batch"} | ({2: "height", 3: "width"} if self.size is None else {})}
+        if self.is_signal:
+            return {"input_values": {0: "batch"} | ({2: "length"} if self.size is None else {})}
         names = ["input_ids", "attention_mask"]
         if self.model.base_model.has_segments and self.model.config.type_vocab_size > 1:
             names.append("token_type_ids")
         return {name: {0: "batch", 1: "length"} for name in names}
 
-    def forward(self, pixel_values=None, input_ids=None, attention_mask=None, token_type_ids=None):
+    def forward(
+        self, pixel_values=None, input_ids=None, attention_mask=None, token_type_ids=None, input_values=None
+    ):
         """The outputs by name; the arguments are written out because exporters name free axes by them."""
-        inputs = {"pixel_values": pixel_values, "input_ids": input_ids}
+        inputs = {"pixel_values": pixel_values, "input_values": input_values, "input_ids": input_ids}
         inputs |= {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
         given = {name: value for name, value in inputs.items() if value is not None}
         answer = self.model.generate_saliency(**given, **self.options)
@@ -54,12 +67,15 @@ class Graph(nn.Module):
         """Random inputs; each text after the first is padded by three tokens more.
 
         Args:
-            sides: (height, width) of images, (length,) of texts.
+            sides: (height, width) of images, (length,) of signals and texts.
         """
         config, generator = self.model.config, torch.Generator().manual_seed(seed)
         if self.is_image:
             height, width = self.size or sides or (96, 64)
             return {"pixel_values": torch.randn(batch, config.num_channels, height, width, generator=generator)}
+        if self.is_signal:
+            (length,) = self.size or sides or (96,)
+            return {"input_values": torch.randn(batch, config.num_channels, length, generator=generator)}
         (length,) = sides or (12,)
         ids = torch.randint(1, config.vocab_size, (batch, length), generator=generator)
         kept = torch.tensor([max(1, length - 3 * row) for row in range(batch)])
@@ -72,6 +88,8 @@ class Graph(nn.Module):
         """Inputs of three sizes or lengths (one, where the size is fixed), batch 1 and 7."""
         if self.is_image:
             sizes = [self.size] if self.size else [(64, 64), (97, 75), (160, 128)]
+        elif self.is_signal:
+            sizes = [self.size] if self.size else [(64,), (97,), (250,)]
         else:
             longest = self.model.max_tokens
             sizes = [(length,) for length in sorted({2, min(23, longest), min(128, longest)})]

@@ -141,16 +141,19 @@ def model_tag(files: dict[str, Path | bytes]) -> str:
 
 
 def code_files(folder: Path, config: dict) -> set[str]:
-    """The files that loading runs: those named in config.json and the closure of their relative imports.
+    """The files that loading runs: those named in config.json, by the processor, and the closure of their relative imports.
 
     Raises ValueError for a name that is no flat file of the folder.
     """
+    processor = folder / "preprocessor_config.json"
+    own = json.loads(processor.read_text(encoding="utf-8")) if processor.is_file() else {}
     named = list((config.get("auto_map") or {}).values())
     named += [entry["impl"] for entry in (config.get("custom_pipelines") or {}).values()]
     if not named:
         raise ValueError(
             f"folder={fspath(folder)!r} carries no code (no auto_map in config.json); `import hf_mhex`, save again."
         )
+    named += (own.get("auto_map") or {}).values()
     waiting, found = [str(reference).split("--")[-1].rpartition(".")[0] for reference in named], set()
     while waiting:
         module = waiting.pop()

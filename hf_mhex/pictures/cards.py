@@ -14,7 +14,7 @@ from hf_mhex.loading import load
 
 
 def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Image.Image:
-    """The model's answers to a few images (side by side) or texts (one below the other), with their saliency.
+    """The model's answers to a few images (side by side), or signals or texts (one below the other), with saliency.
 
     Args:
         folder: a saved MHEX model with its image processor or tokenizer.
@@ -24,7 +24,7 @@ def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Imag
     model, processor = load(folder)
     options = {"contrast": fitting_contrast(model.config)} | options
     pictures = [np.asarray(explain(model, processor, item, **options).picture) for item in items]
-    if family_of(model).input.name == "text":
+    if family_of(model).input.name != "image":
         return Image.fromarray(np.vstack(pictures))
     tall = max(map(len, pictures))
     padded = [np.pad(p, ((0, tall - len(p)), (0, 0), (0, 0)), constant_values=255) for p in pictures]

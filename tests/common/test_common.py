@@ -18,6 +18,7 @@ pytestmark = pytest.mark.slow
 TABLES = {  # where transformers lists its classifiers
     "text": "MODEL_FOR_SEQUENCE_CLASSIFICATION_MAPPING_NAMES",
     "image": "MODEL_FOR_IMAGE_CLASSIFICATION_MAPPING_NAMES",
+    "signal": "MODEL_FOR_AUDIO_CLASSIFICATION_MAPPING_NAMES",
 }
 
 

@@ -23,7 +23,7 @@ from hf_mhex.export import (
     sample_batches,
 )
 from minilm import MINILM
-from networks import IMAGES, NAMES, WHOLE_PATCHES, batch_for, lively
+from networks import IMAGES, NAMES, SIGNALS, WHOLE_PATCHES, batch_for, family_named, lively
 
 onnx = pytest.importorskip("onnx", reason="ONNX and its runtime are in the extra export: make test-extras")
 
@@ -34,6 +34,8 @@ FAMILIES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) f
 def inputs_of(name, graph):
     """Inputs of other sizes or lengths than the graph was traced with."""
     sizes = ((41, 33), (97, 61), (160, 224)) if name in IMAGES else (3, 17, 40)
+    if name in SIGNALS:
+        sizes = (17, 40, 97)
     if name == "convnext":
         sizes = ((64, 75), (160, 224))  # below 64 pixels its last map is one cell wide
     sizes = (graph.size,) if name in WHOLE_PATCHES else sizes
@@ -92,11 +94,13 @@ def test_names_axes_and_labels_of_the_file(exported, name):
         for value in [*file.graph.input, *file.graph.output]
     }
     size = list(graph.size or ("height", "width")) if name in IMAGES else ["length"]
-    inputs = {"pixel_values"} if name in IMAGES else {"input_ids", "attention_mask"}
+    inputs = {"image": {"pixel_values"}, "signal": {"input_values"}, "text": {"input_ids", "attention_mask"}}
+    inputs = inputs[family_named(name).kind]
     inputs |= {"token_type_ids"} if name in ("bert", "roberta") else set()  # DeBERTa has no segments by default
     assert axes.keys() == inputs | {"logits", "saliency", "block_logits"}
     for given in inputs:
-        assert axes[given] == ["batch", *([3] if name in IMAGES else []), *size]
+        bands = {"pixel_values": [3], "input_values": [1]}.get(given, [])
+        assert axes[given] == ["batch", *bands, *size]
     assert axes["saliency"] == ["batch", *size] and axes["logits"] == ["batch", 4]
     assert axes["block_logits"] == ["batch", model.num_blocks, 4]
     labels = json.loads({prop.key: prop.value for prop in file.metadata_props}["labels"])

@@ -9,6 +9,7 @@ from pathlib import Path
 
 sys.modules["hf_mhex"] = None
 
+import numpy
 import transformers
 from PIL import Image
 from safetensors.torch import load_file, save_file
@@ -16,6 +17,7 @@ from safetensors.torch import load_file, save_file
 AUTO = {
     "image-classification": transformers.AutoModelForImageClassification,
     "text-classification": transformers.AutoModelForSequenceClassification,
+    "audio-classification": transformers.AutoModelForAudioClassification,
 }
 
 
@@ -37,6 +39,8 @@ def main(task, folder, inputs, answers, resaved):
     items = json.loads((inputs / "items.json").read_text())
     if task == "image-classification":
         items = [Image.open(inputs / name) for name in items]
+    if task == "audio-classification":
+        items = [numpy.array(item, dtype="float32") for item in items]
     record = {
         "refusal": refusal,
         "body": type(transformers.AutoModel.from_pretrained(folder, trust_remote_code=True)).__name__,

@@ -5,7 +5,7 @@ import functools
 import pytest
 import torch
 
-from networks import NAMES, TEXTS, WHOLE_PATCHES, batch_for, family_named, lively
+from networks import IMAGES, NAMES, WHOLE_PATCHES, batch_for, family_named, lively
 
 FULL = ["bert", "resnet"]  # take every option; the other families a few
 OPTIONS = [
@@ -65,7 +65,7 @@ def test_one_graph_serves_every_size(name):
 
     function = compiled(model.generate_saliency, count, dynamic=True)
     sizes = (
-        [{"length": 13}, {"length": 9}] if name in TEXTS else [{"size": (65, 97)}, {"size": (96, 64)}]
+        [{"size": (65, 97)}, {"size": (96, 64)}] if name in IMAGES else [{"length": 13}, {"length": 9}]
     )  # no side of 1 at the last block
     for size in [{}] if name in WHOLE_PATCHES else sizes:  # timm's own windows and positions are of one size
         for batch in (2, 5):

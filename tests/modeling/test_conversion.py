@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import hf_mhex
-from networks import FIELDS, IMAGES, NAMES, TEXTS, family_named, image_batch
+from networks import CONVERTED, FIELDS, IMAGES, TEXTS, family_named, image_batch
 from plain_networks import NETWORKS, SMALL, features, image_state, inputs_for, pair, plain_part, save_text, scatter
 
 HEADS = (AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification)
@@ -127,7 +127,7 @@ def test_without_weights_everything_is_new_and_labels_are_carried():
     assert all(head.weight.std() > 0.01 for head in model.heads)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 def test_a_converted_model_is_saved_as_what_it_is(tmp_path, name):
     (tmp_path / "plain").mkdir()
     _, model = pair(name, tmp_path / "plain")
@@ -159,7 +159,7 @@ def shallower(fields):
     return fewer
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 def test_weights_of_a_deeper_network_are_refused(tmp_path, name):
     if name in TEXTS:
         save_text(name, tmp_path)
@@ -229,7 +229,7 @@ def test_a_weights_file_needs_its_architecture(tmp_path):
         hf_mhex.from_timm("resnet18", pretrained=True, checkpoint_path=tmp_path / "w.safetensors")
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 def test_a_typo_in_a_field_names_the_nearest(tmp_path, name):
     source = NETWORKS[name][0] if name in IMAGES else tmp_path
     if name in TEXTS:

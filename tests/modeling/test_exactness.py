@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_mhex.modeling import mhex, mhex_blocks, mhex_maps
-from networks import IMAGES, NAMES, TEXTS, batch_for, image_batch, lively, lively_resnet
+from networks import IMAGES, NAMES, SIGNALS, TEXTS, batch_for, image_batch, lively, lively_resnet
 from slow_method import caught, resized, slow_saliency
 
 FULL = ["bert", "resnet"]  # take the whole grid; the other families a smaller one
@@ -24,6 +24,8 @@ def small_batch(name):
     """Three rows; images so small that a slow loop is not slow."""
     if name in TEXTS:
         return batch_for(name, batch=3)
+    if name in SIGNALS:
+        return batch_for(name, torch.float64, length=29)
     return batch_for(name, torch.float64, size={"resnet": (37, 29), "convnext": (33, 37)}.get(name, (24, 16)))
 
 

@@ -11,7 +11,7 @@ from transformers import AutoModel, AutoTokenizer, BertModel
 
 import hf_mhex
 from minilm import MINILM
-from networks import NAMES, TEXTS
+from networks import CONVERTED, TEXTS
 from plain_networks import NETWORKS, features, inputs_for, pair, plain_part, save_text, scatter
 
 
@@ -61,7 +61,7 @@ def test_plain_attention_drops_out_as_the_source_does(tmp_path, name):
     assert torch.equal(features(model, inputs_for(name)), features(plain, inputs_for(name)))
 
 
-@pytest.mark.parametrize("name", [*NAMES, "bottlenecks"])
+@pytest.mark.parametrize("name", [*CONVERTED, "bottlenecks"])
 def test_gradients_are_the_source_s(tmp_path, name):
     plain, model = pair(name, tmp_path)
     inputs = inputs_for(name)
@@ -76,7 +76,7 @@ def test_gradients_are_the_source_s(tmp_path, name):
         torch.testing.assert_close(ours[key].grad, grad, rtol=1e-4, atol=bound, msg=key)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 @torch.no_grad()
 def test_a_gate_that_is_not_one_is_seen(tmp_path, name):
     plain, model = pair(name, tmp_path)

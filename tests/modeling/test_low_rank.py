@@ -4,8 +4,9 @@ import pytest
 import torch
 from transformers import AutoModelForImageClassification
 
+import hf_mhex
 from hf_mhex import MHEXResNetConfig, MHEXResNetForImageClassification
-from networks import NAMES, RESNET, batch_for, image_batch, lively, lively_resnet
+from networks import NAMES, RESNET, TEXTS, batch_for, family_named, image_batch, lively, lively_resnet
 
 OPTIONS = [
     ("generate_saliency", {}),
@@ -88,3 +89,39 @@ def test_a_fresh_classifier_around_a_body_starts_with_open_gates(tmp_path):
 def test_a_rank_that_cannot_be_is_named(rank):
     with pytest.raises(ValueError, match="gate_rank must be None or an int of at least 1"):
         MHEXResNetConfig(gate_rank=rank)
+
+
+@pytest.mark.parametrize("architecture", ["resnet18", "resnet50", "wide_resnet50_2", "resnext50_32x4d", "seresnet50"])
+def test_by_default_no_resnet_grows_by_more_than_15_percent(architecture):
+    _within_15_percent(hf_mhex.MHEXResNetForImageClassification, {"architecture": architecture})
+
+
+@pytest.mark.parametrize(
+    "name, fields",
+    [
+        ("convnext", {"architecture": "convnext_tiny"}),
+        ("convnext", {"architecture": "convnextv2_base"}),
+        ("vit", {"architecture": "vit_small_patch16_224"}),
+        ("vit", {"architecture": "vit_base_patch14_dinov2"}),
+        ("swin", {"architecture": "swin_tiny_patch4_window7_224"}),
+        *((name, {}) for name in TEXTS),
+    ],
+)
+def test_by_default_no_family_grows_by_more_than_15_percent(name, fields):
+    _within_15_percent(family_named(name).classifier, fields)
+
+
+def _within_15_percent(classifier, fields):
+    with torch.device("meta"):
+        model = classifier(classifier.config_class(num_labels=10, **fields))
+    sizes = {name: weight.numel() for name, weight in model.named_parameters()}
+    added = sum(size for name, size in sizes.items() if ".gate." in name or name.startswith("heads."))
+    assert 0 < added <= 0.15 * (sum(sizes.values()) - added)
+
+
+@pytest.mark.parametrize("rank, low", [(None, 0), ("auto", 16)])
+def test_files_that_ask_for_full_gates_still_get_them(rank, low):
+    config = MHEXResNetConfig.from_dict({"architecture": "resnet50", "num_labels": 2, "gate_rank": rank})
+    with torch.device("meta"):
+        gates = MHEXResNetForImageClassification(config).resnet.gates
+    assert sum(gate.reduce is not None for gate in gates) == low

@@ -21,7 +21,7 @@ from safetensors.torch import save_file
 
 import hf_mhex
 from hub_models import environment, save_converted
-from networks import NAMES, family_named
+from networks import CONVERTED, family_named
 from stub_hub import Repository, stub_hub
 
 pytestmark = pytest.mark.slow
@@ -66,7 +66,7 @@ def python_with(release, home):
 def saved(tmp_path_factory):
     """By family, the folder and the configuration of a saved model."""
     home = tmp_path_factory.mktemp("saved")
-    return {name: (home / name, save(name, home / name, home / f"pictures-{name}")) for name in NAMES}
+    return {name: (home / name, save(name, home / name, home / f"pictures-{name}")) for name in CONVERTED}
 
 
 @pytest.fixture(scope="module")
@@ -134,7 +134,7 @@ def page(asked, saved):
     return "\n".join(lines) + "\n"
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 @pytest.mark.parametrize("release", RELEASES)
 def test_a_release_says_what_we_say(release, name, saved, found):
     """Logits, features, maps and rollouts by AutoModel, and the pipeline's answers; or which release it takes."""

@@ -15,14 +15,14 @@ from PIL import Image
 from safetensors.torch import load_file, save_file
 from transformers import AutoTokenizer
 
-from hf_mhex import FAMILIES, image_processor_for
+from hf_mhex import FAMILIES, MHEXSignalFeatureExtractor, image_processor_for
 from minilm import MINILM
-from networks import IMAGES, NAMES, batch_for, family_named, lively
+from networks import IMAGES, NAMES, SIGNALS, batch_for, family_named, lively
 
 TESTS = Path(__file__).parents[1]
 STRANGER = Path(__file__).with_name("stranger_reads.py")
 SENTENCES = ["good phone", "the battery is bad", "I like it, mostly.", "no"] * 5  # more rows than blocks
-FAST = ("bert", "resnet")
+FAST = ("bert", "resnet", "signal")
 LABELS = {
     "num_labels": 3,
     "id2label": {0: "bad", 1: "good", 2: "unclear"},
@@ -40,6 +40,10 @@ def save(name, folder, inputs):
         for item in items:
             pixels = torch.randint(0, 256, (50, 40, 3), generator=generator, dtype=torch.uint8)
             Image.fromarray(pixels.numpy()).save(inputs / item)
+    elif name in SIGNALS:
+        model = lively(name, torch.float32, **LABELS)
+        items = torch.randn(20, 61, generator=torch.Generator().manual_seed(1)).tolist()
+        processor = MHEXSignalFeatureExtractor().fit(items)
     else:
         processor, items = AutoTokenizer.from_pretrained(MINILM), SENTENCES
         fields = {"vocab_size": len(processor), "pad_token_id": processor.pad_token_id}

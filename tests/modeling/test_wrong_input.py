@@ -15,7 +15,7 @@ from hf_mhex import (
     MHEXViTConfig,
 )
 from hf_mhex.families import family_of
-from networks import IMAGES, NAMES, TEXTS, batch_for, lively
+from networks import IMAGES, NAMES, SIGNALS, TEXTS, batch_for, lively
 
 
 @functools.cache
@@ -178,6 +178,8 @@ MISSPELT = [
 def test_a_misspelt_keyword_is_refused_naming_the_closest(name, method, given, meant):
     if meant == "attention_mask" and name in IMAGES:
         given, meant = "pixel_value", "pixel_values"
+    if meant == "attention_mask" and name in SIGNALS:
+        given, meant = "input_value", "input_values"
     words = f"'{given}' is no argument of MHEX.*{method}; did you mean '{meant}'"
     with pytest.raises(TypeError, match=words):
         getattr(network(name), method)(**batch_for(name), **{given: None})

@@ -59,9 +59,12 @@ FIELDS = {  # of a small network, by the family's name
     "vit": {"architecture": "vit_tiny_patch16_224", "architecture_kwargs": VIT},
     "swin": {"architecture": "swin_tiny_patch4_window7_224", "architecture_kwargs": SWIN},
 }
+FIELDS["signal"] = {"widths": [8, 12, 16], "depths": [1, 2, 1], "strides": [1, 2, 2], "kernel_size": 5}
 NAMES = [family.name for family in FAMILIES.values()]
 TEXTS = [family.name for family in FAMILIES.values() if family.kind == "text"]
 IMAGES = [family.name for family in FAMILIES.values() if family.kind == "image"]
+CONVERTED = [*TEXTS, *IMAGES]  # made from plain checkpoints of a library
+SIGNALS = [family.name for family in FAMILIES.values() if family.kind == "signal"]
 WHOLE_PATCHES = ("vit", "swin")  # take images of whole patches only
 
 
@@ -86,10 +89,18 @@ def image_batch(batch=3, size=(41, 33), channels=3, seed=0, dtype=torch.float32)
     return {"pixel_values": torch.randn(batch, channels, *size, generator=generator, dtype=torch.float64).to(dtype)}
 
 
+def signal_batch(batch=3, length=61, channels=1, seed=0, dtype=torch.float32):
+    """input_values [batch, channels, L]."""
+    generator = torch.Generator().manual_seed(seed)
+    return {"input_values": torch.randn(batch, channels, length, generator=generator, dtype=torch.float64).to(dtype)}
+
+
 def batch_for(name, dtype=torch.float32, **kwargs):
     """A batch that the small network of a family takes."""
     if family_named(name).kind == "text":
         return text_batch(**{"pad": FIELDS[name].get("pad_token_id", 0), **kwargs})
+    if family_named(name).kind == "signal":
+        return signal_batch(dtype=dtype, **kwargs)
     return image_batch(dtype=dtype, **{"size": (32, 48) if name in WHOLE_PATCHES else (41, 33), **kwargs})
 
 
@@ -99,7 +110,7 @@ def enliven(model, inputs, seed=0):
     torch.manual_seed(seed)
     model.eval()
     for module in model.modules():
-        if isinstance(module, torch.nn.BatchNorm2d):
+        if isinstance(module, (torch.nn.BatchNorm1d, torch.nn.BatchNorm2d)):
             torch.nn.init.uniform_(module.weight, 0.5, 1.5)
             torch.nn.init.normal_(module.bias, std=0.3)
             torch.nn.init.normal_(module.running_mean, std=0.3)

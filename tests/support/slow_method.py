@@ -24,9 +24,9 @@ SUMMANDS = {
 
 def summands_of(family, block):
     """Where x and f of a block pass; a ResNet's blocks differ."""
-    if family != "resnet":
+    if family not in ("resnet", "signal"):
         return SUMMANDS[family]
-    last = "se" if block.se is not None else "bn3" if hasattr(block, "bn3") else "bn2"
+    last = "se" if getattr(block, "se", None) is not None else "bn3" if hasattr(block, "bn3") else "bn2"
     return ("in", None) if block.downsample is None else ("out", "downsample"), ("out", last)
 
 
@@ -57,7 +57,7 @@ def caught(model, inputs):
         hook.remove()
 
     def laid_out(value, number):
-        if family in ("resnet", "convnext"):
+        if family in ("resnet", "convnext", "signal"):
             return value
         value = value.transpose(1, 2)
         if family == "vit":  # patches line by line, behind the class and register tokens
@@ -175,7 +175,8 @@ def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution
     features, valid = caught(model, inputs)
     config = model.config
     count, depth = features[0][0].shape[0], len(features)
-    is_text = "pixel_values" not in inputs
+    given = inputs.get("pixel_values", inputs.get("input_values"))
+    is_text = given is None
     block_logits = torch.zeros(count, depth, config.num_labels, dtype=torch.float64)
     spread = []
     for b, (x, f, w1, w2) in enumerate(features):
@@ -213,8 +214,8 @@ def slow_saliency(model, inputs, *, target=None, blocks=None, mode="contribution
     for row in range(count):
         weighed = [decay ** (max(selected) - b) * maps[b, row] for b in selected]
         if not is_text:
-            size = tuple(inputs["pixel_values"].shape[-2:])
-            weighed = [enlarge(map_, size) for map_ in weighed]
+            size = (1, *given.shape[2:])[-2:]  # a signal is an image of one line
+            weighed = [enlarge(map_.view(-1, map_.shape[-1]), size).view(given.shape[2:]) for map_ in weighed]
         combined.append(sum(weighed))
     block_maps = [torch.stack([maps[b, row] for row in range(count)]) for b in selected]
     return logits, block_logits, block_maps, torch.stack(combined)

@@ -12,7 +12,7 @@ from hf_mhex.training.plain import PlainImageClassifier, plain_text
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, train
 from hf_mhex.training.settings import OptimisationSettings
-from networks import FIELDS, NAMES, batch_for, family_named, lively, small_config
+from networks import CONVERTED, FIELDS, batch_for, family_named, lively, small_config
 from schemas import read_log, small_bert, write_medmnist
 
 RECIPE = """
@@ -131,7 +131,7 @@ def check_rates(model, num_blocks):
     return {name for name, depth in found.items() if depth is None}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", CONVERTED)
 def test_depths_and_learning_rates_of_every_family_and_its_plain_twin(name, tmp_path):
     model = lively(name, dtype=torch.float32)
     new = check_rates(model, model.num_blocks)

@@ -44,8 +44,11 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
         for name in models:
             source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
             model, processor = load(source, revision or None)
+            kind = family_of(model).input.name
+            if kind not in TABS:
+                raise ValueError(f"models: {name!r} reads {kind}s; the app shows {' and '.join(TABS)} models.")
             with gr.Tab(Path(source).name):
-                TABS[family_of(model).input.name](model, processor)
+                TABS[kind](model, processor)
     return app
 
 

@@ -1,0 +1,108 @@
+"""Vision transformers of every kind: transformers' own checkpoints, no class token, patches taken out of attention."""
+
+import pytest
+import timm
+import torch
+from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageClassification
+
+import hf_mhex
+from networks import VIT, image_batch, lively
+from plain_networks import scatter
+
+FIELDS = {
+    "hidden_size": 24,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 3,
+    "image_size": 32,
+    "patch_size": 8,
+    "initializer_range": 0.2,
+}
+KINDS = {
+    "vit": {"intermediate_size": 40, "hidden_act": "gelu_new"},
+    "deit": {"intermediate_size": 40, "qkv_bias": False},
+    "dinov2": {"layerscale_value": 0.7},
+    "dinov2_with_registers": {"num_register_tokens": 3, "layerscale_value": 0.7},
+}
+
+
+@pytest.mark.parametrize("kind", KINDS)
+@torch.no_grad()
+def test_transformers_own_checkpoints_are_taken(tmp_path, kind):
+    torch.manual_seed(0)
+    architectures = ["DeiTForImageClassification"] if kind == "deit" else None  # it has two classifiers
+    config = CONFIG_MAPPING[kind](**FIELDS | KINDS[kind], architectures=architectures)
+    plain = scatter(AutoModelForImageClassification.from_config(config)).eval()
+    for name, weight in plain.named_parameters():
+        if "token" in name or "position" in name:
+            weight.normal_()
+    plain.save_pretrained(tmp_path)
+    body = AutoModel.from_pretrained(tmp_path).eval()
+    model, report = hf_mhex.convert(tmp_path, num_labels=4, output_loading_info=True)
+    inputs = image_batch(size=(32, 32))
+    expected, found = body(**inputs).last_hidden_state, model.base_model(**inputs).last_hidden_state
+    if kind == "dinov2_with_registers":  # both orders are class token, registers, patches
+        assert found.shape[1] == 1 + 3 + 16
+    assert expected.std() > 0.1 and (found - expected).abs().max() <= 1e-5 * expected.abs().max()
+    assert any("classifier" in key for key in report.unused)
+    assert all(".gate." in key or key.startswith("heads.") for key in report.new)
+    model.save_pretrained(tmp_path / "ours")
+    again = AutoModelForImageClassification.from_pretrained(tmp_path / "ours")
+    assert again(**inputs).logits.equal(model(**inputs).logits)
+
+
+def test_a_gated_feed_forward_branch_is_refused_by_name(tmp_path):
+    fields = FIELDS | {"use_swiglu_ffn": True}
+    AutoModel.from_config(CONFIG_MAPPING["dinov2"](**fields)).save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="use_swiglu_ffn=True"):
+        hf_mhex.convert(tmp_path, num_labels=4)
+
+
+@torch.no_grad()
+def test_no_class_token():
+    arguments = VIT | {"reg_tokens": 0, "class_token": False}
+    model = hf_mhex.convert("vit_tiny_patch16_224", 3, architecture_kwargs=arguments)
+    plain = timm.create_model("vit_tiny_patch16_224", num_classes=0, global_pool="avg", **arguments).eval()
+    model.base_model.trunk.load_state_dict(plain.state_dict(), strict=False)
+    inputs = image_batch(size=(48, 48))
+    assert model.base_model(**inputs).last_hidden_state.equal(plain.forward_features(inputs["pixel_values"]))
+
+
+@pytest.mark.parametrize("rollout", [False, True])
+def test_masked_patches_are_not_there(rollout):
+    model, inputs = lively("vit"), image_batch(size=(32, 48), dtype=torch.float64)
+    mask = torch.ones(3, 4, 6, dtype=torch.bool)
+    mask[0, :, 3:], mask[1, 1] = False, False
+    options = {"attention_mask": mask, "rollout": rollout, "target": "all"}
+    found = model.generate_saliency(**inputs, **options)
+    for maps in found.block_saliency:
+        assert (maps * ~mask[:, None]).abs().max() <= 1e-12 and maps.abs().max() > 0
+    torch.testing.assert_close(found.explained, found.logits)
+    torch.testing.assert_close(found.saliency.flatten(2).sum(-1), found.logits)
+    other = inputs["pixel_values"].clone()
+    other[0, :, :, 24:] = 7.0
+    other[1, :, 8:16] = -3.0
+    changed = model.generate_saliency(pixel_values=other, **options)
+    torch.testing.assert_close(changed.logits, found.logits, rtol=1e-10, atol=1e-10)
+    whole = model.generate_saliency(**inputs, rollout=rollout)
+    assert (whole.logits - found.logits)[:2].abs().max() > 1e-3
+    torch.testing.assert_close(whole.logits[2], found.logits[2], rtol=1e-10, atol=1e-10)
+    flat = model.generate_saliency(**inputs, attention_mask=mask.flatten(1).long(), target="all", rollout=rollout)
+    assert flat.saliency.equal(found.saliency)
+
+
+def test_an_image_without_patches_says_nothing():
+    for tokens in ({}, {"class_token": False, "reg_tokens": 0}):
+        model = lively("vit", architecture_kwargs=VIT | tokens)
+        inputs = image_batch(size=(32, 48), dtype=torch.float64)
+        found = model.generate_saliency(**inputs, attention_mask=torch.zeros(3, 24))
+        assert not found.logits.any() and not found.saliency.any()
+
+
+def test_masks_that_cannot_be_are_named():
+    model, inputs = lively("vit", torch.float32), image_batch(size=(32, 48))
+    with pytest.raises(ValueError, match=r"attention_mask must be \[batch, patches\] = \[3, 24\]"):
+        model(**inputs, attention_mask=torch.ones(3, 25))
+    with pytest.raises(TypeError, match="attention_mask must be a tensor, got list"):
+        model(**inputs, attention_mask=[1, 0])
+    with pytest.raises(ValueError, match="attention_mask takes tokens out of attention, which MHEXResNetModel cannot"):
+        lively("resnet", torch.float32).base_model(**image_batch(), attention_mask=torch.ones(3, 4))
