@@ -207,7 +207,7 @@ def _masked_positions(model, batch: dict) -> Iterator[Finding]:
     whole = model.generate_saliency(**batch)
     places = whole.block_saliency[0].flatten(1)
     mask = torch.ones_like(places, dtype=torch.bool)
-    yield from _answers(model.generate_saliency(**batch, attention_mask=mask), whole, "mask of True", 0.0)
+    yield from _answers(model.generate_saliency(**batch, attention_mask=mask), whole, "mask of True", ROUNDING)
     mask[:, ::2] = False
     found = model.generate_saliency(**batch, attention_mask=mask)
     for block, maps in enumerate(found.block_saliency):
