@@ -130,6 +130,7 @@ class Family:
         library: where a plain checkpoint comes from, "transformers" or "timm"; "own" for a network of ours.
         sources: the model types (transformers) or the network's class (timm) that it is made from; none of an own one.
         package: package of its two files.
+        mapped: model types of transformers whose weights `mapping`, a module with `read_plain`, gives timm's names.
         attention: where its blocks keep their heads; None for blocks without, and for windowed ones.
         label: its name in prose, "BERT"; `title` where it is left out.
 
@@ -144,6 +145,8 @@ class Family:
     package: str = "hf_mhex.modeling"
     attention: Attention | None = None
     label: str = ""
+    mapped: tuple[str, ...] = ()
+    mapping: str = ""
 
     def __post_init__(self):
         object.__setattr__(self, "label", self.label or self.title)
@@ -245,8 +248,11 @@ def family_of(model_or_type) -> Family:
 
 def family_for_source(library: str, source: str) -> Family | None:
     """The family that is made from a model type of transformers or a class of timm, or None."""
-    found = (family for family in FAMILIES.values() if family.library == library and source in family.sources)
-    return next(found, None)
+    for family in FAMILIES.values():
+        mapped = family.mapped if library == "transformers" else ()
+        if source in mapped or (family.library == library and source in family.sources):
+            return family
+    return None
 
 
 class _Lazy:
@@ -335,7 +341,16 @@ for _family in (
     Family("deberta_v2", "DebertaV2", "text", "transformers", ("deberta-v2",), attention=_BERT, label="DeBERTa-v2"),
     Family("resnet", "ResNet", "image", "timm", ("ResNet",)),
     Family("convnext", "ConvNeXt", "image", "timm", ("ConvNeXt",)),
-    Family("vit", "ViT", "image", "timm", ("VisionTransformer",), attention=_VIT),
+    Family(
+        "vit",
+        "ViT",
+        "image",
+        "timm",
+        ("VisionTransformer",),
+        attention=_VIT,
+        mapped=("vit", "deit", "dinov2", "dinov2_with_registers"),
+        mapping="hf_mhex.transformers_vit",
+    ),
     Family("swin", "Swin", "image", "timm", ("SwinTransformer",)),
     Family("signal", "Signal", "signal", "own", ()),
 ):

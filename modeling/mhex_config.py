@@ -30,7 +30,8 @@ class MHEXConfigMixin:
         rectified: gates, heads and maps read ReLU(x + f) instead of x + f.
         binary_share: share of the loss of single labels that is a binary cross-entropy over all labels.
         instance_share: share of an absent label's binary loss that is taken at every position (`absent_loss`).
-        gate_rank: rank of W1 where `2 * gate_rank` is below the channels; None for a full W1.
+        gate_rank: rank of W1 where `2 * gate_rank` is below the channels; None for a full W1; "auto" for a full one
+            except in blocks to which it would add more than 15 % (ResNet's bottlenecks).
         mhex_version: version of the code that wrote the configuration.
 
     Raises TypeError or ValueError naming the field, and ImportError on a transformers that is too old for the family.
@@ -44,7 +45,7 @@ class MHEXConfigMixin:
     rectified: bool = False
     binary_share: float | int = 0.0
     instance_share: float | int = 0.0
-    gate_rank: int | None = None
+    gate_rank: int | str | None = "auto"
     mhex_version: str = VERSION
 
     keys_to_ignore_at_inference = ["block_logits", "block_losses", "hidden_states", "attentions"]
@@ -107,8 +108,8 @@ class MHEXConfigMixin:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
         if type(self.rectified) is not bool:
             raise TypeError(f"rectified must be True or False, got {self.rectified!r}.")
-        if self.gate_rank is not None and (type(self.gate_rank) is not int or self.gate_rank < 1):
-            raise ValueError(f"gate_rank must be None or an int of at least 1, got {self.gate_rank!r}.")
+        if self.gate_rank not in (None, "auto") and (type(self.gate_rank) is not int or self.gate_rank < 1):
+            raise ValueError(f'gate_rank must be None or an int of at least 1, or "auto", got {self.gate_rank!r}.')
         weights = self.class_weights
         if weights is not None and (len(weights) != self.num_labels or not all(weight >= 0 for weight in weights)):
             raise ValueError(f"class_weights must be {self.num_labels} numbers of at least 0, got {weights!r}.")
