@@ -6,6 +6,7 @@ import weakref
 import pytest
 import timm
 import torch
+from torch.overrides import TorchFunctionMode
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from hf_mhex.modeling import mhex_maps
@@ -130,3 +131,25 @@ def test_all_classes_of_large_images_are_refused_with_the_figure():
         model.generate_saliency(**inputs, target="all")
     answer = model.generate_saliency(**inputs, target="all", upsample=False)
     assert answer.saliency is None and answer.block_saliency[-1].shape == (8, 600, 8, 7)
+
+
+class CopiedLists(TorchFunctionMode):
+    """Counts tensors made of Python numbers: on another device each is a copy that the device is waited for."""
+
+    count = 0
+
+    def __torch_function__(self, function, types, args=(), kwargs=None):
+        self.count += getattr(function, "__name__", "") in ("tensor", "as_tensor", "new_tensor", "item", "tolist")
+        return function(*args, **(kwargs or {}))
+
+
+@pytest.mark.parametrize("name", ["resnet", "convnext", "vit", "swin"])
+def test_a_prediction_copies_no_list_to_the_device(name):
+    model, inputs = lively(name, torch.float32), batch_for(name)
+    with torch.no_grad(), CopiedLists() as seen:
+        inputs["pixel_values"].new_tensor([1.0, 0.5])
+        torch.tensor([1.0, 0.5])
+    assert seen.count == 2
+    with torch.no_grad(), CopiedLists() as seen:
+        model(**inputs)
+    assert seen.count == 0

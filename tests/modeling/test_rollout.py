@@ -174,3 +174,27 @@ def test_a_wrong_rollout_is_named(value):
 def test_other_families_refuse_by_name(name):
     with pytest.raises(ValueError, match="rollout=True .*MHEX.*Model.*; use False"):
         network(name).generate_saliency(**batch_for(name, torch.float64), rollout=True)
+
+
+class OnlyApplied(torch.Tensor):
+    """A quantised weight: a subclass of Tensor that a linear layer can apply, and that no product is written for."""
+
+    @classmethod
+    def __torch_function__(cls, function, types, args=(), kwargs=None):
+        if function is torch.matmul or getattr(function, "__name__", "") in ("matmul", "__matmul__", "mm", "t", "mT"):
+            raise NotImplementedError(f"{function} is not written for {cls.__name__}")
+        found = super().__torch_function__(function, types, args, kwargs or {})
+        return found.as_subclass(torch.Tensor) if function is torch.nn.functional.linear else found
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_weights_of_any_subclass_of_tensor_are_applied_and_not_read(name):
+    model, inputs = lively(name), batch_for(name, torch.float64)
+    expected = model.generate_saliency(**inputs, rollout=True)
+    for module in model.modules():
+        if type(module).__name__ == "ReversibleLinear":
+            weight = module.weight.detach().as_subclass(OnlyApplied)
+            module.weight = torch.nn.Parameter(weight, requires_grad=False)
+            assert type(module.weight) is OnlyApplied
+    found = model.generate_saliency(**inputs, rollout=True)
+    torch.testing.assert_close(found.saliency, expected.saliency, rtol=0, atol=1e-10)
