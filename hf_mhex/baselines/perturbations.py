@@ -77,5 +77,5 @@ def tree(positions: np.ndarray) -> np.ndarray:
 METHODS = [
     Method("LIME", lime, "lime", slow=True),
     Method("SHAP partition", partition_shap, "shap", slow=True),
-    Method("T-Explainer", t_explainer, slow=True),
+    Method("T-Explainer", t_explainer, slow=True, detail="the step by the authors' search, notebook 1.3"),
 ]

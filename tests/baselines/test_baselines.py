@@ -78,14 +78,12 @@ def test_saliency_is_the_size_of_the_gradient():
     assert torch.allclose(found, model.fc.weight[1].view(2, 6, 6).abs().sum(0).expand_as(found))
 
 
-def test_t_explainer_takes_the_step_that_fits_best():
+def test_t_explainer_takes_centred_differences():
     weights = torch.tensor([2.0, -1.0, 0.5], dtype=torch.float64)
     terms, _ = taylor_terms(lambda points: points @ weights, 3)
     assert torch.allclose(terms, weights)
     terms, step = taylor_terms(lambda points: (points**3).sum(1), 3)
-    assert step == 0.01 and torch.allclose(terms, torch.tensor(3.0001, dtype=torch.float64).expand(3))
-    staircase, step = taylor_terms(lambda points: (points * 8).round().sum(1), 3)
-    assert step == 0.5 and torch.allclose(staircase, torch.tensor(8.0, dtype=torch.float64).expand(3))
+    assert torch.allclose(terms, torch.tensor(3 + step**2, dtype=torch.float64).expand(3)) and 0.01 <= step <= 0.5
     assert taylor_terms(lambda points: points.sum(1), 0)[0].shape == (0,)
 
 

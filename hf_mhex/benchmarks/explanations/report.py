@@ -90,7 +90,8 @@ def about(rows: list[dict]) -> str:
         "An arrow shows the better direction. A dagger marks methods with many passes a row, judged on fewer rows; an "
         "asterisk marks values that differ from MHEX's on the same rows (paired interval without 0, at least five rows "
         "or mosaics). A double dagger marks methods that were measured by an implementation that has been replaced "
-        "since, and not measured again (docs/paper.md and docs/taylor.md measure the new ones). docs/evaluation.md defines each measure."
+        "since, and not measured again (docs/paper.md and docs/taylor.md measure the new ones). "
+        "docs/evaluation.md defines each measure."
     )
 
 

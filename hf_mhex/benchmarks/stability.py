@@ -1,0 +1,103 @@
+"""RIS, ROS, RES and PGI of explanations of images, a JSON line for each network and method."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from statistics import median
+
+import torch
+
+from hf_mhex import evaluation as ev
+from hf_mhex.baselines import Method, implementation_of
+from hf_mhex.baselines.cams import METHODS as CAMS
+from hf_mhex.baselines.gradients import IMAGE_METHODS as GRADIENTS
+from hf_mhex.baselines.perturbations import METHODS as PERTURBATIONS
+from hf_mhex.baselines.taylor import taylor_explanations
+from hf_mhex.benchmarks.explanations.images import in_batches
+from hf_mhex.benchmarks.explanations.methods import DEFAULT, PAPER_METHOD, mhex_map
+from hf_mhex.benchmarks.explanations.parts import Images, image_scores, logits_of_part, probabilities
+from hf_mhex.benchmarks.journal import Journal
+from hf_mhex.benchmarks.tables import markdown_table
+from hf_mhex.environment import environment, ran_on
+from hf_mhex.evaluation.stability import prediction_gap, relative_stability, run_stability
+
+MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
+NAMES = ("Grad-CAM", "input x gradient", "integrated gradients", "LIME", "T-Explainer")
+
+
+def methods_of(network: str) -> list[Method]:
+    """The methods that are compared on a network, "mhex" or a plain one."""
+    shared = [method for method in (*CAMS, *GRADIENTS, *PERTURBATIONS) if method.name in NAMES]
+    return [Method(DEFAULT, mhex_map), PAPER_METHOD, *shared] if network == "mhex" else shared
+
+
+def compare(
+    networks: dict, test: Images, output: Path, rows: int, seed: int, command: str = "", say: Callable = print
+) -> list[dict]:
+    """One JSON line for each network and method in `output`/rows.jsonl; the network's own answer is explained.
+
+    T-Explainer's line also has, over the same rows with all of `test` as background, phi_0, the size of the rest that
+    its terms leave, and the steps that were taken. Rows that are there are not made again.
+    """
+    part, journal = test.take(torch.arange(min(rows, len(test)))), Journal(output / "rows.jsonl")
+    for kind, network in networks.items():
+        target = logits_of_part(network, part).argmax(-1)
+        score = probabilities(image_scores(network))
+        for method in methods_of(kind):
+            if journal.find(network=kind, method=method.name) is not None:
+                continue
+            say(f"{kind}: {method.name}")
+            torch.manual_seed(seed)
+            call = in_batches(method.call)
+            given = (network, part.pixels, target)
+            values = relative_stability(call, score, *given, seed=seed) | {"RES": run_stability(call, *given)}
+            values["PGI"] = prediction_gap(score, part.pixels, call(*given), target)
+            found = {name: [round(value, 6) for value in one.tolist()] for name, one in values.items()}
+            extra = {"taylor": taylor_facts(network, part, target, test)} if method.name == "T-Explainer" else {}
+            about = {"network": kind, "method": method.name, "implementation": implementation_of(method)}
+            made = {"rows": len(part), "seed": seed, "command": command, "environment": environment()}
+            journal.add(about | {"values": found} | extra | made)
+    return journal.rows
+
+
+def taylor_facts(network, part: Images, target, background: Images) -> dict:
+    """Local accuracy of T-Explainer before and after the rest is spread, and its steps."""
+    with torch.no_grad():
+        found = taylor_explanations(network, part.pixels, target, background.pixels[:200])
+    return {
+        "steps": [round(one.step, 5) for one in found],
+        "phi_0": [round(one.phi_0, 4) for one in found],
+        "answer": [round(one.answer, 4) for one in found],
+        "rest": [round(one.rest, 4) for one in found],
+        "error": max(abs(one.phi_0 + float(one.values.sum()) - one.answer) for one in found),
+    }
+
+
+def write_page(rows: list[dict], output: Path, title: str) -> Path:
+    """Write tables.md: medians with intervals, T-Explainer's local accuracy, and which implementation ran."""
+    heads = [f"{name} ({better} is better)" for name, better in MEASURES.items()]
+    lines = []
+    for row in rows:
+        cells = [ev.bootstrap(row["values"][name], statistic="median") for name in MEASURES]
+        texts = [f"{found.estimate:.3g} [{found.low:.3g}, {found.high:.3g}]" for found in cells]
+        lines.append((row["network"], row["method"], *texts, row["implementation"]))
+    local = [(row["network"], *local_accuracy(row["taylor"])) for row in rows if "taylor" in row]
+    parts = [
+        f"# Stability: {title}",
+        f"Made by `{rows[0]['command']}` on {ran_on(rows)}. {rows[0]['rows']} test rows, the network's own answer "
+        "explained; medians with 95 % bootstrap intervals.",
+        markdown_table(("network", "method", *heads, "implementation"), lines),
+        "T-Explainer's local accuracy: the median size of the rest over that of f(x) - phi_0, before it is spread, and "
+        "the largest |phi_0 + sum - f(x)| afterwards.",
+        markdown_table(("network", "steps", "rest before", "error after"), local),
+    ]
+    output.mkdir(parents=True, exist_ok=True)
+    (output / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    return output / "tables.md"
+
+
+def local_accuracy(facts: dict) -> tuple[str, str, str]:
+    """T-Explainer's steps, the median size of its rest over that of f(x) - phi_0, and the error that is left."""
+    shares = [abs(rest / (answer - phi)) for rest, answer, phi in zip(facts["rest"], facts["answer"], facts["phi_0"])]
+    return f"{min(facts['steps']):g} to {max(facts['steps']):g}", f"{median(shares):.2f}", f"{facts['error']:.1e}"

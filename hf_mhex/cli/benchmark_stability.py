@@ -1,0 +1,40 @@
+"""`mhex benchmark stability`: how still explanations hold under small changes and over runs: RIS, ROS, RES, PGI."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from hf_mhex.cli.options import Device, find_device
+
+
+def stability(
+    recipe: Annotated[str, typer.Argument(help="The recipe that the model was trained by; its test rows are used.")],
+    model: Annotated[Path, typer.Argument(help="The trained MHEX model's folder.")],
+    overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
+    plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin.")] = None,
+    output: Annotated[Path | None, typer.Option(help="Folder for rows and tables.")] = None,
+    rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 16,
+    seed: Annotated[int, typer.Option(help="Which rows and changes are drawn.")] = 0,
+    device: Device = None,
+) -> None:
+    """Measure stability (RIS, ROS, RES) and the prediction gap (PGI) of explanations of images.
+
+    Example: mhex benchmark stability sample_fashion_mnist MODEL --plain PLAIN
+    """
+    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.stability import compare, write_page
+    from hf_mhex.cli.benchmark_data import load_networks, load_parts
+    from hf_mhex.families import family_of
+
+    networks, processor = load_networks(model, plain, find_device(device))
+    if family_of(networks["mhex"]).kind != "image":
+        raise ValueError(f"model {str(model)!r} is not for images; these measures are of images.")
+    output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
+    test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
+    command = " ".join(["mhex benchmark stability", recipe, "MODEL", *map(without_folders, overrides or [])])
+    command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
+    found = compare(networks, test, output, rows, seed, command, lambda line: typer.echo(line, err=True))
+    typer.echo(str(write_page(found, output, Path(recipe).stem)))
