@@ -189,7 +189,7 @@ def check_text(input_ids, inputs_embeds, position_ids, max_tokens: int) -> torch
     if position_ids is None and given.shape[1] > max_tokens:
         raise ValueError(
             f"{name} has {given.shape[1]} tokens, but the model has {max_tokens} positions; tokenize with "
-            "truncation=True or explain the text in parts."
+            "truncation=True, or explain the text in windows: hf_mhex.explain(model, tokenizer, text, stride=32)."
         )
     return given
 

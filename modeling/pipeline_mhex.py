@@ -20,7 +20,7 @@ from transformers.image_utils import load_image, to_numpy_array
 from transformers.pipelines.base import ChunkPipeline
 
 from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
-from .mhex_words import own_places, split_pair, token_places, words_of_pair
+from .mhex_words import ExplainedText, own_places, split_pair, token_places, words_of_pair
 
 SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
@@ -396,29 +396,42 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         return {"logits": found.logits, "explained": explained, "saliency": maps, "valid": valid, **carried}
 
     def postprocess(self, windows, target=None, top_k=1, normalize=None):
-        tokens = [max(1, window["encoding"].special_tokens_mask.count(0)) for window in windows]
-        weights = torch.tensor(tokens) / sum(tokens)
-        logits, explained = (
-            sum(weight * window[name][0] for weight, window in zip(weights, windows))
-            for name in ("logits", "explained")
-        )
+        weights, logits, explained = join_windows(windows)
         ranked = logits.argsort(descending=True, stable=True).tolist()
         answers = []
         for label in [target] if type(target) is int else ranked[: None if target == "all" else top_k]:
             row = label if len(explained) > 1 else 0
             answer = self._answer(label, logits, explained[row])
-            answer["words"], answer["special"] = word_scores(windows, weights.tolist(), row, normalize)
+            found = word_scores(windows, token_scores(windows, weights, row, normalize))
+            answer["words"] = [vars(word) for word in own_places(windows[0]["texts"][0], found.words)]
+            answer["special"] = found.special
             answers.append(answer | {"truncated": windows[0]["cut"], "windows": len(windows)})
         return answers
 
 
-def word_scores(windows: list[dict], weights: list[float], row: int, normalize: str | None) -> tuple[list[dict], float]:
-    """Words, as dicts, and the special tokens' share of a text: the weighed sum of its windows' token maps.
+def join_windows(windows: list[dict]) -> tuple[list[float], torch.Tensor, torch.Tensor]:
+    """The windows' weights, by their tokens, and with them the means of their logits [K] and of `explained` [R].
+
+    Maps are joined with the same weights (`token_scores`), and so add up to what the joined `explained` says.
+    """
+    tokens = [max(1, window["encoding"].special_tokens_mask.count(0)) for window in windows]
+    weights = torch.tensor(tokens) / sum(tokens)
+    logits, explained = (
+        sum(weight * window[name][0] for weight, window in zip(weights, windows)) for name in ("logits", "explained")
+    )
+    return weights.tolist(), logits, explained
+
+
+def token_scores(
+    windows: list[dict], weights: list[float], row: int, normalize: str | None = None
+) -> tuple[torch.Tensor, tuple, tuple]:
+    """The map of a text in windows [T], the weighed sum of theirs, and its tokens' offsets and words.
 
     A token stands at (0, place) before the text, at (1, place) in it, or at (2, place) behind it; windows add up there.
     """
     text, pair = windows[0]["texts"]
-    scores, tokens = {}, {}
+    scores: dict[tuple[int, int], float] = {}
+    tokens = {}
     for window, weight in zip(windows, weights):
         encoding, mask = window["encoding"], window["encoding"].special_tokens_mask
         own = [place for place, special in enumerate(mask) if not special]
@@ -437,5 +450,10 @@ def word_scores(windows: list[dict], weights: list[float], row: int, normalize: 
     if normalize:
         values = normalize_map(values[None, None], normalize)[0, 0]
     offsets, word_ids = zip(*(tokens.get(key, ((0, 0), None)) for key in keys))
-    found = words_of_pair(text, pair, offsets, word_ids, values.tolist())
-    return [vars(word) for word in own_places(text, found.words)], found.special
+    return values, offsets, word_ids
+
+
+def word_scores(windows: list[dict], found: tuple[torch.Tensor, tuple, tuple]) -> ExplainedText:
+    """The words that an answer of `token_scores` falls on."""
+    values, offsets, word_ids = found
+    return words_of_pair(*windows[0]["texts"], offsets, word_ids, values.tolist())

@@ -16,6 +16,7 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.explaining.batch import Answer, collate, prepare, seen_picture
+from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
@@ -115,16 +116,23 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
         model: an MHEX classifier, with its image processor or fast tokenizer.
         value: an image as `read_image` takes it; or a text, or a pair of texts: a tuple, or a dict of `text` and
             `text_pair`.
-        options: of `generate_saliency`; `target` may also be a label's name. With target="all" the answer is a list,
-            one explanation a label.
+        options: `stride` reads a text of any length in windows that share so many tokens (`explain_windows`); the rest
+            are those of `generate_saliency`; `target` may also be a label's name. With target="all" the answer is a
+            list, one explanation a label.
 
     Raises TypeError for an unknown option, ValueError or TypeError for a value that is no image or text, OSError for a
     file that is not there.
     """
-    check_names(options, EXACT_OPTIONS, "explain")
+    check_names(options, (*EXACT_OPTIONS, "stride"), "explain")
+    stride = options.pop("stride", None)
     target = options.get("target")
     if isinstance(target, str) and target != "all":
         options["target"] = label_index(model.config, target, "target")
+    if stride is not None:
+        answers = []
+        for record, saliency, seen, _ in explain_windows(model, processor, value, stride, options):
+            answers.append(Explanation(record, saliency, own_places(value, seen.words), seen))
+        return answers if target == "all" else answers[0]
     [item] = prepare([Row(0, "", value)], model, processor)
     if isinstance(item, Answer):
         raise item.error
