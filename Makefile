@@ -13,7 +13,7 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist format lint pictures reference \
-	situations test test-app test-common test-extras test-hub test-slow
+	situations test test-app test-common test-extras test-hub test-older test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -42,6 +42,9 @@ test-hub: .venv/.installed
 
 test-app: .venv/.installed chromium
 	$(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py
+
+test-older: .venv/.installed
+	OLDER_TABLE=results/older_transformers.md $(RUN) -m pytest -m slow tests/modeling/test_older_transformers.py
 
 test-common: .venv/.installed
 	rm -f outputs/common_tests.xml
