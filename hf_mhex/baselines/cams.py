@@ -16,18 +16,22 @@ def grad_cam_family(name: str):
     """A method of pytorch_grad_cam by its class's name; its maps are cut at 0 and scaled to [0, 1] by the library."""
 
     def method(model, inputs, target, stage: int = -1) -> torch.Tensor:
-        classes = library("pytorch_grad_cam")
-        targets = library("pytorch_grad_cam.utils.model_targets")
         network = PixelsToLogits(private_copy(model))
-        layer, transform = target_layer(network, stage), as_maps(network, inputs)
-        with torch.enable_grad(), getattr(classes, name)(network, [layer], reshape_transform=transform) as cam:
-            cam.batch_size = 64  # Score-CAM's, in one pass
-            wanted = [targets.ClassifierOutputTarget(int(label)) for label in target]
-            with redirect_stderr(StringIO()):  # Score-CAM's progress bars
-                found = cam(input_tensor=inputs.clone(), targets=wanted)
-        return torch.from_numpy(found).float().to(inputs.device)
+        return cam_of_layer(name, network, target_layer(network, stage), inputs, target)
 
     return method
+
+
+def cam_of_layer(name: str, network, layer, inputs: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+    """A map of pytorch_grad_cam, by its class's name, at a module of a private copy, [B, H, W] in [0, 1]."""
+    classes, targets = library("pytorch_grad_cam"), library("pytorch_grad_cam.utils.model_targets")
+    transform = as_maps(network, inputs)
+    with torch.enable_grad(), getattr(classes, name)(network, [layer], reshape_transform=transform) as cam:
+        cam.batch_size = 64  # Score-CAM's, in one pass
+        wanted = [targets.ClassifierOutputTarget(int(label)) for label in target]
+        with redirect_stderr(StringIO()):  # Score-CAM's progress bars
+            found = cam(input_tensor=inputs.clone(), targets=wanted)
+    return torch.from_numpy(found).float().to(inputs.device)
 
 
 def ends_in_cam(model) -> bool:

@@ -21,6 +21,7 @@ from hf_mhex.cli.env import env
 from hf_mhex.cli.evaluate import evaluate
 from hf_mhex.cli.explain import explain
 from hf_mhex.cli.export import export
+from hf_mhex.cli.filters import filters
 from hf_mhex.cli.heads import heads
 from hf_mhex.cli.info import info
 from hf_mhex.cli.push import push
@@ -33,7 +34,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, train, evaluate, card, push, export, collaboration, heads, env):
+for verb in (demo, convert, info, explain, train, evaluate, card, push, export, collaboration, heads, filters, env):
     app.command()(verb)
 app.command("app")(serve)
 app.add_typer(benchmark, name="benchmark")

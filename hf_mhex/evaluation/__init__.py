@@ -24,6 +24,7 @@ from hf_mhex.evaluation.faithfulness import (
     sensitivity_n,
     sufficiency,
 )
+from hf_mhex.evaluation.filters import FilterReport, filter_report
 from hf_mhex.evaluation.form import entropy, gini, marked_area
 from hf_mhex.evaluation.heads import SingleHeads, label_groups, single_heads
 from hf_mhex.evaluation.imputation import impute
@@ -47,6 +48,7 @@ from hf_mhex.evaluation.sanity import (
 )
 
 __all__ = [
+    "FilterReport",
     "ImageGame",
     "Interval",
     "Mosaics",
@@ -68,6 +70,7 @@ __all__ = [
     "edge_map",
     "effective_average_drop",
     "entropy",
+    "filter_report",
     "gini",
     "impute",
     "infidelity",

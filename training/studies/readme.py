@@ -15,11 +15,12 @@ from hf_mhex.training.studies.accuracy_report import overview as overview_of_acc
 
 MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
     "the paper's measures": "paper/sample_fashion_mnist/tables.md",
+    "filters of Fashion-MNIST": "filters/fashion_mnist/filters.md",
     "stability": "stability/sample_fashion_mnist/tables.md",
     "single heads of Fashion-MNIST": "heads/fashion_mnist/heads.md",
     "single heads of product reviews": "heads/product_reviews/heads.md",
 }
-PAGES = ("README.md", "docs/measured.md", "docs/heads.md", "docs/paper.md", "docs/taylor.md")
+PAGES = ("README.md", "docs/measured.md", "docs/filters.md", "docs/heads.md", "docs/paper.md", "docs/taylor.md")
 
 
 def demo_table(result: dict) -> str:
