@@ -99,5 +99,7 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
 
 def local_accuracy(facts: dict) -> tuple[str, str, str]:
     """T-Explainer's steps, the median size of its rest over that of f(x) - phi_0, and the error that is left."""
-    shares = [abs(rest / (answer - phi)) for rest, answer, phi in zip(facts["rest"], facts["answer"], facts["phi_0"])]
-    return f"{min(facts['steps']):g} to {max(facts['steps']):g}", f"{median(shares):.2f}", f"{facts['error']:.1e}"
+    moved = [(abs(r), abs(answer - phi)) for r, answer, phi in zip(facts["rest"], facts["answer"], facts["phi_0"])]
+    shares = [rest / whole for rest, whole in moved if whole > 0]  # none: every answer is the mean answer
+    share = f"{median(shares):.2f}" if shares else "-"
+    return f"{min(facts['steps']):g} to {max(facts['steps']):g}", share, f"{facts['error']:.1e}"

@@ -26,10 +26,12 @@ def paper(
 
     Example: mhex benchmark paper sample_fashion_mnist MODEL --scorer RESNET34 --plain PLAIN
     """
+    from hf_mhex.benchmarks.explanations.pictures import page_of_maps
     from hf_mhex.benchmarks.journal import without_folders
-    from hf_mhex.benchmarks.paper import compare, write_page
+    from hf_mhex.benchmarks.paper import compare, methods_of, write_page
     from hf_mhex.cli.benchmark_data import load_networks, load_parts
     from hf_mhex.families import family_of
+    from hf_mhex.processors import restore_image
     from hf_mhex.training.plain import load_plain
 
     place = find_device(device)
@@ -45,7 +47,10 @@ def paper(
     command += f" --rows {rows} --seed {seed}"
     found = compare(networks, scorers, test, output, rows, command, lambda line: typer.echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
+    shown = [(method, {}) for method in methods_of("mhex")]
+    picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
     if json_:
         typer.echo((output / "summary.json").read_text(encoding="utf-8"))
         return
     typer.echo(str(page))
+    typer.echo(str(picture))

@@ -24,10 +24,12 @@ def stability(
 
     Example: mhex benchmark stability sample_fashion_mnist MODEL --plain PLAIN
     """
+    from hf_mhex.benchmarks.explanations.pictures import page_of_maps
     from hf_mhex.benchmarks.journal import without_folders
-    from hf_mhex.benchmarks.stability import compare, write_page
+    from hf_mhex.benchmarks.stability import compare, methods_of, write_page
     from hf_mhex.cli.benchmark_data import load_networks, load_parts
     from hf_mhex.families import family_of
+    from hf_mhex.processors import restore_image
 
     networks, processor = load_networks(model, plain, find_device(device))
     if family_of(networks["mhex"]).kind != "image":
@@ -38,3 +40,6 @@ def stability(
     command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
     found = compare(networks, test, output, rows, seed, command, lambda line: typer.echo(line, err=True))
     typer.echo(str(write_page(found, output, Path(recipe).stem)))
+    shown = [(method, {}) for method in methods_of("mhex")]
+    picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
+    typer.echo(str(picture))

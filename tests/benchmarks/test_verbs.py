@@ -55,6 +55,39 @@ def test_channels_and_collaboration(models, kind, data, tmp_path):
     assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
 
 
+@pytest.mark.parametrize(("kind", "data"), [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")])
+def test_heads(models, kind, data, tmp_path):
+    found = mhex("heads", models / kind, data, "--rows", 8, "--blocks", "0,-1", "--output", tmp_path, "--json")
+    record = json.loads(found.stdout)
+    assert record == json.loads((tmp_path / "heads.json").read_text()) and sum(record["rows"]) == 8
+    pieces = {piece["name"] for piece in record["pieces"] if piece["block"] == 0}
+    assert pieces == ({f"head {n}" for n in range(12)} if kind == "text" else {f"channel {n}" for n in range(8)})
+    assert len(list(tmp_path.glob("heads-*.png"))) == 2 and "| block | piece" in (tmp_path / "heads.md").read_text()
+    shown = mhex("heads", models / kind, data, "--rows", 8, "--groups", 2, "--output", tmp_path).stdout
+    assert "speaks" in shown and "strongest" in shown
+    with pytest.raises(ValueError, match="--blocks must be numbers"):
+        mhex("heads", models / kind, data, "--blocks", "last")
+
+
+def test_filters_of_a_class(models, tmp_path):
+    arguments = ["filters", models / "image", "sample:fashion_mnist", "--rows", 40, "--output", tmp_path]
+    shown = mhex(*arguments, "--target", "Bag").stdout
+    record = json.loads((tmp_path / "filters.json").read_text())
+    assert record["name"] == "Bag" and len(record["filters"]) == 24 and record["block"] == 4
+    assert "q, likeness" in shown and (tmp_path / "ablation.png").exists() and (tmp_path / "channels.json").exists()
+    with pytest.raises(ValueError, match="for images"):
+        mhex("filters", models / "text", "sample:product_reviews")
+
+
+@pytest.mark.slow
+def test_the_papers_measures_and_stability_from_a_recipe(models, tmp_path):
+    for verb in ("paper", "stability"):
+        mhex("benchmark", verb, "sample_fashion_mnist", models / "image", "--rows", 2, "--output", tmp_path / verb)
+        assert "the paper's CAM" in (tmp_path / verb / "tables.md").read_text()
+        with pytest.raises(ValueError, match="is for texts|is not for images"):
+            mhex("benchmark", verb, "sample_product_reviews", models / "text", "--output", tmp_path / "text")
+
+
 @pytest.mark.slow
 def test_a_benchmark_from_a_recipe(models, tmp_path):
     """All methods on the reviews, at the smallest size; a second call makes nothing again."""
