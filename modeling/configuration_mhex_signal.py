@@ -24,6 +24,8 @@ class MHEXSignalConfig(MHEXConfigMixin, PretrainedConfig):
         strides: stride of a stage's first block, one number a stage.
         kernel_size: points that a convolution of a block reads, odd.
         stem_kernel_size, stem_stride: of the first convolution.
+        position_waves: waves (sine and cosine) that scale the stem's features by where a point stands. Convolutions
+            see no place, and in a spectrum the place is what tells; 0 for signals that may be shifted (ECG, vibration).
         axis: the points' places in order (rising or falling), such as wavenumbers; None where nobody knows.
         axis_name, axis_unit: "wavenumber" and "1/cm", for pictures.
 
@@ -41,6 +43,7 @@ class MHEXSignalConfig(MHEXConfigMixin, PretrainedConfig):
     kernel_size: int = 7
     stem_kernel_size: int = 7
     stem_stride: int = 1
+    position_waves: int = 0
     axis: list[float] | tuple[float, ...] | None = None
     axis_name: str | None = None
     axis_unit: str | None = None
@@ -64,4 +67,6 @@ class MHEXSignalConfig(MHEXConfigMixin, PretrainedConfig):
             raise ValueError(f"widths, depths and strides must have one int a stage each, got {stages}.")
         if min(numbers) < 1:
             raise ValueError(f"widths, depths and strides must be at least 1, got {stages}.")
+        if type(self.position_waves) is not int or self.position_waves < 0:
+            raise ValueError(f"position_waves must be an int of at least 0, got {self.position_waves!r}.")
         check_axis(self.axis)

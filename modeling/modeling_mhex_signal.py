@@ -83,6 +83,9 @@ class MHEXSignalModel(MHEXSignalPreTrainedModel):
             nn.BatchNorm1d(config.widths[0]),
             nn.ReLU(),
         )
+        self.places = None
+        if config.position_waves:
+            self.places = nn.Conv1d(2 * config.position_waves, config.widths[0], 1, bias=False)
         self.layers, before, widths = nn.ModuleList(), config.widths[0], []
         for width, depth, stride in zip(config.widths, config.depths, config.strides):
             stage = nn.ModuleList()
@@ -128,6 +131,7 @@ class MHEXSignalModel(MHEXSignalPreTrainedModel):
         wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         x = input_values if input_values.ndim == 3 else input_values[:, None]
         x = self.stem(x.to(next(self.stem.parameters()).dtype))
+        x = x if self.places is None else x * (1 + self.places(waves(x, self.config.position_waves)))
         trace, states = Trace(explain), (x,)
         for stage in self.layers:
             for block in stage:
@@ -177,6 +181,13 @@ class MHEXSignalForClassification(MHEXClassifierMixin, MHEXSignalPreTrainedModel
         if not torch.compiler.is_compiling() and not values.isfinite().all():
             raise ValueError("input_values must be finite, got NaN or infinity; leave such signals out or fill them.")
         return values.shape[0], (values.shape[-1],)
+
+
+def waves(x: torch.Tensor, count: int) -> torch.Tensor:
+    """sin and cos of k pi t for k = 1 ... count, t in [0, 1) along the last axis of x [..., L]: [1, 2 count, L]."""
+    places = torch.arange(x.shape[-1], device=x.device, dtype=torch.float32) / x.shape[-1]
+    angles = torch.arange(1, count + 1, device=x.device, dtype=torch.float32)[:, None] * torch.pi * places
+    return torch.cat([angles.sin(), angles.cos()])[None].to(x.dtype)
 
 
 def check_signals(values, config) -> None:

@@ -25,6 +25,7 @@ from hf_mhex.cli.filters import filters
 from hf_mhex.cli.heads import heads
 from hf_mhex.cli.info import info
 from hf_mhex.cli.push import push
+from hf_mhex.cli.smx import smx_command
 from hf_mhex.cli.train import train
 
 app = typer.Typer(
@@ -37,6 +38,7 @@ app = typer.Typer(
 for verb in (demo, convert, info, explain, train, evaluate, card, push, export, collaboration, heads, filters, env):
     app.command()(verb)
 app.command("app")(serve)
+app.command("smx")(smx_command)
 app.add_typer(benchmark, name="benchmark")
 
 

@@ -59,7 +59,13 @@ FIELDS = {  # of a small network, by the family's name
     "vit": {"architecture": "vit_tiny_patch16_224", "architecture_kwargs": VIT},
     "swin": {"architecture": "swin_tiny_patch4_window7_224", "architecture_kwargs": SWIN},
 }
-FIELDS["signal"] = {"widths": [8, 12, 16], "depths": [1, 2, 1], "strides": [1, 2, 2], "kernel_size": 5}
+FIELDS["signal"] = {
+    "widths": [8, 12, 16],
+    "depths": [1, 2, 1],
+    "strides": [1, 2, 2],
+    "kernel_size": 5,
+    "position_waves": 3,
+}
 NAMES = [family.name for family in FAMILIES.values()]
 TEXTS = [family.name for family in FAMILIES.values() if family.kind == "text"]
 IMAGES = [family.name for family in FAMILIES.values() if family.kind == "image"]

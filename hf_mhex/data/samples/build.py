@@ -1,17 +1,20 @@
-"""How the embedded samples were made: from Debian's dataset-fashion-mnist and PyPI's vaderSentiment 3.3.2.
+"""How the embedded samples were made: from Debian's dataset-fashion-mnist and PyPI's vaderSentiment and chemotools.
 
 apt-get download dataset-fashion-mnist && dpkg -x dataset-fashion-mnist_*.deb fashion
 pip download --no-deps --no-binary :all: vaderSentiment==3.3.2
-python -m hf_mhex.data.samples.build fashion/usr/share/datasets/fashion-mnist vaderSentiment-3.3.2.tar.gz
+pip download --no-deps chemotools==0.5.0
+python -m hf_mhex.data.samples.build fashion/usr/share/datasets/fashion-mnist vaderSentiment-3.3.2.tar.gz \\
+    chemotools-0.5.0-py3-none-any.whl
 """
 
 import io
 import tarfile
+import zipfile
 from pathlib import Path
 
 import numpy as np
 import typer
-from datasets import ClassLabel, Dataset, Features, Image, Value
+from datasets import ClassLabel, Dataset, Features, Image, List, Value
 from PIL import Image as PILImage
 
 from hf_mhex.data.arrays import read_idx_folder
@@ -33,6 +36,8 @@ IMAGES_PER_CLASS = {"train": 220, "test": 60}
 REVIEWS = "hutto_ICWSM_2014/amazonReviewSnippets_GroundTruth.txt"
 CLEAR_OPINION = 0.5  # |mean rating| below which a sentence is left out
 TEST_REVIEW_EVERY = 5
+ORIGINS = ["Ethiopia", "Brasil", "Vietnam"]
+TEST_SPECTRA = (2, 5, 8)  # last digits of the rows' numbers
 
 
 def png(pixels: np.ndarray) -> dict:
@@ -72,12 +77,25 @@ def product_reviews(archive: Path, split: str) -> Dataset:
     return Dataset.from_dict(rows, Features({"text": Value("string"), "label": labels, "score": Value("float32")}))
 
 
-def main(fashion: Path, vader: Path) -> None:
-    """Write the four Parquet files into the package from the two unpacked sources."""
+def coffee(wheel: Path, split: str) -> Dataset:
+    """Spectra in float16; three of ten consecutive rows are for testing."""
+    with zipfile.ZipFile(wheel) as files:
+        parts = (files.read(f"chemotools/datasets/data/coffee_{name}.csv").decode() for name in ("spectra", "labels"))
+        spectra, labels = (text.splitlines()[1:] for text in parts)
+    chosen = [row for row in range(len(labels)) if (row % 10 in TEST_SPECTRA) == (split == "test")]
+    values = np.array([spectra[row].split(",") for row in chosen], dtype=np.float16)
+    rows = {"signal": list(values), "label": [ORIGINS.index(labels[row].strip()) for row in chosen]}
+    features = Features({"signal": List(Value("float16")), "label": ClassLabel(names=ORIGINS)})
+    return Dataset.from_dict(rows, features)
+
+
+def main(fashion: Path, vader: Path, chemotools: Path) -> None:
+    """Write the Parquet files into the package from the sources."""
     for split in ("train", "test"):
         for name, data in (
             ("fashion_mnist", fashion_mnist(fashion, split)),
             ("product_reviews", product_reviews(vader, split)),
+            ("coffee", coffee(chemotools, split)),
         ):
             path = FOLDER / f"{name}-{split}.parquet"
             data.to_parquet(path)

@@ -1,0 +1,309 @@
+"""Signals: whether the zones that decide come first, and accuracy beside a plain twin and PLS-DA.
+
+    pip download --no-deps spectral-model-explainer==0.1.14 orange-spectroscopy==0.9.3
+    python -m hf_mhex.training.studies.signals OUTPUT.jsonl [--collagen orange_spectroscopy-0.9.3-py3-none-any.whl]
+        [--seeds 10] [--parts synthetic,coffee,collagen]
+
+appends one JSON row a seed or fold to OUTPUT.jsonl; rows that stand there are not made again. The table beside it (.md)
+is written anew. Collagen comes from a wheel under the GPL, of which nothing is kept here.
+"""
+
+from __future__ import annotations
+
+import io
+import json
+import zipfile
+from pathlib import Path
+from typing import Annotated
+
+import numpy as np
+import torch
+import typer
+from sklearn.cross_decomposition import PLSRegression
+from sklearn.model_selection import StratifiedKFold
+from torch import nn
+
+from hf_mhex import MHEXSignalConfig, MHEXSignalFeatureExtractor, MHEXSignalForClassification
+from hf_mhex.baselines import smx
+from hf_mhex.data.samples import load_sample
+from hf_mhex.environment import environment
+from hf_mhex.evaluation.zones import MaskedZones
+from hf_mhex.explaining.zones import Zones
+from hf_mhex.modeling.mhex import MHEXClassifierOutput
+
+SYNTHETIC_ZONES = [("F1", 0, 125), ("F2", 125, 275), ("F3", 275, 425), ("F4", 425, 600), ("F5", 600, 800),
+                   ("F6", 800, 1000)]  # fmt: skip
+PEAKS = {"F1": 50, "F2": 200, "F3": 350, "F4": 500, "F5": 700, "F6": 900}
+DECIDING = ("F1", "F5")
+COLLAGEN_ZONES = [
+    ("glycogen C-O 1030", 1000, 1060), ("PO2- 1080", 1060, 1120), ("glycogen C-O 1152", 1120, 1180),
+    ("PO2- 1238", 1200, 1280), ("CH 1450", 1400, 1480), ("amide II 1550", 1500, 1600), ("amide I 1650", 1600, 1710),
+    ("lipids C=O 1740", 1710, 1780),
+]  # fmt: skip
+CHEMISTRY = {
+    "collagen": ("amide I 1650", "amide II 1550"),
+    "glycogen": ("glycogen C-O 1030", "glycogen C-O 1152"),
+    "lipids": ("lipids C=O 1740",),
+    "DNA": ("PO2- 1080", "PO2- 1238"),
+}
+NETWORK = {"widths": [16, 32, 64], "depths": [1, 1, 1], "strides": [1, 2, 2], "kernel_size": 7, "position_waves": 16}
+MEASURES = ("area", "normalised", "percentile")
+COMPONENTS = (2, 4, 6, 8, 10, 12, 15)
+
+
+class PlainTwin(nn.Module):
+    """The same body without gates (W1 stays 0) and one linear classifier on its pooled features."""
+
+    def __init__(self, config: MHEXSignalConfig):
+        super().__init__()
+        self.body = MHEXSignalForClassification(config).base_model
+        for gate in self.body.gates:
+            gate.weight.requires_grad_(False)
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+
+    def forward(self, input_values, labels=None):
+        """Logits and the cross-entropy."""
+        logits = self.classifier(self.body(input_values=input_values).pooler_output)
+        loss = None if labels is None else nn.functional.cross_entropy(logits, labels)
+        return MHEXClassifierOutput(loss=loss, logits=logits)
+
+
+def folds_of(labels: np.ndarray, count: int, seed: int):
+    """Stratified folds as (train, test) rows; ValueError for one class and for fewer rows of a class than folds."""
+    names, rows = np.unique(labels, return_counts=True)
+    if len(names) < 2:
+        raise ValueError(f"labels hold one class only, {names.tolist()}; nothing can be learnt from that.")
+    if rows.min() < count:
+        raise ValueError(f"folds={count} need {count} rows of each class, and one has {rows.min()}; take fewer folds.")
+    return list(StratifiedKFold(count, shuffle=True, random_state=seed).split(labels, labels))
+
+
+def train(model, values: torch.Tensor, labels: torch.Tensor, epochs: int, seed: int, rate: float = 2e-3):
+    """AdamW with a one-cycle rate, batches of 16, in eval mode at the end."""
+    generator = torch.Generator().manual_seed(seed)
+    learning = [weight for weight in model.parameters() if weight.requires_grad]
+    optimizer = torch.optim.AdamW(learning, lr=rate, weight_decay=0.01)
+    batches = -(-len(values) // 16)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, rate, total_steps=epochs * batches)
+    model.train()
+    for _ in range(epochs):
+        for rows in torch.randperm(len(values), generator=generator).tensor_split(batches):
+            optimizer.zero_grad()
+            model(input_values=values[rows], labels=labels[rows]).loss.backward()
+            optimizer.step()
+            schedule.step()
+    return model.eval()
+
+
+def pls_da(values: np.ndarray, labels: np.ndarray, seed: int):
+    """PLS-DA as a function of new rows; its components are chosen by three inner folds."""
+    onehot = np.eye(labels.max() + 1)[labels]
+
+    def fitted(rows, components):
+        return PLSRegression(min(components, len(rows) - 1)).fit(values[rows], onehot[rows])
+
+    scores = {
+        components: np.mean(
+            [
+                (fitted(inner, components).predict(values[outer]).argmax(-1) == labels[outer]).mean()
+                for inner, outer in folds_of(labels, 3, seed)
+            ]
+        )
+        for components in COMPONENTS
+    }
+    best = max(scores, key=scores.get)
+    model = fitted(np.arange(len(labels)), best)
+    return lambda rows: model.predict(rows).argmax(-1)
+
+
+@torch.no_grad()
+def predicted(model, values: torch.Tensor) -> np.ndarray:
+    """The labels of rows."""
+    return model(input_values=values).logits.argmax(-1).numpy()
+
+
+def compare(name: str, signals: np.ndarray, labels: np.ndarray, axis, fold: int, rows, epochs: int, extra: dict):
+    """One fold: the three classifiers' accuracies; the MHEX model, its extractor and its test rows."""
+    inside, outside = rows
+    extractor = MHEXSignalFeatureExtractor().fit(signals[inside])
+    values = extractor(signals, return_tensors="pt")["input_values"]
+    config = MHEXSignalConfig(num_labels=int(labels.max()) + 1, axis=axis, **NETWORK, **extra)
+    targets = torch.from_numpy(labels)
+    record = {"part": name, "fold": fold, "train": len(inside), "test": len(outside)}
+    made = {}
+    for kind, build in (("mhex", MHEXSignalForClassification), ("plain", PlainTwin)):
+        torch.manual_seed(fold)
+        made[kind] = train(build(config), values[inside], targets[inside], epochs, fold)
+        record[kind] = float((predicted(made[kind], values[outside]) == labels[outside]).mean())
+    flat = values[:, 0].numpy()
+    record["pls_da"] = float((pls_da(flat[inside], labels[inside], fold)(flat[outside]) == labels[outside]).mean())
+    return record, made["mhex"], extractor, values
+
+
+def zone_sums(model, values: torch.Tensor, zones: Zones) -> np.ndarray:
+    """Each zone's part of the lead of each label, [N, K, Z]."""
+    return zones.contributions(model.generate_saliency(input_values=values, target="all", contrast="mean").saliency)
+
+
+def integrated_gradients(model, values: torch.Tensor, zones: Zones) -> np.ndarray:
+    """Zones' relevance by captum's integrated gradients of the predicted logit, from zeros (the training mean)."""
+    from captum.attr import IntegratedGradients
+
+    target = model(input_values=values).logits.argmax(-1)
+    method = IntegratedGradients(lambda given: model(input_values=given).logits)
+    maps = method.attribute(values, target=target, n_steps=32, internal_batch_size=64).detach()
+    return np.abs(zones.contributions(maps[:, 0].numpy())).mean(0)
+
+
+def relevances(model, signals, values: torch.Tensor, rows, zones: Zones, extractor) -> tuple[dict, MaskedZones]:
+    """Zones' relevance [Z] by each method over `rows`, per point of a zone as SMX has it; and what masking does."""
+    points = zones.members.sum(1)
+    sums = zone_sums(model, values[rows], zones)
+    label = predicted(model, values[rows])
+    masked = MaskedZones(model, values[rows], zones)
+    found = {"exact": np.abs(sums[np.arange(len(rows)), label]).mean(0) / points}
+    answer = smx(model, signals[rows], zones, extractor, n_repetitions=1)
+    found["smx"] = np.array([answer.relevance[name] for name in zones.names])
+    found["integrated gradients"] = integrated_gradients(model, values[rows], zones) / points
+    found["occlusion"] = masked.alone().mean(1) / points
+    return found, masked
+
+
+def judged(found: dict, masked: MaskedZones, names: list[str]) -> dict:
+    """Order, faithfulness and agreement (Spearman) of the methods."""
+    from scipy.stats import spearmanr
+
+    orders = {way: [names[zone] for zone in np.argsort(-values, kind="stable")] for way, values in found.items()}
+    faithful = {way: vars(masked.judge(values)) for way, values in found.items()}
+    agree = {way: float(spearmanr(found["exact"], values).statistic) for way, values in found.items() if way != "exact"}
+    return {"order": orders, "faithfulness": faithful, "agreement_with_exact": agree}
+
+
+def synthetic(seed: int) -> dict:
+    """Two classes of spectra with six peaks that differ at F1 and F5 alone."""
+    from smx.datasets.synthetic import generate_synthetic_spectral_data
+
+    heights = {"A": {"F1": 1.3, "F5": 0.7}, "B": {"F1": 0.7, "F5": 1.3}}
+    classes = [
+        {"name": name, "n_samples": 60, "noise_std": 0.02,
+         "peaks": [{"center": place, "amplitude_mean": own.get(zone, 1.0), "amplitude_std": 0.2}
+                   for zone, place in PEAKS.items()]}
+        for name, own in heights.items()
+    ]  # fmt: skip
+    table = generate_synthetic_spectral_data(classes, seed=seed)
+    signals, labels = table.iloc[:, 1:].to_numpy(), (table["Class"] == "B").to_numpy().astype(int)
+    axis = [float(name) for name in table.columns[1:]]
+    rows = folds_of(labels, 3, seed)[0]
+    record, model, extractor, values = compare("synthetic", signals, labels, axis, seed, rows, 30, {})
+    zones = Zones(SYNTHETIC_ZONES, axis)
+    found, masked = relevances(model, signals, values, rows[1], zones, extractor)
+    record |= judged(found, masked, zones.names)
+    record["two_first"] = {way: set(order[:2]) == set(DECIDING) for way, order in record["order"].items()}
+    return record
+
+
+def read_collagen(wheel: Path) -> tuple[np.ndarray, np.ndarray, list[str], list[float]]:
+    """Spectra [731, 234] with rising wavenumbers, labels, their names, and the axis; from the package's CSV."""
+    with zipfile.ZipFile(wheel) as files:
+        text = files.read("orangecontrib/spectroscopy/datasets/collagen.csv").decode()
+    head, *rows = [line.split(",") for line in text.splitlines() if line]
+    rows = rows[2:]  # below the names stand the types and the roles of the columns
+    axis = np.array(head[1:], dtype=float)
+    names = sorted({row[0] for row in rows})
+    order = axis.argsort()
+    signals = np.array([row[1:] for row in rows], dtype=float)[:, order]
+    return signals, np.array([names.index(row[0]) for row in rows]), names, axis[order].tolist()
+
+
+def collagen_fold(wheel: Path, fold: int) -> dict:
+    """One of five folds, with the zones of each class in order on the test rows of that class."""
+    signals, labels, names, axis = read_collagen(wheel)
+    rows = folds_of(labels, 5, 0)[fold]
+    extra = {"axis_name": "wavenumber", "axis_unit": "1/cm"}
+    record, model, extractor, values = compare("collagen", signals, labels, axis, fold, rows, 10, extra)
+    zones = Zones(COLLAGEN_ZONES, axis)
+    sums = zone_sums(model, values[rows[1]], zones)
+    own = {
+        name: sums[labels[rows[1]] == number, number].mean(0) / zones.members.sum(1)
+        for number, name in enumerate(names)
+    }
+    record["zones_of_class"] = {
+        name: [zones.names[zone] for zone in np.argsort(-found, kind="stable")] for name, found in own.items()
+    }
+    if fold == 0:
+        found, masked = relevances(model, signals, values, rows[1], zones, extractor)
+        record |= judged(found, masked, zones.names)
+    return record
+
+
+def coffee_fold(fold: int) -> dict:
+    """One of five folds over the embedded sample, all 60 spectra."""
+    sample = load_sample("coffee")
+    parts = [sample[split] for split in ("train", "test")]
+    signals = np.concatenate([np.array(part["signal"][:], dtype=float) for part in parts])
+    labels = np.concatenate([np.array(part["label"][:]) for part in parts])
+    record, *_ = compare("coffee", signals, labels, None, fold, folds_of(labels, 5, 0)[fold], 30, {"stem_stride": 4})
+    return record
+
+
+def table_of(rows: list[dict]) -> str:
+    """The tables of what stands in the rows."""
+    out = io.StringIO()
+    print("# Signals\n\n`python -m hf_mhex.training.studies.signals`; every row stands in signals.jsonl.\n", file=out)
+    print("| data | folds or seeds | MHEX | plain twin | PLS-DA |\n|---|---:|---:|---:|---:|", file=out)
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [row for row in rows if row["part"] == part]
+        means = " | ".join(
+            f"{np.mean([row[way] for row in own]):.3f} ± {np.std([row[way] for row in own]):.3f}"
+            for way in ("mhex", "plain", "pls_da")
+        )
+        print(f"| {part} | {len(own)} | {means} |", file=out)
+    for part in ("synthetic", "collagen"):
+        own = [row for row in rows if row["part"] == part and "faithfulness" in row]
+        if not own:
+            continue
+        print(f"\n## {part}: zones by four methods, {len(own)} trained models\n", file=out)
+        print("| method | F1 and F5 first | area | normalised | percentile | Spearman with exact |", file=out)
+        print("|---|---:|---:|---:|---:|---:|", file=out)
+        for way in own[0]["faithfulness"]:
+            first = f"{sum(row['two_first'][way] for row in own)} of {len(own)}" if part == "synthetic" else ""
+            measures = ("area", "normalised", "percentile")
+            means = [np.mean([row["faithfulness"][way][name] for row in own]) for name in measures]
+            agree = "" if way == "exact" else f"{np.mean([row['agreement_with_exact'][way] for row in own]):.2f}"
+            print(f"| {way} | {first} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.1f} | {agree} |", file=out)
+    own = [row for row in rows if row["part"] == "collagen"]
+    if own:
+        print("\n## collagen: rank of each zone that chemistry names, of 8, by fold\n", file=out)
+        print("| class | zone | ranks |\n|---|---|---|", file=out)
+        for name in own[0]["zones_of_class"]:
+            for zone in next((found for key, found in CHEMISTRY.items() if key.lower() in name.lower()), ()):
+                ranks = ", ".join(str(row["zones_of_class"][name].index(zone) + 1) for row in own)
+                print(f"| {name} | {zone} | {ranks} |", file=out)
+    print("\n" + ", ".join(f"{name} {value}" for name, value in rows[0]["environment"].items()) + ".", file=out)
+    return out.getvalue()
+
+
+def main(
+    output: Path,
+    collagen: Annotated[Path | None, typer.Option(help="Wheel of orange-spectroscopy.")] = None,
+    seeds: Annotated[int, typer.Option(help="Of the synthetic spectra.")] = 10,
+    parts: Annotated[str, typer.Option(help="Which parts, by comma.")] = "synthetic,coffee,collagen",
+) -> None:
+    """Make the rows that are missing, and the table."""
+    wanted = parts.split(",")
+    jobs = [("synthetic", seed, lambda seed=seed: synthetic(seed)) for seed in range(seeds)]
+    jobs += [("coffee", fold, lambda fold=fold: coffee_fold(fold)) for fold in range(5)]
+    if collagen is not None:
+        jobs += [("collagen", fold, lambda fold=fold: collagen_fold(collagen, fold)) for fold in range(5)]
+    rows = [json.loads(line) for line in output.read_text().splitlines()] if output.is_file() else []
+    for part, number, job in jobs:
+        if part in wanted and not any((row["part"], row["fold"]) == (part, number) for row in rows):
+            rows.append(job() | {"environment": environment()})
+            with output.open("a") as file:
+                file.write(json.dumps(rows[-1]) + "\n")
+            typer.echo(f"{part} {number}: {rows[-1]['mhex']:.3f}")
+    output.with_suffix(".md").write_text(table_of(rows), encoding="utf-8")
+
+
+if __name__ == "__main__":
+    typer.run(main)
