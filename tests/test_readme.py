@@ -59,11 +59,21 @@ def test_own_checkpoint(tmp_path, monkeypatch):
     assert names["text"].config.num_labels == 4 and names["image"].config.id2label == {0: "normal", 1: "pneumonia"}
 
 
-@pytest.mark.parametrize("page, tables", [("README.md", ["demo"]), ("docs/measured.md", ["explanations", "accuracy"])])
+@pytest.mark.parametrize(
+    "page, tables",
+    [
+        ("README.md", ["demo"]),
+        ("docs/measured.md", ["explanations", "accuracy"]),
+        ("docs/heads.md", ["single heads of Fashion-MNIST", "single heads of product reviews"]),
+        ("docs/filters.md", ["filters of Fashion-MNIST"]),
+        ("docs/paper.md", ["the paper's measures"]),
+        ("docs/taylor.md", ["stability"]),
+    ],
+)
 def test_tables_are_those_of_the_results(page, tables):
     text = (ROOT / page).read_text()
     assert with_tables(text, ROOT / "results") == text
-    assert re.findall(r"<!-- (\w+) table -->", text) == tables
+    assert re.findall(r"<!-- (?!end of )(.+?) table -->", text) == tables
     assert len(json.loads((ROOT / "results/demo.json").read_text())["models"]) == 2
 
 
