@@ -1,5 +1,7 @@
 """The paper's protocol: its map from the equivalent matrix by hand, drops of the true label, rows that go on."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -67,3 +69,15 @@ def test_a_row_of_a_replaced_implementation_is_marked():
     assert label(PAPER, entry | {"implementation": None}).endswith("‡")
     assert label(PAPER, entry | {"implementation": "hf-mhex 0.2.0"}) == PAPER
     assert label("Grad-CAM", entry | {"implementation": None}) == "Grad-CAM"
+
+
+def test_tables_are_written_again_from_rows(tmp_path):
+    from hf_mhex.benchmarks.explanations.index import write_tables
+
+    row = {"part": "test", "network": "mhex", "method": PAPER, "group": "rows", "source": "ours", "slow": False}
+    row |= {"settings": {}, "values": {"deletion": [0.25, 0.75]}, "sizes": {"rows": 2}, "seed": 0, "command": "c"}
+    row |= {"environment": {"torch": "2"}}
+    (tmp_path / "set").mkdir()
+    (tmp_path / "set" / "rows-mhex.jsonl").write_text(json.dumps(row) + "\n")
+    assert write_tables(tmp_path) == [tmp_path / "set"]
+    assert f"| {PAPER} ‡ | 0.500" in (tmp_path / "set" / "tables.md").read_text()

@@ -2,8 +2,8 @@
 
     python -m hf_mhex.benchmarks.explanations.index results/explanations
 
-The index is made from the sets' summary.json alone: for each network and main measure MHEX, the best other method, the
-best control, and chance.
+It first writes every set's tables again from its rows. The index is made from the sets' summary.json alone: for each
+network and main measure MHEX, the best other method, the best control, and chance.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from pathlib import Path
 
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX
 from hf_mhex.benchmarks.explanations.pictures import CHANCE, MAIN
-from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP, better_by
+from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP, better_by, write_report
+from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 
 COLUMNS = ("measure", "MHEX", "its defaults", "best other method", "best control", "chance")
@@ -29,6 +30,16 @@ LINKS = {
     "maps-plain.html": "maps of the plain network",
     "analyses.md": "channels and heads",
 }
+
+
+def write_tables(folder: Path) -> list[Path]:
+    """Write summary.json and tables.md of every set in a folder again, from its rows; return the sets' folders."""
+    found = []
+    for first in sorted(folder.glob("*/rows-mhex.jsonl")):
+        rows = [row for path in sorted(first.parent.glob("rows-*.jsonl")) for row in Journal(path).rows]
+        write_report(rows, first.parent, f"Explanations compared: {first.parent.name}")
+        found.append(first.parent)
+    return found
 
 
 def write_index(folder: Path) -> Path:
@@ -106,4 +117,5 @@ def written(methods: dict, name: str, measure: str) -> str:
 
 
 if __name__ == "__main__":
+    write_tables(Path(sys.argv[1]))
     print(write_index(Path(sys.argv[1])))
