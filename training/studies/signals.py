@@ -2,7 +2,7 @@
 
     pip download --no-deps spectral-model-explainer==0.1.14 orange-spectroscopy==0.9.3
     python -m hf_mhex.training.studies.signals OUTPUT.jsonl [--collagen orange_spectroscopy-0.9.3-py3-none-any.whl]
-        [--seeds 10] [--parts synthetic,coffee,collagen]
+        [--seeds 10] [--picture docs/signals.png] [--parts synthetic,coffee,collagen]
 
 appends one JSON row a seed or fold to OUTPUT.jsonl; rows that stand there are not made again. The table beside it (.md)
 is written anew. Collagen comes from a wheel under the GPL, of which nothing is kept here.
@@ -23,13 +23,14 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
-from hf_mhex import MHEXSignalConfig, MHEXSignalFeatureExtractor, MHEXSignalForClassification
+from hf_mhex import MHEXSignalConfig, MHEXSignalFeatureExtractor, MHEXSignalForClassification, explain
 from hf_mhex.baselines import smx
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment
 from hf_mhex.evaluation.zones import MaskedZones
 from hf_mhex.explaining.zones import Zones
 from hf_mhex.modeling.mhex import MHEXClassifierOutput
+from hf_mhex.pictures.signals import line_picture
 
 SYNTHETIC_ZONES = [("F1", 0, 125), ("F2", 125, 275), ("F3", 275, 425), ("F4", 425, 600), ("F5", 600, 800),
                    ("F6", 800, 1000)]  # fmt: skip
@@ -127,7 +128,7 @@ def compare(name: str, signals: np.ndarray, labels: np.ndarray, axis, fold: int,
     inside, outside = rows
     extractor = MHEXSignalFeatureExtractor().fit(signals[inside])
     values = extractor(signals, return_tensors="pt")["input_values"]
-    config = MHEXSignalConfig(num_labels=int(labels.max()) + 1, axis=axis, **NETWORK, **extra)
+    config = MHEXSignalConfig(**{"num_labels": int(labels.max()) + 1, "axis": axis, **NETWORK, **extra})
     targets = torch.from_numpy(labels)
     record = {"part": name, "fold": fold, "train": len(inside), "test": len(outside)}
     made = {}
@@ -236,6 +237,18 @@ def collagen_fold(wheel: Path, fold: int) -> dict:
     return record
 
 
+def collagen_picture(wheel: Path):
+    """The first test spectrum of "lipids" of fold 0, coloured by its lead, with the zones."""
+    signals, labels, names, axis = read_collagen(wheel)
+    rows = folds_of(labels, 5, 0)[0]
+    extra = {"axis_name": "wavenumber", "axis_unit": "1/cm", "id2label": dict(enumerate(names))}
+    _, model, extractor, _ = compare("collagen", signals, labels, axis, 0, rows, 10, extra)
+    place = next(row for row in rows[1] if names[labels[row]] == "lipids")
+    found = explain(model, extractor, signals[place])
+    zones = Zones(COLLAGEN_ZONES, axis)
+    return line_picture(found.seen, {"": found.saliency}, found.title, found.sentence, zones)
+
+
 def coffee_fold(fold: int) -> dict:
     """One of five folds over the embedded sample, all 60 spectra."""
     sample = load_sample("coffee")
@@ -287,6 +300,7 @@ def main(
     output: Path,
     collagen: Annotated[Path | None, typer.Option(help="Wheel of orange-spectroscopy.")] = None,
     seeds: Annotated[int, typer.Option(help="Of the synthetic spectra.")] = 10,
+    picture: Annotated[Path | None, typer.Option(help="PNG file for a spectrum of collagen's with its zones.")] = None,
     parts: Annotated[str, typer.Option(help="Which parts, by comma.")] = "synthetic,coffee,collagen",
 ) -> None:
     """Make the rows that are missing, and the table."""
@@ -302,6 +316,8 @@ def main(
             with output.open("a") as file:
                 file.write(json.dumps(rows[-1]) + "\n")
             typer.echo(f"{part} {number}: {rows[-1]['mhex']:.3f}")
+    if picture is not None and collagen is not None:
+        collagen_picture(collagen).save(picture)
     output.with_suffix(".md").write_text(table_of(rows), encoding="utf-8")
 
 
