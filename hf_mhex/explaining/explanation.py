@@ -17,12 +17,14 @@ from transformers import PreTrainedConfig
 from hf_mhex.data import Row
 from hf_mhex.explaining.batch import Answer, collate, prepare, seen_picture
 from hf_mhex.explaining.windows import explain_windows
+from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, Word, own_places
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import words_html, words_picture, words_terminal
 
 
@@ -79,6 +81,8 @@ class Explanation:
             return None
         if isinstance(self.seen, ExplainedText):
             return words_picture([(self.seen, f"{self.title}, logit {self.logit:+.2f}")])
+        if isinstance(self.seen, Signal):
+            return line_picture(self.seen, {"": self.saliency}, self.title)
         return overlay(self.seen, self.saliency, title=f"{self.title}\nlogit {self.logit:+.3f}")
 
     @cached_property
@@ -158,7 +162,8 @@ def _explanation(model, processor, item, found, scores, place: int | tuple[int, 
     }
     if item.encoding is None:
         parts = [float(maps[place].double().sum()) for maps in found.block_saliency]
-        return Explanation(record, saliency, parts, None if saliency is None else seen_picture(item, processor))
+        shown = seen_picture if item.inputs.ndim == 3 else lambda one, _: seen_signal(one.inputs, model, processor)
+        return Explanation(record, saliency, parts, None if saliency is None else shown(item, processor))
     record["truncated"] = bool(item.encoding.overflowing)
     if saliency is None:
         return Explanation(record)
