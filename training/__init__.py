@@ -4,10 +4,12 @@ from importlib import import_module
 
 _HOMES = {
     "MHEXTrainer": "trainer",
+    "PartConsistency": "consistency",
     "balanced_weights": "losses",
     "load_recipe": "recipe",
     "mosaic_loss": "losses",
     "mosaics_of": "inputs",
+    "part_consistency_loss": "consistency",
     "recipe_names": "recipe",
 }
 __all__ = sorted(_HOMES)

@@ -59,6 +59,7 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
     return MHEXTrainer(
         optimisation=recipe.optimisation,
         metrics=recipe.evaluation.metrics,
+        part_consistency=recipe.optimisation.consistency(),
         model=job.model,
         args=arguments,
         train_dataset=job.train,

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field
 
 from hf_mhex.data.settings import bounded, choose
 from hf_mhex.families import FAMILIES, Family
+from hf_mhex.training.consistency import PartConsistency
 
 KINDS = ("mhex", "plain")
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
@@ -87,6 +88,15 @@ class OptimisationSettings:
     layer_decay: float = field(default=1.0, metadata={"help": "learning rate of a block over that of the next one"})
     head_learning_rate: float | None = field(default=None, metadata={"help": "that of gates and heads"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations without a better one"})
+    part_consistency: float | None = field(
+        default=None,
+        metadata={"help": "weight of the term by which maps say what parts do; 0: parts with their usual loss alone"},
+    )
+    part_share: float = field(default=0.5, metadata={"help": "rows that pass once more without some of their parts"})
+    parts: int = field(default=7, metadata={"help": "most cells along a side of an image; each row draws its grid"})
+    part_removals: list[str] | None = field(
+        default=None, metadata={"help": "zero, mean, blur, noise for images and signals; mask, attention for texts"}
+    )
 
     def __post_init__(self):
         choose("optimisation.class_weights", self.class_weights, ("none", "balanced"))
@@ -95,6 +105,14 @@ class OptimisationSettings:
         bounded("optimisation.layer_decay", self.layer_decay, 1e-3, 1)
         if self.class_weights == "balanced" and self.sampling == "balanced":
             raise ValueError("optimisation.class_weights and .sampling are both 'balanced': skew would count twice.")
+        self.consistency()
+
+    def consistency(self) -> PartConsistency | None:
+        """What part consistency a run has; None for none."""
+        if self.part_consistency is None:
+            return None
+        removals = None if self.part_removals is None else tuple(self.part_removals)
+        return PartConsistency(self.part_consistency, self.part_share, self.parts, removals)
 
 
 @dataclass

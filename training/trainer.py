@@ -2,19 +2,28 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
+import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 from hf_mhex.evaluation.metrics import measure
+from hf_mhex.training.consistency import PartConsistency, part_consistency_outputs
 from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings
 
 
 class LossParts:
-    """Sums over label entries of the main and the blocks' losses and hits, to be averaged when they are logged."""
+    """Sums over label entries of the main and the blocks' losses and hits, to be averaged when they are logged.
 
-    def __init__(self):
+    weight: what the term of part consistency weighs in the loss; None where there is none.
+    """
+
+    def __init__(self, weight: float | None = None):
+        self.weight = weight or 0.0
+        self.term = weight is not None
         self.sums: torch.Tensor | None = None
         self.blocks = 0
 
@@ -22,10 +31,13 @@ class LossParts:
         """Count a batch whose losses were divided by `items` (None: by its own label entries)."""
         own = (labels != -100).sum()
         items = own if items is None else items
+        term = outputs.get("part_loss")
+        term = outputs["loss"].new_zeros(()) if term is None else term
         blocks = outputs.get("block_logits")
         block_losses = outputs["loss"].new_zeros(0) if blocks is None else outputs["block_losses"]
         main = outputs["loss"] - config.deep_supervision_weight * block_losses.sum()
-        losses = torch.cat([main[None], block_losses]).detach() * items
+        main = main - self.weight * term
+        losses = torch.cat([torch.stack([term, main]), block_losses]).detach() * items
         self.blocks = len(block_losses)
         right = losses[:0] if blocks is None else hits(blocks.detach(), labels, config).to(losses)
         found = torch.cat([own[None].to(losses), losses, right])
@@ -38,9 +50,9 @@ class LossParts:
         count, *values = accelerator.reduce(self.sums, "sum").tolist()
         self.sums = None
         values = [value / max(count, 1) for value in values]
-        names = ["loss_main", *(f"loss_block_{b}" for b in range(self.blocks))]
+        names = ["loss_parts", "loss_main", *(f"loss_block_{b}" for b in range(self.blocks))]
         names += [f"accuracy_block_{b}" for b in range(self.blocks)]
-        return {prefix + name: value for name, value in zip(names, values)}
+        return {prefix + name: value for name, value in zip(names, values) if self.term or name != "loss_parts"}
 
 
 def hits(block_logits: torch.Tensor, labels: torch.Tensor, config) -> torch.Tensor:
@@ -63,6 +75,10 @@ class MHEXTrainer(Trainer):
         optimisation: a recipe's section: samplers, frozen blocks, learning rates by depth; None for Trainer's own.
         metrics: names of `hf_mhex.evaluation.metrics` to evaluate by, None for those of the model's problem type; a
             `compute_metrics` of your own goes before them.
+        part_consistency: weight of the term that teaches the network to say of parts what its map says of them, or
+            a `PartConsistency` with more to choose; None for neither term nor parts. Its draws follow seed and step, so
+            that a resumed run repeats them. With it the losses in the logs are those of whole rows and parts together,
+            and `loss_parts` is the term; mosaics lose no parts, and evaluation has neither.
 
     Raises ValueError for TrainingArguments that would undo what the model or the recipe does.
     """
@@ -74,6 +90,7 @@ class MHEXTrainer(Trainer):
         *arguments,
         optimisation: OptimisationSettings | None = None,
         metrics: list[str] | None = None,
+        part_consistency: PartConsistency | float | None = None,
         **options,
     ):
         if args is not None and args.label_smoothing_factor:
@@ -99,6 +116,11 @@ class MHEXTrainer(Trainer):
             return measure(metrics, found.predictions, found.label_ids, self.model.config.problem_type)
 
         super().__init__(model, args, *arguments, **{"compute_metrics": compute_metrics, **options})
+        if part_consistency is not None and not isinstance(part_consistency, PartConsistency):
+            part_consistency = PartConsistency(weight=part_consistency)
+        self.part_consistency = self.with_tokens(part_consistency)
+        self.parts[True] = LossParts(None if part_consistency is None else part_consistency.weight)
+        self.part_draws: tuple[int, torch.Generator] | None = None  # a step's, from which its micro-batches draw
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if model.training:
@@ -108,6 +130,9 @@ class MHEXTrainer(Trainer):
         if labels.ndim > 2 and hasattr(self.model, "heads"):
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             outputs = mosaic_outputs(model, rest, labels, items)
+        elif labels.ndim <= 2 and model.training and self.part_consistency is not None:
+            draws = self.draws_of_step()
+            outputs = part_consistency_outputs(model, inputs, labels, self.part_consistency, draws, items)
         else:
             outputs = model(**inputs) if items is None else model(**inputs, num_items_in_batch=items)
         labels = labels.flatten(0, 2) if labels.ndim > 2 else labels
@@ -115,6 +140,21 @@ class MHEXTrainer(Trainer):
         shared = items is not None and self.args.average_tokens_across_devices
         loss = outputs["loss"] * (self.accelerator.num_processes if shared else 1)
         return (loss, outputs) if return_outputs else loss
+
+    def with_tokens(self, settings: PartConsistency | None) -> PartConsistency | None:
+        """The settings with the numbers of [MASK] and of special tokens, where there is a tokenizer that knows them."""
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if settings is None or settings.mask_id is not None or getattr(tokenizer, "mask_token_id", None) is None:
+            return settings
+        return replace(settings, mask_id=tokenizer.mask_token_id, special_ids=tuple(tokenizer.all_special_ids))
+
+    def draws_of_step(self) -> torch.Generator:
+        """Random numbers of this step on this process; a resumed run draws the same."""
+        step = self.state.global_step
+        if self.part_draws is None or self.part_draws[0] != step:
+            seed = np.random.SeedSequence((self.args.seed, step, self.args.process_index)).generate_state(1, np.uint64)
+            self.part_draws = step, torch.Generator().manual_seed(int(seed[0] >> np.uint64(1)))
+        return self.part_draws[1]
 
     def evaluate(self, eval_dataset=None, ignore_keys=None, metric_key_prefix="eval"):
         self.prefix = metric_key_prefix

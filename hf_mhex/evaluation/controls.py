@@ -50,7 +50,8 @@ def gaussian_blur(maps: torch.Tensor, sigma: float) -> torch.Tensor:
     if sigma <= 0:
         raise ValueError(f"sigma must be above 0, got {sigma}.")
     reach = max(1, round(3 * sigma))
-    kernel = torch.exp(-0.5 * (torch.arange(-reach, reach + 1, dtype=maps.dtype) / sigma) ** 2)
+    places = torch.arange(-reach, reach + 1, dtype=maps.dtype, device=maps.device)
+    kernel = torch.exp(-0.5 * (places / sigma) ** 2)
     kernel = (kernel / kernel.sum()).view(1, 1, -1)
     for axis in range(1, maps.ndim):
         lines = maps.movedim(axis, -1)

@@ -255,3 +255,27 @@ def test_output_that_holds_another_run(recipe, tmp_path):
         train(recipe("max_steps=1"), output)
     with pytest.raises(ValueError, match="was started by another recipe"):
         train(recipe("max_steps=2"), output, resume=True)
+
+
+def test_part_consistency_is_logged_apart_and_repeats_itself(recipe, tmp_path):
+    found = []
+    for turn, weight in enumerate(("2.0", "2.0", "0.0")):
+        trainer = trainer_of(recipe(f"part_consistency={weight}"), tmp_path / str(turn))
+        trainer.train()
+        found.append([entry for entry in trainer.state.log_history if "loss" in entry])
+        assert "loss_parts" not in trainer.evaluate()
+    assert [entry["loss"] for entry in found[0]] == [entry["loss"] for entry in found[1]]
+    assert found[2][-1]["loss"] != found[0][-1]["loss"]
+    for entry in found[0]:
+        parts = sum(entry[f"loss_block_{block}"] for block in range(4))
+        assert entry["loss_parts"] > 0
+        assert entry["loss"] == pytest.approx(entry["loss_main"] + parts + 2 * entry["loss_parts"], rel=1e-4)
+
+
+def test_part_consistency_takes_mask_and_special_tokens_from_the_tokenizer(tmp_path):
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"]))
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    trainer = MHEXTrainer(lively("bert"), arguments, processing_class=tokenizer, part_consistency=1.0)
+    assert trainer.part_consistency.mask_id == tokenizer.mask_token_id
+    assert set(trainer.part_consistency.special_ids) == set(tokenizer.all_special_ids)

@@ -1,0 +1,193 @@
+"""What points and what part consistency buys: four configurations by one recipe, over sets and seeds.
+
+    python -m hf_mhex.training.studies.part_consistency [SET ...] [--data FOLDER] [--seeds N] [--one]
+
+Every run is one JSON line in results/part_consistency.jsonl, and a stopped study goes on where it was; `--one` does the
+next missing run and stops. `--table` writes results/part_consistency.md. "parts" is the control: rows without
+parts with their usual loss, and no term. Measures are on validation rows, so that defaults may be chosen by them.
+"""
+
+from __future__ import annotations
+
+import tempfile
+import time
+from dataclasses import replace
+from pathlib import Path
+from statistics import mean
+from typing import Annotated
+
+import torch
+import typer
+
+from hf_mhex import evaluation as ev
+from hf_mhex.benchmarks.explanations.images import square_numbers
+from hf_mhex.benchmarks.explanations.parts import image_scores, probabilities, text_scores
+from hf_mhex.benchmarks.journal import Journal
+from hf_mhex.benchmarks.tables import markdown_table
+from hf_mhex.environment import environment, source_commit
+from hf_mhex.training.job import Job, prepare
+from hf_mhex.training.recipe import load_recipe
+from hf_mhex.training.run import make_trainer, scores
+
+LAST = [
+    "disable_tqdm=true",
+    "eval_strategy=no",
+    "save_strategy=no",
+    "load_best_model_at_end=false",
+    "logging_steps=1000",
+]
+POINTING = ["model.config.rectified=true", "model.config.binary_share=0.5", "model.config.instance_share=0.05"]
+SHARES = ["model.config.rectified=false", "model.config.binary_share=0", "model.config.instance_share=0"]
+ARMS = {
+    "default": SHARES,
+    "shares": POINTING,
+    "parts": [*SHARES, "part_consistency=0.0"],
+    "consistency": [*SHARES, "part_consistency=1.0"],
+    "both": [*POINTING, "part_consistency=1.0"],
+}
+SMALL = ["image_size=28", "mosaics=0", "per_device_train_batch_size=32"]
+SETS = {
+    "fashion_mnist": ("sample_fashion_mnist", [*SMALL, "max_train_rows=1200", "num_train_epochs=6"], None),
+    "pneumoniamnist": (
+        "medmnist/pneumoniamnist",
+        [
+            *SMALL,
+            "max_train_rows=1200",
+            "num_train_epochs=6",
+            "learning_rate=3e-3",
+            "model.architecture_kwargs={layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: 8}",
+        ],
+        "pneumoniamnist.npz",
+    ),
+    "reviews": ("sample_product_reviews", ["num_train_epochs=1", "max_train_rows=800"], None),
+    "ag_news": (
+        "ag_news_minilm_7600",
+        ["num_train_epochs=1", "max_train_rows=800", "learning_rate=2e-4"],
+        "ag_news_test.csv",
+    ),
+}
+ROWS, SAMPLES = 32, 32
+
+
+def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
+    """Train one network and measure its map on the first validation rows."""
+    recipe_name, changes, file = SETS[name]
+    source = [f"source={data / file}"] if file else []
+    recipe = load_recipe(recipe_name, [*changes, *source, *LAST, f"training.seed={seed}", *ARMS[arm]])
+    started = time.perf_counter()
+    with tempfile.TemporaryDirectory() as folder:
+        arguments = recipe.training_arguments(Path(folder))
+        job = prepare(recipe, seed)
+        trainer = make_trainer(recipe, arguments, job)
+        trainer.train()
+        seconds = time.perf_counter() - started
+        answer = scores(trainer, job.validation, "validation")
+    measures = text_measures(job) if recipe.model.registered.kind == "text" else image_measures(job, seed)
+    row = {"set": name, "arm": arm, "seed": seed, "accuracy": answer.get("accuracy", answer.get("medmnist_acc"))}
+    row |= {measure: round(value, 4) for measure, value in measures.items()}
+    return row | {"train_seconds": round(seconds, 1), "rows": ROWS, "commit": source_commit(), **environment()}
+
+
+def image_measures(job: Job, seed: int) -> dict[str, float]:
+    """3 x 3 pointing, and by 7 x 7 squares insertion - deletion, ROAD and sensitivity-n, of the map as it is."""
+    model = job.model.eval()
+    batch = job.collate([job.validation[row] for row in range(min(300, len(job.validation)))])
+    pixels, labels, ask = batch["pixel_values"], batch["labels"].flatten(), image_scores(model)
+    logits, found = ask(pixels), {}
+    rows = ((logits.argmax(-1) == labels) & (logits.softmax(-1).amax(-1) >= 0.5)).nonzero()[:, 0]
+    try:
+        asked = ev.build_mosaics(pixels[rows], labels[rows], 3, 12, seed, 3)
+        maps = model.generate_saliency(pixel_values=asked.images[asked.mosaic], target=asked.target).saliency
+        shares = ev.positive_share(maps, asked.cell, 3)
+        found = {"pointing": float(shares.mean()), "pointing_median": float(shares.median())}
+    except ValueError:  # too few images are classified rightly
+        pass
+    maps = model.generate_saliency(pixel_values=pixels[:ROWS]).saliency
+    squares, rows = square_numbers(*pixels.shape[-2:]), []
+    for image, values, target in zip(pixels[:ROWS], maps, logits[:ROWS].argmax(-1).tolist()):
+        terms = torch.zeros(int(squares.max()) + 1).index_add_(0, squares, values.flatten())
+        pixel_game = ev.ImageGame(probabilities(ask), image, target, "zero")
+
+        def over(fill, game=pixel_game):
+            return lambda keep: replace(game, fill=fill)(keep[:, squares])
+
+        by_logit = ev.ImageGame(ask, image, target, "zero")
+        gained = ev.insertion_auc(over("blur"), terms) - ev.deletion_auc(over("zero"), terms)
+        sensitive = ev.sensitivity_n(lambda keep, game=by_logit: game(keep[:, squares]), terms, 5, SAMPLES)
+        road = ev.remove_and_debias(over("impute"), terms)["combined"]
+        rows.append({"ins_del": gained, "road": road, "sensitivity_n": sensitive})
+    return found | {measure: mean(row[measure] for row in rows) for measure in rows[0]}
+
+
+def text_measures(job: Job) -> dict[str, float]:
+    """Comprehensiveness, sufficiency and sensitivity-n by [MASK] and by deletion of the content tokens."""
+    model, tokenizer, rows = job.model.eval(), job.processor, []
+    ask = text_scores(model)
+    special = tuple(tokenizer.all_special_ids)
+    for row in range(ROWS):
+        batch = job.collate([job.validation[row]])
+        given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
+        answer = model.generate_saliency(**given)
+        target, found = int(answer.target), {}
+        for how in ("mask", "delete"):
+            fixed = (given["input_ids"][0], given["attention_mask"][0], target, how)
+            game = ev.TextGame(probabilities(ask), *fixed, tokenizer.mask_token_id, tokenizer.pad_token_id, special)
+            values = answer.saliency[0][game.places]
+            found[f"comprehensiveness_{how}"] = ev.comprehensiveness(game, values)
+            found[f"sufficiency_{how}"] = ev.sufficiency(game, values)
+            size = max(1, len(values) // 5)
+            found[f"sensitivity_n_{how}"] = ev.sensitivity_n(replace(game, scores=ask), values, size, SAMPLES)
+        rows.append(found)
+    return {measure: mean(row[measure] for row in rows) for measure in rows[0]}
+
+
+def write_table(journal: Journal, path: Path) -> None:
+    """Means over seeds, a table a kind of set; every arm that has rows is shown."""
+    text = ["# Part consistency, small trial", ""]
+    text += [
+        "`python -m hf_mhex.training.studies.part_consistency` makes the rows of `part_consistency.jsonl`, and with",
+        "`--table` this page. Small networks, short runs, few rows: they say where to look, not what to publish.",
+        f"Means over seeds, on the first {ROWS} validation rows; squares are 7 x 7.",
+        "",
+    ]
+    known = ("set", "arm", "seed", "train_seconds", "rows", "commit")
+    for name in SETS:
+        rows = [row for row in journal.rows if row["set"] == name]
+        measures = [m for m in rows[0] if m not in known and isinstance(rows[0][m], float)] if rows else []
+        lines = []
+        for arm in ARMS:
+            own = [row for row in rows if row["arm"] == arm]
+            if own:
+                means = [[row[m] for row in own if row.get(m) is not None] for m in measures]
+                lines.append([arm, str(len(own)), *(f"{mean(values):.3f}" if values else "" for values in means)])
+        if lines:
+            text += [f"## {name}", "", markdown_table(["arm", "seeds", *measures], lines), ""]
+    path.write_text("\n".join(text), encoding="utf-8")
+
+
+def main(
+    sets: Annotated[list[str] | None, typer.Argument(help=f"among {', '.join(SETS)}; all")] = None,
+    data: Annotated[Path, typer.Option(help="folder of pneumoniamnist.npz and ag_news_test.csv")] = Path("."),
+    seeds: Annotated[int, typer.Option(help="how many, from 0")] = 5,
+    output: Annotated[Path, typer.Option(help="folder of rows and table")] = Path("results"),
+    one: Annotated[bool, typer.Option(help="the next missing run alone")] = False,
+    table: Annotated[bool, typer.Option(help="write the table alone")] = False,
+) -> None:
+    """Run what is missing, or write the table."""
+    journal = Journal(output / "part_consistency.jsonl")
+    if table:
+        write_table(journal, output / "part_consistency.md")
+        return
+    for seed in range(seeds):
+        for name in sets or SETS:
+            for arm in ARMS:
+                if journal.find(set=name, arm=arm, seed=seed) is None:
+                    row = run_one(name, arm, seed, data)
+                    journal.add(row)
+                    typer.echo(row)
+                    if one:
+                        return
+
+
+if __name__ == "__main__":
+    typer.run(main)
