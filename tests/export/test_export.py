@@ -141,9 +141,10 @@ def test_onnx_with_options(name, options, tmp_path):
 @pytest.mark.slow
 def test_real_sizes(tmp_path):
     """ResNet-50 and MiniLM, with an 8-bit report over the embedded samples."""
-    torch.manual_seed(0)
     resnet, bert = hf_mhex.convert("resnet50", num_labels=10), hf_mhex.convert(MINILM, num_labels=2)
     for model in (resnet, bert):
+        # Not seed 2 or 3: there a channel's mean is 0 up to rounding, and float32 and float64 part in its indicator.
+        torch.manual_seed(0)
         for gate in model.base_model.gates:
             torch.nn.init.normal_(gate.weight, std=0.05)
         path = export_onnx(model, tmp_path / f"{model.config.model_type}.onnx")
