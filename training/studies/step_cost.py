@@ -3,8 +3,9 @@
     python -m hf_mhex.training.studies.step_cost [ROUNDS]
 
 prints one JSON row a network. A step is forward, loss, backward and AdamW (fused, Trainer's default), on random inputs.
-`time_ratio` is the median over rounds in which the two networks take turns. Memory is counted, not sampled: 16 bytes a
-parameter (weight, gradient, AdamW's two moments) and what autograd keeps for the backward pass.
+`time_ratio` is the median over rounds in which the two networks take turns; `parts_ratio` is that of a step of MHEX
+with part consistency to one without. Memory is counted, not sampled: 16 bytes a parameter (weight, gradient, AdamW's
+two moments) and what autograd keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import time
 
 import torch
 
+from hf_mhex.training.consistency import part_consistency_loss
 from hf_mhex.training.models import build
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
@@ -69,25 +71,28 @@ def measure(case: str, rounds: int) -> dict:
     inputs = inputs_for(models[0], batch, size)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in models]
 
-    def step(number: int) -> float:
+    def step(number: int, parts: bool = False) -> float:
         started = time.perf_counter()
-        models[number](**inputs).loss.backward()
+        loss = part_consistency_loss(models[0], inputs, inputs["labels"]) if parts else models[number](**inputs).loss
+        loss.backward()
         optimizers[number].step()
         optimizers[number].zero_grad()
         return time.perf_counter() - started
 
-    step(0), step(1)
-    times = []
+    step(0), step(1), step(0, parts=True)
+    times, with_parts = [], []
     for number in range(rounds):
         first = step(number % 2)
         second = step(1 - number % 2)
         times.append((first, second) if number % 2 == 0 else (second, first))
+        with_parts.append(step(0, parts=True) / times[-1][0])
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
     kept = [kept_bytes(model, inputs) for model in models]
     totals = [16 * size + activations for size, activations in zip(sizes, kept)]
     return {
         "network": case,
         "time_ratio": round(statistics.median(mhex / plain for mhex, plain in times), 3),
+        "parts_ratio": round(statistics.median(with_parts), 3),
         "seconds_mhex": round(statistics.median(mhex for mhex, _ in times), 3),
         "seconds_plain": round(statistics.median(plain for _, plain in times), 3),
         "parameters_mhex": sizes[0],
