@@ -5,6 +5,7 @@ from unittest.mock import patch
 
 import pytest
 import torch
+from parameterized import parameterized
 
 from common_tests import KnownClasses, load
 from hf_mhex.families import Family
@@ -74,6 +75,17 @@ class TextTests(FamilyTests, common.ModelTesterMixin):
             self.assertRegex(str(error), "chunk_size_feed_forward must be 0")
         else:
             super().test_feed_forward_chunking()
+
+    def test_inputs_embeds_matches_input_ids(self):
+        """With positions given: RoBERTa counts them past padding by ids, and through it by embeddings."""
+        positions = torch.arange(self.model_tester.seq_length)[None]
+        super().test_inputs_embeds_matches_input_ids(position_ids=positions)
+
+    @parameterized.expand(["linear", "dynamic", "yarn"])
+    def test_model_rope_scaling_from_config(self, scaling):
+        """The limit is lifted, since the common test reads texts of 1.5 times the positions; MHEX refuses those."""
+        with patch.object(self.family.body, "max_tokens", 1 << 20):
+            getattr(super(), self._testMethodName)()
 
 
 class ImageTests(FamilyTests, common.ModelTesterMixin):
