@@ -13,7 +13,7 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist format lint pictures reference \
-	situations test test-app test-common test-extras test-hub test-older test-slow
+	situations test test-app test-common test-extras test-hub test-older test-oldest test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -45,6 +45,10 @@ test-app: .venv/.installed chromium
 
 test-older: .venv/.installed
 	OLDER_TABLE=results/older_transformers.md $(RUN) -m pytest -m slow tests/modeling/test_older_transformers.py
+
+# The part of it that .ci/run does: the oldest releases that open a family.
+test-oldest: .venv/.installed
+	$(RUN) -m pytest -m slow tests/modeling/test_older_transformers.py -k "4.57.3 or 5.0.0"
 
 test-common: .venv/.installed
 	rm -f outputs/common_tests.xml
@@ -108,8 +112,11 @@ reference: .venv/.installed
 # Source
 
 dist: .venv/.installed
-	$(RUN) -m pip install --quiet build
+	$(RUN) -m pip install --quiet build check-wheel-contents twine
+	rm -rf dist
 	$(RUN) -m build --outdir dist
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/check-wheel-contents dist/*.whl
 
 lint: .venv/.installed
 	$(BIN)/ruff check .
