@@ -5,12 +5,9 @@ import torch
 from peft import LoraConfig, PeftModel, get_peft_model
 
 import hf_mhex
-from networks import image_batch, lively_bert, lively_resnet, text_batch
+from networks import NAMES, batch_for, lively, lively_bert, text_batch
 
-CASES = {
-    "text": (lively_bert, text_batch, {}),
-    "image": (lively_resnet, image_batch, {"target_modules": ["conv2"]}),
-}
+TARGETS = {"resnet": ["conv2"], "convnext": ["fc1"], "signal": ["conv2"]}  # families without attention name their own
 
 
 def assert_exact(model, inputs):
@@ -20,12 +17,11 @@ def assert_exact(model, inputs):
     return answer
 
 
-@pytest.mark.parametrize("kind", CASES)
-def test_gates_and_heads_learn_and_travel_with_the_adapters(kind, tmp_path):
-    make, batch, options = CASES[kind]
-    inputs = batch()
-    plain = make(torch.float32)
-    adapted = get_peft_model(make(torch.float32), hf_mhex.lora_config(plain, r=2, **options))
+@pytest.mark.parametrize("name", NAMES)
+def test_gates_and_heads_learn_and_travel_with_the_adapters(name, tmp_path):
+    inputs, plain = batch_for(name), lively(name, torch.float32)
+    targets = {"target_modules": TARGETS[name]} if name in TARGETS else {}
+    adapted = get_peft_model(lively(name, torch.float32), hf_mhex.lora_config(plain, r=2, **targets))
     learning = {name for name, weight in adapted.named_parameters() if weight.requires_grad}
     for block in range(plain.num_blocks):
         assert any(f"heads.{block}." in name for name in learning)
@@ -43,7 +39,7 @@ def test_gates_and_heads_learn_and_travel_with_the_adapters(kind, tmp_path):
     assert (disabled.logits - plain.generate_saliency(**inputs).logits).abs().max() <= 1e-5
     assert (active.logits - disabled.logits).abs().max() > 1e-3
     adapted.save_pretrained(tmp_path)
-    loaded = PeftModel.from_pretrained(make(torch.float32), tmp_path).eval()
+    loaded = PeftModel.from_pretrained(lively(name, torch.float32), tmp_path).eval()
     assert (assert_exact(loaded, inputs).saliency - active.saliency).abs().max() <= 1e-5
     merged = loaded.merge_and_unload()
     assert (assert_exact(merged, inputs).logits - active.logits).abs().max() <= 1e-4
