@@ -15,6 +15,7 @@ _HOMES = {
     "hf_mhex.data.samples": ("load_sample",),
     "hf_mhex.explaining.batch": ("Explainer",),
     "hf_mhex.explaining.dataset": ("DatasetExplanation", "explain_dataset"),
+    "hf_mhex.explaining.display": ("Display", "show"),
     "hf_mhex.explaining.explanation": ("Explanation", "explain"),
     "hf_mhex.hub.publishing": ("publish",),
     "hf_mhex.loading": ("load",),

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import warnings
+from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 
 import torch
 
-from hf_mhex.families import FAMILIES
+from hf_mhex.families import FAMILIES, family_of
 
 
 def source_config(source: str | PathLike, revision: str | None = None) -> dict:
@@ -20,19 +22,17 @@ def source_config(source: str | PathLike, revision: str | None = None) -> dict:
 
 
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
-    """The classifier in eval mode and its tokenizer, image processor or feature extractor, from a local folder or a Hub id.
+    """The classifier in eval mode and its tokenizer, image processor or feature extractor, of a folder or a Hub id.
 
     The code that runs is this package's, never the repository's, and weights are read from safetensors only.
 
     Args:
         source: a folder that `save_pretrained` wrote, or a Hub id.
-        revision: branch, tag or commit; a commit pins what is loaded.
+        revision: branch, tag or commit; a commit pins what is loaded. A Hub id without one is warned of, once.
         kwargs: handed to the model's `from_pretrained` (dtype, device_map, ...).
 
     Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there.
     """
-    import transformers
-
     found = source_config(source, revision).get("model_type")
     if found not in FAMILIES:
         raise ValueError(
@@ -41,8 +41,40 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
         )
     family = FAMILIES[found]
     model = family.classifier.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
-    processor = getattr(transformers, family.input.auto_processor)
-    return model, processor.from_pretrained(source, revision=revision)
+    if revision is None and not Path(source).is_dir():
+        _warn_unpinned(fspath(source), getattr(model.config, "_commit_hash", None))
+    return model, _processor(family, source, revision)
+
+
+def load_processor(model):
+    """The tokenizer or image processor that was saved with a model; ValueError where none was.
+
+    Args:
+        model: a classifier that `load` or `from_pretrained` gave.
+    """
+    source = model.name_or_path
+    try:
+        if not source:
+            raise OSError("it was not loaded from anywhere")
+        return _processor(family_of(model), source, getattr(model.config, "_commit_hash", None))
+    except OSError as error:
+        said = str(error).splitlines()[0]
+        raise ValueError(f"processor must be given: none was saved with the model ({said}).") from error
+
+
+def _processor(family, source: str | PathLike, revision: str | None):
+    import transformers
+
+    return getattr(transformers, family.input.auto_processor).from_pretrained(source, revision=revision)
+
+
+@cache
+def _warn_unpinned(source: str, commit: str | None) -> None:
+    """Say once that what stands in a repository may change; `commit` is what was loaded."""
+    pin = f"revision={commit!r}" if commit else "revision=COMMIT"
+    warnings.warn(
+        f"{source!r} was loaded without a revision and may be another model tomorrow; pin it by {pin}.", stacklevel=3
+    )
 
 
 def describe(model) -> dict:

@@ -67,6 +67,9 @@ def explain(
 
     Example: torchrun --nproc-per-node 2 -m hf_mhex.cli explain MODEL photos/ --overlays --output explained
 
+    One input is explained by its label's lead over the mean of the other labels; --contrast none explains the logit,
+    as the answers to data do unless a contrast is named.
+
     A run over data that was ended goes on with the same command.
     """
     from hf_mhex.loading import load
@@ -108,6 +111,8 @@ def explain(
     if given or streaming:
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
         raise ValueError(f"--{(given or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
+    if contrast is None:
+        del options["contrast"]  # what displays explain: the lead over the other labels
     explain_one(network, processor, item, output, options, json_)
 
 
@@ -163,13 +168,6 @@ def explain_one(network, processor, item: str, output: Path | None, options: dic
         from rich.console import Console
 
         Console().print(found.coloured)
-    against = _against(network.config, options["contrast"])
-    typer.echo(f"map's sum {found.record['sum']:+.5f}, explained logit{against} {found.explained:+.5f}")
+    typer.echo(f"{found.sentence}\nmap's sum {found.record['sum']:+.5f}, explained {found.explained:+.5f}")
     if output:
         typer.echo(str(output))
-
-
-def _against(config, contrast: str | int | None) -> str:
-    if contrast is None:
-        return ""
-    return f" against {config.id2label[contrast] if isinstance(contrast, int) else contrast}"

@@ -19,7 +19,7 @@ Revision = Annotated[str | None, typer.Option(help="Branch, tag or commit of a H
 Split = Annotated[str | None, typer.Option(help="Split of the data; test, or the only one.")]
 Device = Annotated[str | None, typer.Option(help="cpu, cuda, cuda:1, mps ...; if left out, the accelerator or cpu.")]
 Target = Annotated[str | None, typer.Option(help="Label to explain, by name or number; the predicted one.")]
-Contrast = Annotated[str | None, typer.Option(help="mean, runner_up, softmax, or a label to compare with.")]
+Contrast = Annotated[str | None, typer.Option(help="mean, runner_up, softmax, a label, or none: the logit.")]
 AsJson = Annotated[bool, typer.Option("--json", help="Print as JSON, progress to stderr.")]
 
 
@@ -41,6 +41,7 @@ def label_options(config, target: str | None, contrast: str | None) -> dict:
     """`target` and `contrast` of the maps, with labels as their indices; ValueError for an unknown label."""
     from hf_mhex.explaining.explanation import label_index
 
+    contrast = None if contrast == "none" else contrast
     options: dict = {"contrast": contrast}
     if target is not None:
         options["target"] = label_index(config, target, "--target")

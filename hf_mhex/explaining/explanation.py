@@ -1,31 +1,32 @@
-"""Explanation of one image or one text: label, score, map and picture in one answer."""
+"""Explanation of one input: label, score, map and picture in one answer."""
 
 from __future__ import annotations
 
 import base64
-import html
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import numpy as np
 from PIL import Image
-from rich.console import Console
 from rich.text import Text
 from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
-from hf_mhex.explaining.batch import Answer, collate, prepare, seen_picture
-from hf_mhex.explaining.windows import explain_windows
+from hf_mhex.explaining.batch import Answer, Prepared, collate, prepare, seen_picture
 from hf_mhex.explaining.signals import seen_signal
+from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
-from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.modeling.mhex_maps import check_blocks, check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, Word, own_places
 from hf_mhex.modeling.pipeline_mhex import scores_of
-from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.colours import signed
+from hf_mhex.pictures.maps import block_strip, overlay
 from hf_mhex.pictures.signals import Signal, line_picture
-from hf_mhex.pictures.words import words_html, words_picture, words_terminal
+from hf_mhex.pictures.words import WORDS_STYLE, article, escaped, words_html, words_picture, words_terminal
+
+CONTRASTS = ("mean", "runner_up", "softmax")
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,15 +35,21 @@ class Explanation:
 
     Args:
         record: `label`, `target` (its index), `score`, `logit`, `sum` of the map, and `explained`, what it should be;
-            of a text also `words`, `special` (the special tokens' share) and `truncated`.
-        saliency: [H, W], or [T] over a text's tokens; None with `upsample=False`.
-        parts: the words of a text with their scores; of an image the sums of its blocks' maps, raw and unweighted.
+            `contrast`, what it is compared with (None: the map explains the logit); `sentence`, the same in words; of a
+            text also `words`, `special` (the special tokens' share) and `truncated`.
+        saliency: [H, W], [L] over a signal's points or [T] over a text's tokens; None with `upsample=False`.
+        parts: the words of a text with their scores; else the sums of its blocks' maps, raw and unweighted.
+        seen: the pixels that the model saw, the signal on its axis, or the text with its words.
+        blocks: by block's number its own map [h, w] or [l], or the text with its words.
+        logits: [K].
     """
 
     record: dict
     saliency: np.ndarray | None = field(default=None, repr=False)
     parts: list[Word] | list[float] = field(default_factory=list, repr=False)
-    seen: np.ndarray | ExplainedText | None = field(default=None, repr=False)
+    seen: np.ndarray | Signal | ExplainedText | None = field(default=None, repr=False)
+    blocks: dict[int, np.ndarray | ExplainedText] = field(default_factory=dict, repr=False)
+    logits: np.ndarray | None = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -74,103 +81,216 @@ class Explanation:
         """Label and score."""
         return f"{self.label} ({self.score:.3f})"
 
+    @property
+    def sentence(self) -> str:
+        """What the map explains, in words: "+3.2 ahead of the other labels; red speaks for Dress, blue against it"."""
+        return self.record["sentence"]
+
+    @property
+    def ranking(self) -> list[int]:
+        """All labels' indices, the highest logit first."""
+        return (-self.logits).argsort(kind="stable").tolist()
+
+    @property
+    def is_text(self) -> bool:
+        """Whether a text was explained."""
+        return isinstance(self.seen, ExplainedText)
+
     @cached_property
     def picture(self) -> Image.Image | None:
-        """The map over an image, or a text's words coloured."""
+        """The map over an image, or a text's words coloured; the sentence below."""
         if self.seen is None:
             return None
-        if isinstance(self.seen, ExplainedText):
-            return words_picture([(self.seen, f"{self.title}, logit {self.logit:+.2f}")])
+        if self.is_text:
+            return words_picture([(self.seen, self.title, self.sentence)])
         if isinstance(self.seen, Signal):
-            return line_picture(self.seen, {"": self.saliency}, self.title)
-        return overlay(self.seen, self.saliency, title=f"{self.title}\nlogit {self.logit:+.3f}")
+            return line_picture(self.seen, {"": self.saliency}, self.title, self.sentence)
+        return overlay(self.seen, self.saliency, title=self.title, note=self.sentence)
+
+    @cached_property
+    def block_picture(self) -> Image.Image | None:
+        """The same block by block, raw and unweighted: a block's sum is its own logit, or its own lead."""
+        if self.seen is None:
+            return None
+        title = f"Block by block, for {self.label}"
+        if self.is_text:
+            return words_picture([(words, name) for words, name, _ in self.block_entries])
+        labels = [f"block {block}" for block in self.blocks]
+        if isinstance(self.seen, Signal):
+            return line_picture(self.seen, dict(zip(labels, self.blocks.values())), title)
+        return block_strip(self.seen, list(self.blocks.values()), labels=labels, title=title, columns=7, size=160)
+
+    @property
+    def block_entries(self) -> list[tuple[ExplainedText, str, float]]:
+        """A text's words by each block, with a heading and their sum, for `words_html`."""
+        found = self.blocks.items()
+        return [(words, f"block {block}, sum {signed(words.total)}", words.total) for block, words in found]
 
     @cached_property
     def coloured(self) -> Text | None:
         """A text's words coloured, for a terminal."""
-        return words_terminal(self.seen) if isinstance(self.seen, ExplainedText) else None
+        return words_terminal(self.seen) if self.is_text else None
 
     @cached_property
     def page(self) -> str | None:
         """A text's words coloured, as a page of HTML."""
-        if not isinstance(self.seen, ExplainedText):
+        if not self.is_text:
             return None
-        return words_html([(self.seen, self.title, self.explained)], title="Words and decision")
+        return words_html([(self.seen, self.title, self.explained, self.sentence)], title="Words and decision")
 
     def _repr_html_(self) -> str:
-        """The overlay, or the coloured words, for notebooks."""
-        title = html.escape(self.title)
+        """The picture of an image, or the coloured words, with the sentence, for notebooks."""
         if self.seen is None:
-            return f"<p>{title}, logit {self.logit:+.3f}</p>"
-        if self.coloured is not None:
-            console = Console(record=True, file=io.StringIO())
-            console.print(self.coloured, soft_wrap=True)
-            words = console.export_html(inline_styles=True, code_format="{code}")
-            return f'<p>{title}</p><p style="white-space: pre-wrap">{words}</p>'
-        buffer = io.BytesIO()
-        self.picture.save(buffer, "PNG")
-        data = base64.b64encode(buffer.getvalue()).decode()
-        return f'<img alt="{title}" src="data:image/png;base64,{data}">'
+            return f"<p>{escaped(self.title)}: {escaped(self.sentence)}</p>"
+        if self.is_text:
+            return inline(article(self.seen, self.title, self.explained, self.sentence))
+        return picture_tag(self.picture, f"{self.title}: {self.sentence}")
+
+    def _repr_png_(self) -> bytes | None:
+        """The picture, where HTML is not shown."""
+        return None if self.picture is None else png(self.picture)
+
+
+def png(picture: Image.Image) -> bytes:
+    """The bytes of a PNG file."""
+    buffer = io.BytesIO()
+    picture.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def picture_tag(picture: Image.Image, said: str) -> str:
+    """An image element that holds the picture itself, and says it in words."""
+    data = base64.b64encode(png(picture)).decode()
+    return f'<img alt="{escaped(said)}" style="max-width: 100%" src="data:image/png;base64,{data}">'
+
+
+def inline(articles: str) -> str:
+    """Articles of `words_html` with their styles, which touch nothing around them, for a notebook."""
+    return f'<div class="mhex-words"><style>.mhex-words {{ {WORDS_STYLE} }}</style>{articles}</div>'
 
 
 def explain(model, processor, value, **options) -> Explanation | list[Explanation]:
-    """Explain one image or one text. A text's end that exceeds the model's length is cut off (`record["truncated"]`).
+    """Explain one image, signal or text: why this label, and not the others.
+
+    The map adds up to the label's lead, its logit minus the mean of the other labels' (`contrast="mean"`). With
+    `contrast=None` it adds up to the logit itself; so it does where labels do not compete (`lead_contrast`). A text's
+    end that exceeds the model's length is cut off (`record["truncated"]`).
 
     Args:
-        model: an MHEX classifier, with its image processor or fast tokenizer.
-        value: an image as `read_image` takes it; or a text, or a pair of texts: a tuple, or a dict of `text` and
-            `text_pair`.
+        model: an MHEX classifier, with its image processor, feature extractor or fast tokenizer.
+        value: an image as `read_image` takes it; a signal, an array [L] or [C, L]; or a text, or a pair of texts: a
+            tuple, or a dict of `text` and `text_pair`.
         options: `stride` reads a text of any length in windows that share so many tokens (`explain_windows`); the rest
-            are those of `generate_saliency`; `target` may also be a label's name. With target="all" the answer is a
-            list, one explanation a label.
+            are those of `generate_saliency`; `target`, and a `contrast` with one label, may also be a label's name.
+            With target="all" the answer is a list, one explanation a label.
 
     Raises TypeError for an unknown option, ValueError or TypeError for a value that is no image or text, OSError for a
     file that is not there.
     """
     check_names(options, (*EXACT_OPTIONS, "stride"), "explain")
     stride = options.pop("stride", None)
-    target = options.get("target")
-    if isinstance(target, str) and target != "all":
-        options["target"] = label_index(model.config, target, "target")
     if stride is not None:
-        answers = []
-        for record, saliency, seen, _ in explain_windows(model, processor, value, stride, options):
-            answers.append(Explanation(record, saliency, own_places(value, seen.words), seen))
-        return answers if target == "all" else answers[0]
+        return _explain_long(model, processor, value, stride, options)
+    return explain_item(model, processor, read_input(model, processor, value), options)
+
+
+def read_input(model, processor, value) -> Prepared:
+    """An input as `explain` takes it, ready for the model; raises what `explain` raises for it."""
     [item] = prepare([Row(0, "", value)], model, processor)
     if isinstance(item, Answer):
         raise item.error
+    return item
+
+
+def explain_item(model, processor, item: Prepared, options: dict) -> Explanation | list[Explanation]:
+    """The answer of `explain` to an input that was read."""
+    options = _by_index(model, options)
     inputs = {name: values.to(model.device) for name, values in collate([item], processor).items()}
     found = model.generate_saliency(**inputs, **options)
-    scores = scores_of(found.logits[0], model.config)
-    if target != "all":
-        return _explanation(model, processor, item, found, scores, 0)
-    return [_explanation(model, processor, item, found, scores, (0, label)) for label in range(model.config.num_labels)]
+    places = [(0, label) for label in range(model.config.num_labels)] if options.get("target") == "all" else [0]
+    answers = [_explanation(model, processor, item, found, place, options) for place in places]
+    return answers if options.get("target") == "all" else answers[0]
 
 
-def _explanation(model, processor, item, found, scores, place: int | tuple[int, int]) -> Explanation:
+def _by_index(model, options: dict) -> dict:
+    """The options with the contrast of displays, and labels by their index."""
+    options = {"contrast": lead_contrast(model.config)} | options
+    for name, kept in (("target", ("all",)), ("contrast", CONTRASTS)):
+        if isinstance(options.get(name), str) and options[name] not in kept:
+            options[name] = label_index(model.config, options[name], name)
+    return options
+
+
+def _explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
+    """The answer of `explain` to a text in windows."""
+    options, answers = _by_index(model, options), []
+    names, contrast = model.config.id2label, options["contrast"]
+    for record, saliency, seen, logits in explain_windows(model, processor, text, stride, options):
+        record["contrast"] = names[contrast] if isinstance(contrast, int) else contrast
+        record["sentence"] = sentence_of(record, logits, names, options.get("blocks"), options.get("decay"))
+        answers.append(Explanation(record, saliency, own_places(text, seen.words), seen, logits=logits))
+    return answers if options.get("target") == "all" else answers[0]
+
+
+def _explanation(model, processor, item, found, place: int | tuple[int, int], options: dict) -> Explanation:
     """The explanation that stands at a place (row, or row and label) of a model's answer."""
-    target = int(found.target[place])
+    target, names = int(found.target[place]), model.config.id2label
     saliency = None if found.saliency is None else found.saliency[place].float().cpu().numpy()
+    contrast = options["contrast"]
     record = {
-        "label": model.config.id2label[target],
+        "label": names[target],
         "target": target,
-        "score": float(scores[target]),
+        "score": float(scores_of(found.logits[0], model.config)[target]),
         "logit": float(found.logits[0, target]),
-        "sum": None if saliency is None else float(saliency.sum(dtype=np.float64)),
+        "sum": None if saliency is None else _total(saliency),
         "explained": float(found.explained[place]),
+        "contrast": names[contrast] if isinstance(contrast, int) else contrast,
     }
+    logits = found.logits[0].float().cpu().numpy()
+    blocks = check_blocks(options.get("blocks"), model.num_blocks)
+    chosen = None if len(blocks) == model.num_blocks else blocks
+    record["sentence"] = sentence_of(record, logits, names, chosen, options.get("decay"))
+    maps = [values[place].float().cpu().numpy() for values in found.block_saliency]
+    by_block = dict(zip(blocks, maps))
     if item.encoding is None:
-        parts = [float(maps[place].double().sum()) for maps in found.block_saliency]
         shown = seen_picture if item.inputs.ndim == 3 else lambda one, _: seen_signal(one.inputs, model, processor)
-        return Explanation(record, saliency, parts, None if saliency is None else shown(item, processor))
+        seen = None if saliency is None else shown(item, processor)
+        return Explanation(record, saliency, [_total(values) for values in maps], seen, by_block, logits)
     record["truncated"] = bool(item.encoding.overflowing)
     if saliency is None:
-        return Explanation(record)
+        return Explanation(record, logits=logits)
     seen = words_of(*item.texts, item.encoding, saliency.tolist())
     parts = own_places(item.texts[0], seen.words)
     record |= {"special": seen.special, "words": [vars(word) for word in parts]}
-    return Explanation(record, saliency, parts, seen)
+    words = {block: words_of(*item.texts, item.encoding, values.tolist()) for block, values in by_block.items()}
+    return Explanation(record, saliency, parts, seen, words, logits)
+
+
+def _total(values: np.ndarray) -> float:
+    return float(values.sum(dtype=np.float64))
+
+
+def sentence_of(record: dict, logits: np.ndarray, names: dict[int, str], blocks: list[int] | None, decay) -> str:
+    """What a map adds up to and what its colours mean: "+3.2 ahead of Coat; red speaks for Dress, blue against it"."""
+    label, value, contrast = record["label"], record["explained"], record["contrast"]
+    others = [index for index in range(len(logits)) if index != record["target"]]
+    if contrast is None:
+        lead = f"logit {signed(value)}"
+    else:
+        if len(others) == 1:
+            other = names[others[0]]
+        elif contrast == "runner_up":
+            other = names[max(others, key=logits.__getitem__)]
+        else:
+            other = {"mean": "the other labels", "softmax": "the other labels, weighed by their scores"}.get(
+                contrast, contrast
+            )
+        lead = f"{signed(value)} ahead of {other}" if value >= 0 else f"{-value:.3g} behind {other}"
+    if blocks is not None:
+        lead += f" by block{'s' * (len(blocks) > 1)} {', '.join(map(str, blocks))} alone"
+    if decay is not None:
+        lead += f", a block weighing {decay:g} of the next deeper one"
+    return f"{lead}; red speaks for {label}, blue against it"
 
 
 def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> int:
@@ -183,11 +303,11 @@ def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> in
     raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
 
 
-def fitting_contrast(config: PreTrainedConfig) -> str | None:
-    """What a picture shows best: a label's lead over the others ("softmax") where the loss leaves a logit's zero open.
+def lead_contrast(config: PreTrainedConfig) -> str | None:
+    """What displays explain: a label's lead over the mean of the others ("mean") where labels compete.
 
-    Cross-entropy does; its maps are nearly all of one sign. Where labels are learnt one by one (`binary_share`, several
-    labels, regression) the zero means something, and the map as it is (None) says more.
+    A predicted label may have a negative logit, whose map is mostly blue; its lead is positive. Where labels are judged
+    one by one (several labels, regression) a logit's zero means something, and displays explain the logit (None).
     """
-    single = config.problem_type in (None, "single_label_classification") and config.num_labels > 1
-    return "softmax" if single and config.binary_share == 0 else None
+    competing = config.problem_type in (None, "single_label_classification") and config.num_labels > 1
+    return "mean" if competing else None

@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image
 
-from hf_mhex.explaining.explanation import explain, fitting_contrast
+from hf_mhex.explaining.explanation import explain
 from hf_mhex.families import family_of
 from hf_mhex.loading import load
 
@@ -19,10 +19,9 @@ def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Imag
     Args:
         folder: a saved MHEX model with its image processor or tokenizer.
         items: images, as `read_image` takes them, or texts.
-        options: of `generate_saliency`; the contrast is `fitting_contrast`'s unless it is named here.
+        options: of `hf_mhex.explain`.
     """
     model, processor = load(folder)
-    options = {"contrast": fitting_contrast(model.config)} | options
     pictures = [np.asarray(explain(model, processor, item, **options).picture) for item in items]
     if family_of(model).input.name != "image":
         return Image.fromarray(np.vstack(pictures))

@@ -15,7 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_mhex.pictures.colours import paint, signed
+from hf_mhex.pictures.colours import paint, signed, visible
 
 FLAT = 1e-6  # a map that varies by less than this share of its size is flat
 
@@ -23,7 +23,9 @@ FLAT = 1e-6  # a map that varies by less than this share of its size is flat
 DPI, MARGIN, LINE, BAR, CHARACTER = 128, 12, 18, 10, 8
 
 
-def overlay(image, saliency, *, title: str | None = None, alpha: float = 0.75, size: int = 448) -> Image.Image:
+def overlay(
+    image, saliency, *, title: str | None = None, note: str | None = None, alpha: float = 0.75, size: int = 448
+) -> Image.Image:
     """Paint a map over its image, with the colour scale below it.
 
     The image turns light grey, so that every hue is the map's. The scale is the map's own range: a map of both signs
@@ -37,12 +39,45 @@ def overlay(image, saliency, *, title: str | None = None, alpha: float = 0.75, s
             [H, W, 3] of uint8, or of floats in [0, 1].
         saliency: finite map [h, w], array or tensor.
         title: text above the picture.
+        note: text below the scale.
         alpha: opacity of the strongest value, in (0, 1].
         size: longer side of the painted image, in pixels.
 
     Raises ValueError naming the argument.
     """
-    return _figure(_picture(image), [(title or "", _map(saliency, "saliency"))], None, alpha, size, columns=1)
+    return _figure(_picture(image), [(title or "", _map(saliency, "saliency"), note or "")], None, alpha, size, 1)
+
+
+def side_by_side(
+    image,
+    saliencies: Sequence,
+    *,
+    labels: Sequence[str],
+    notes: Sequence[str],
+    title: str | None = None,
+    alpha: float = 0.75,
+    size: int = 256,
+    columns: int = 4,
+) -> Image.Image:
+    """Set the maps of several labels beside the image, each with its label above and its note below.
+
+    All maps share one scale, so that the stronger colour is the larger value.
+
+    Args:
+        image: as in `overlay`; shown in its own colours first.
+        saliencies: one map [h, w] for each label.
+        labels, notes: text above and below each map.
+        title, alpha, size, columns: as in `block_strip`.
+
+    Raises ValueError naming the argument.
+    """
+    maps = [_map(values, f"saliencies[{place}]") for place, values in enumerate(saliencies)]
+    if not maps or not len(maps) == len(labels) == len(notes):
+        counts = f"{len(maps)}, {len(labels)} and {len(notes)}"
+        raise ValueError(f"saliencies, labels and notes must be as many, at least 1; got {counts}.")
+    limits = min(values.min() for values in maps), max(values.max() for values in maps)
+    cells = [("image", None, ""), *zip(labels, maps, notes)]
+    return _figure(_picture(image), cells, title, alpha, size, columns, limits)
 
 
 def block_strip(
@@ -75,10 +110,9 @@ def block_strip(
     labels = [f"block {block}" for block in range(len(maps))] if labels is None else list(labels)
     if not maps or len(labels) != len(maps):
         raise ValueError(f"block_saliency and labels must be as many, at least 1; got {len(maps)} and {len(labels)}.")
-    if columns < 1:
-        raise ValueError(f"columns must be at least 1, got {columns}.")
     captions = [f"{label}\nsum {signed(values.sum())}" for label, values in zip(labels, maps)]
-    return _figure(_picture(image), [("image", None), *zip(captions, maps)], title, alpha, size, columns)
+    cells = [("image", None, ""), *((caption, values, "") for caption, values in zip(captions, maps))]
+    return _figure(_picture(image), cells, title, alpha, size, columns)
 
 
 def _array(values) -> np.ndarray:
@@ -136,8 +170,15 @@ def _resize(pixels: np.ndarray, panel: tuple[int, int], filter: Image.Resampling
     return np.stack([channel.resize(panel, filter) for channel in channels], axis=-1)
 
 
-def _figure(pixels, cells, title, alpha: float, size: int, columns: int) -> Image.Image:
-    """Cells of (caption, map) in lines of `columns` below a title; a cell without a map shows the image itself."""
+def _figure(
+    pixels, cells, title, alpha: float, size: int, columns: int, limits: tuple[float, float] | None = None
+) -> Image.Image:
+    """Cells of (caption, map, note) in lines of `columns` below a title; one without a map shows the image itself.
+
+    Each map has its own range for its scale, or all have the `limits`.
+    """
+    if columns < 1:
+        raise ValueError(f"columns must be at least 1, got {columns}.")
     if not 0 < alpha <= 1:
         raise ValueError(f"alpha must lie in (0, 1], got {alpha}.")
     if not 32 <= size <= 4096:
@@ -147,23 +188,26 @@ def _figure(pixels, cells, title, alpha: float, size: int, columns: int) -> Imag
     grey = 0.25 + 0.75 * (pixels @ np.full((3, 3), [[0.299], [0.587], [0.114]]))  # lighter: colour shows on black too
     columns, wide = min(columns, len(cells)), max(panel[0], 160)
     width = MARGIN + columns * (wide + MARGIN)
-    heading, captions = _lines(title, width - 2 * MARGIN), [_lines(caption, wide) for caption, _ in cells]
+    heading, captions = _lines(title, width - 2 * MARGIN), [_lines(caption, wide) for caption, _, _ in cells]
+    notes = [_lines(note, wide) for *_, note in cells]
     above, top = LINE * max(map(len, captions)), MARGIN + (LINE * len(heading) + MARGIN // 2 if heading else 0)
-    tall = above + panel[1] + 2 * BAR + LINE + MARGIN
+    below = LINE * max(map(len, notes))
+    tall = above + panel[1] + 2 * BAR + LINE + MARGIN + below
     height = top + -(-len(cells) // columns) * tall
     figure = Figure(figsize=(width / DPI, height / DPI), dpi=DPI, facecolor="white")
     canvas = FigureCanvasAgg(figure)
     _write(figure, MARGIN, MARGIN, heading)
-    for index, (caption, (_, values)) in enumerate(zip(captions, cells)):
+    for index, (caption, (_, values, _), note) in enumerate(zip(captions, cells, notes)):
         left, upper = MARGIN + index % columns * (wide + MARGIN), top + index // columns * tall + above
         _write(figure, left, upper - LINE * len(caption), caption)
         if values is None:
             _place(figure, left, upper, pixels)
             continue
-        low, high = values.min(), values.max()
+        low, high = limits or (values.min(), values.max())
         strength = _resize(_strength(values, low, high), panel, Image.Resampling.BOX)[..., 0]
         _place(figure, left, upper, paint(grey, strength, alpha))
         _draw_scale(figure, left, upper + panel[1] + BAR, wide, low, high, alpha)
+        _write(figure, left, upper + panel[1] + 2 * BAR + LINE + 6, note)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
 
@@ -200,4 +244,6 @@ def _write(figure: Figure, x: float, y: float, lines: list[str], align: str = "l
 
 
 def _lines(text: str | None, width: int) -> list[str]:
-    return [line for part in (text or "").splitlines() for line in textwrap.wrap(part, width // CHARACTER)]
+    """Lines that fit a width in pixels, with control characters made visible."""
+    parts = [visible(part) for part in (text or "").split("\n")]
+    return [line for part in parts for line in textwrap.wrap(part, width // CHARACTER)]

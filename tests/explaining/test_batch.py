@@ -36,7 +36,7 @@ def test_texts(folder, side):
     found = explainer(batch)
     assert found["number"] == batch["number"] and found["text"] == batch["text"]
     for row, text in enumerate(batch["text"]):
-        expected = hf_mhex.explain(model, tokenizer, text, target=1)
+        expected = hf_mhex.explain(model, tokenizer, text, target=1, contrast=None)
         assert_same(found, row, expected)
         assert found["words"][row] == [word.text for word in expected.parts]
         assert found["word_scores"][row] == pytest.approx([word.score for word in expected.parts], abs=1e-5)

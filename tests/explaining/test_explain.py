@@ -8,7 +8,7 @@ from PIL import Image
 
 import hf_mhex
 from hf_mhex import MHEXBertConfig, MHEXResNetConfig
-from hf_mhex.explaining.explanation import Explanation, explain, fitting_contrast
+from hf_mhex.explaining.explanation import Explanation, explain, lead_contrast
 from hf_mhex.pictures.cards import saliency_picture
 from hub_models import save_image_model, save_text_model
 
@@ -48,6 +48,34 @@ def test_an_image(folders, image_model):
         assert explain(*image_model, value, contrast="softmax").record == found.record
 
 
+@pytest.mark.parametrize(
+    ("options", "lead"),
+    [
+        ({}, lambda z, t: (z[t] - np.delete(z, t).mean(), "the other labels")),
+        ({"contrast": "mean", "target": 2}, lambda z, t: (z[2] - np.delete(z, 2).mean(), "the other labels")),
+        ({"contrast": "runner_up"}, lambda z, t: (z[t] - np.sort(z)[-2], "abc"[np.argsort(z)[-2]])),
+        ({"contrast": "b", "target": "c"}, lambda z, t: (z[2] - z[1], "b")),
+    ],
+)
+def test_the_sentence_says_what_the_map_adds_up_to(folders, image_model, options, lead):
+    path = next((folders / "pictures").rglob("*.png"))
+    found = explain(*image_model, path, **options)
+    logits = image_model[0](**image_model[1](Image.open(path), return_tensors="pt")).logits[0].detach().double().numpy()
+    value, other = lead(logits, int(logits.argmax()))
+    assert found.saliency.sum() == pytest.approx(value, abs=1e-4) == found.explained
+    said = f"{value:+.3g} ahead of {other}" if value >= 0 else f"{-value:.3g} behind {other}"
+    assert found.sentence == f"{said}; red speaks for {found.label}, blue against it"
+    assert np.allclose(found.logits, logits, atol=1e-5) and found.ranking == (-logits).argsort().tolist()
+
+
+def test_the_logit_is_one_switch_away(image_model, folders):
+    path = next((folders / "pictures").rglob("*.png"))
+    found = explain(*image_model, path, contrast=None, blocks=[0, -1])
+    assert found.record["contrast"] is None and list(found.blocks) == [0, 4]
+    assert found.sentence.startswith("logit ") and " by blocks 0, 4 alone; " in found.sentence
+    assert explain(*image_model, path, contrast=None).explained == pytest.approx(found.logit, abs=1e-4)
+
+
 def test_a_photograph_is_explained_upright(folders, image_model):
     pixels = np.random.default_rng(0).integers(0, 256, (60, 40, 3), dtype=np.uint8)
     exif, buffer = Image.Exif(), io.BytesIO()
@@ -58,14 +86,16 @@ def test_a_photograph_is_explained_upright(folders, image_model):
 
 def test_a_text(text_model):
     text = "<b>good</b> iPhone13, isn't it?"
-    found = explain(*text_model, text)
+    found = explain(*text_model, text, contrast=None)
     assert "".join(word.text for word in found.parts) == text.replace(" ", "") and "13" in found.parts[-7].text
     assert [text[word.start : word.end] for word in found.parts] == [word.text for word in found.parts]
     total = sum(word.score for word in found.parts) + found.record["special"]
     assert total == pytest.approx(found.explained, abs=1e-5) and found.explained == pytest.approx(found.logit, abs=1e-4)
     assert found.record["words"][0]["text"] == "<" and not found.record["truncated"]
     shown = found._repr_html_()
-    assert "&lt;" in shown and "<b>" not in shown and "background-color" in shown
+    assert "&lt;" in shown and "<b>" not in shown and "background: rgba(" in shown
+    assert found.sentence == f"logit {found.logit:+.3g}; red speaks for {found.label}, blue against it"
+    assert found.sentence in shown and found.sentence in found.page
     assert found.coloured.plain == text and "&lt;" in found.page
     assert isinstance(found.picture, Image.Image)
     assert explain(*text_model, "word " * 500).record["truncated"]
@@ -124,22 +154,22 @@ def test_wrong_calls(folders, image_model, text_model):
 @pytest.mark.parametrize(
     ("fields", "expected"),
     [
-        ({"num_labels": 3}, "softmax"),
-        ({"num_labels": 3, "problem_type": "single_label_classification"}, "softmax"),
-        ({"num_labels": 3, "binary_share": 0.5}, None),
+        ({"num_labels": 3}, "mean"),
+        ({"num_labels": 3, "problem_type": "single_label_classification"}, "mean"),
+        ({"num_labels": 3, "binary_share": 0.5}, "mean"),
         ({"num_labels": 3, "problem_type": "multi_label_classification"}, None),
         ({"num_labels": 1, "problem_type": "regression"}, None),
         ({"num_labels": 1}, None),
     ],
 )
 @pytest.mark.parametrize("family", [MHEXBertConfig, MHEXResNetConfig])
-def test_a_lead_is_shown_where_the_loss_leaves_the_zero_open(family, fields, expected):
-    assert fitting_contrast(family(**fields)) == expected
+def test_a_lead_is_shown_where_labels_compete(family, fields, expected):
+    assert lead_contrast(family(**fields)) == expected
 
 
 def test_a_card_s_picture_starts_from_it_and_can_be_told_otherwise(tmp_path):
     save_image_model(tmp_path / "model", tmp_path / "pictures")  # learnt by cross-entropy
     item = next((tmp_path / "pictures").rglob("*.png"))
     own = saliency_picture(tmp_path / "model", [item])
-    assert own.tobytes() == saliency_picture(tmp_path / "model", [item], contrast="softmax").tobytes()
+    assert own.tobytes() == saliency_picture(tmp_path / "model", [item], contrast="mean").tobytes()
     assert own.tobytes() != saliency_picture(tmp_path / "model", [item], contrast=None).tobytes()

@@ -12,7 +12,7 @@ from PIL import Image
 
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR
 from hf_mhex.pictures import maps as module
-from hf_mhex.pictures.maps import block_strip, overlay
+from hf_mhex.pictures.maps import block_strip, overlay, side_by_side
 
 GREY = np.full((40, 40), 0.5)
 
@@ -254,6 +254,38 @@ def test_labels_and_title_are_written():
     assert block_strip(GREY, maps, title="a title").height > block_strip(GREY, maps).height
 
 
+def test_labels_side_by_side_share_one_scale():
+    saliency = np.random.default_rng(0).normal(size=(7, 7))
+
+    def shown(image, factor):
+        return side_by_side(image, [saliency, factor * saliency], labels=["a", "b"], notes=["", ""], size=160)
+
+    first, *panels = boxes(lambda image: shown(image, 1))
+    one, other = (warmth(shown(GREY, 0.5))[top:bottom, left:right] for top, bottom, left, right in panels)
+    strong = np.abs(one) > 100
+    assert np.allclose(other[strong], one[strong] / 2, atol=3)
+    assert (warmth(shown(GREY, 1))[first[0] : first[1], first[2] : first[3]] == 0).all()
+    with pytest.raises(ValueError, match="must be as many, at least 1; got 1, 2 and 1"):
+        side_by_side(GREY, [saliency], labels=["a", "b"], notes=[""])
+
+
+def test_for_and_against_differ_for_every_kind_of_colour_blindness():
+    """Simulated as Machado et al. (2009) do at full severity, in linear RGB."""
+    protan = [[0.152286, 1.052583, -0.204868], [0.114503, 0.786281, 0.099216], [-0.003882, -0.048116, 1.051998]]
+    deutan = [[0.367322, 0.860646, -0.227968], [0.280085, 0.672501, 0.047413], [-0.011820, 0.042940, 0.968881]]
+    tritan = [[1.255528, -0.076749, -0.178779], [-0.078411, 0.930809, 0.147602], [0.004733, 0.691367, 0.303900]]
+    linear = [np.asarray(colour) ** 2.2 for colour in (FOR, AGAINST, (1, 1, 1))]
+    for matrix in (protan, deutan, tritan):
+        red, blue, white = (np.clip(np.asarray(matrix) @ colour, 0, 1) ** (1 / 2.2) for colour in linear)
+        assert np.linalg.norm(red - blue) > 0.45 and min(np.linalg.norm(white - c) for c in (red, blue)) > 0.6
+
+
+def test_a_note_stands_below_and_control_characters_are_shown():
+    plain, noted = overlay(GREY, -GREY), overlay(GREY, -GREY, note="a note")
+    assert noted.height > plain.height and (pixels(noted)[plain.height :] < 128).any()
+    assert overlay(GREY, GREY, title="a\x1b[31m") == overlay(GREY, GREY, title="a\u241b[31m")
+
+
 def test_strip_refuses_by_name():
     with pytest.raises(ValueError, match=r"block_saliency\[1\] must be finite"):
         block_strip(GREY, [GREY, GREY * np.nan])
@@ -271,7 +303,7 @@ def test_pictures_need_no_pyplot_and_leave_the_settings_alone():
     code = """
 import sys, matplotlib
 before = matplotlib.rcParams.copy()  # reading its backend would load pyplot
-from hf_mhex.pictures.maps import block_strip, overlay
+from hf_mhex.pictures.maps import block_strip, overlay, side_by_side
 overlay([[0.5]], [[1.0, -1.0]], title="t"), block_strip([[0.5]], [[[1.0]]])
 assert "matplotlib.pyplot" not in sys.modules
 changed = [key for key in before if key != "backend" and before[key] != matplotlib.rcParams[key]]

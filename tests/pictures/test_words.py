@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from hf_mhex.modeling.mhex_words import ExplainedText, Word
-from hf_mhex.pictures.words import MARGIN, SIZE, WIDTH, words_html, words_picture, words_terminal
+from hf_mhex.pictures.words import WIDTH, scale_terminal, words_html, words_picture, words_terminal
 
 
 def explained_text(text="good, bad", scores=(2.0, 0.0, -1.0), special=0.25):
@@ -111,7 +111,7 @@ def test_the_page_states_scale_special_share_sum_and_logit():
     source = words_html([(explained_text(special=0.25), "Sports 0.75", 1.375)])
     for stated in ("<h2>Sports 0.75</h2>", ">-2<", ">0<", ">+2<"):
         assert stated in source
-    for stated in ("words +1 ", "special tokens +0.25", "sum +1.25", "explained logit +1.38"):
+    for stated in ("words +1 ", "special tokens +0.25", "sum +1.25", "explained +1.38"):
         assert stated in source.replace("\n", " ")
 
 
@@ -151,6 +151,11 @@ def test_the_terminal_shows_the_text_in_the_colours_of_its_words():
     assert grounds[" unread"] == "strike"
 
 
+def test_the_terminal_states_the_scale():
+    assert scale_terminal(explained_text(scores=(2.0, 0.0, -1.0))).plain == "scale  -2  0  +2 "
+    assert scale_terminal(explained_text("", ())).plain == "scale  0  0  0 "
+
+
 @pytest.mark.parametrize("control", ["\x1b[31m", "\x9b31m", "\r", "\x08", "\x7f", "\x00"])
 def test_a_text_cannot_command_the_terminal(control):
     text = f"good{control} bad\r\nline\tend"
@@ -164,12 +169,16 @@ def test_a_picture_of_words_has_their_colours_and_breaks_its_lines():
     pixels = np.asarray(words_picture([(short, "World 0.91")])).astype(int)
     warm = pixels[..., 0] - pixels[..., 2]
     reds, blues = np.argwhere(warm > 60), np.argwhere(warm < -30)
-    assert pixels.shape == (MARGIN + 5 * SIZE, WIDTH, 3)
-    assert reds[:, 1].max() < blues[:, 1].min()  # "good" stands before "bad"
+    assert pixels.shape[1] == WIDTH
+    for above, below in ((0, 80), (80, pixels.shape[0])):  # the words, then the scale, which runs from blue to red
+        red, blue = (found[(found[:, 0] >= above) & (found[:, 0] < below), 1] for found in (reds, blues))
+        assert (red.max() < blue.min()) if above == 0 else (blue.max() < red.min())
     long = explained_text("word " * 200, (1.0,) * 200)
     assert words_picture([(long, "a"), (short, "b")]).height > 3 * words_picture([(short, "b")]).height
     unread = ExplainedText("read " + "cut off " * 60, (Word("read", 0, 4, 1.0),), 0.0)
-    assert words_picture([(unread, "a")]).height > MARGIN + 7 * SIZE  # what no word covers breaks too
+    assert (
+        words_picture([(unread, "a")]).height > words_picture([(short, "a")]).height
+    )  # what no word covers breaks too
 
 
 @pytest.mark.parametrize("text", ["", "<script>'\"&\x1b[31m", "\x00\n\t\x9b", "日本語 ❤️"])

@@ -9,7 +9,7 @@ from pathlib import Path
 import gradio as gr
 
 from hf_mhex.data.samples import load_sample
-from hf_mhex.explaining.explanation import fitting_contrast
+from hf_mhex.explaining.explanation import lead_contrast
 from hf_mhex.families import KINDS, family_of
 from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
 from hf_mhex.loading import load
@@ -61,7 +61,7 @@ def choices(model) -> list[gr.components.Component]:
         found = [
             gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120),
             gr.Dropdown(
-                contrasts, value=fitting_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
+                contrasts, value=lead_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
             ),
             gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=320),
         ]

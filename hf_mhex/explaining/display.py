@@ -1,0 +1,149 @@
+"""Display of an answer: its best labels side by side, then block by block, for notebooks, files and the terminal."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from os import PathLike
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+from rich.console import Group
+
+from hf_mhex.explaining.explanation import (
+    Explanation,
+    explain_item,
+    inline,
+    label_index,
+    picture_tag,
+    png,
+    read_input,
+)
+from hf_mhex.modeling.mhex import EXACT_OPTIONS
+from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.pictures.maps import side_by_side
+from hf_mhex.pictures.words import article, escaped, html_page, scale_terminal, words_picture
+
+LEGEND = "Red speaks for the label, blue against it; the deeper, the more. Every scale states its numbers."
+
+
+@dataclass(frozen=True, eq=False)
+class Display:
+    """What `show` found: shows itself in notebooks, and saves itself as a picture (.png) or a page (.html).
+
+    Args:
+        explanations: of the labels shown, the first of them block by block too.
+    """
+
+    explanations: list[Explanation]
+
+    @property
+    def first(self) -> Explanation:
+        """The first label's explanation."""
+        return self.explanations[0]
+
+    @cached_property
+    def picture(self) -> Image.Image:
+        """The labels side by side (a text's one below the other), and the first one's blocks."""
+        return stacked([self.labels_picture, self.first.block_picture])
+
+    @cached_property
+    def labels_picture(self) -> Image.Image:
+        """The labels alone. Maps of an image share one scale."""
+        if self.first.is_text:
+            return words_picture([(found.seen, found.title, found.sentence) for found in self.explanations])
+        maps = [found.saliency for found in self.explanations]
+        titles, notes = zip(*((found.title, found.sentence) for found in self.explanations))
+        return side_by_side(self.first.seen, maps, labels=titles, notes=notes)
+
+    @cached_property
+    def page(self) -> str:
+        """A page of its own: no script, nothing loaded, everything escaped."""
+        return html_page("Why this label?", f"<h1>Why this label?</h1>\n<p>{LEGEND}</p>\n{self._body}")
+
+    @cached_property
+    def coloured(self) -> Group | None:
+        """A text's words coloured for a terminal, with their scale, label by label."""
+        if not self.first.is_text:
+            return None
+        lines = [
+            (found.title, found.coloured, scale_terminal(found.seen), found.sentence) for found in self.explanations
+        ]
+        return Group(*(line for entry in lines for line in entry))
+
+    def save(self, path: str | PathLike) -> Path:
+        """Write the picture (.png, .jpg, .webp) or the page (.html); ValueError for another ending."""
+        path = Path(path)
+        if path.suffix.lower() in (".html", ".htm"):
+            path.write_text(self.page, encoding="utf-8")
+        elif path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
+            self.picture.save(path)
+        else:
+            raise ValueError(f"path must end in .png, .jpg, .webp or .html, got {str(path)!r}.")
+        return path
+
+    @property
+    def _body(self) -> str:
+        if self.first.is_text:
+            labels = [article(found.seen, found.title, found.explained, found.sentence) for found in self.explanations]
+            blocks = [article(*entry) for entry in self.first.block_entries]
+            return "\n".join([*labels, f"<h2>Block by block, for {escaped(self.first.label)}</h2>", *blocks])
+        said = "".join(f"<li>{escaped(found.title)}: {escaped(found.sentence)}</li>" for found in self.explanations)
+        return (
+            f"{picture_tag(self.picture, 'maps of the labels, and of the first one block by block')}\n<ul>{said}</ul>"
+        )
+
+    def _repr_html_(self) -> str:
+        """The words, or the picture, for notebooks."""
+        return inline(self._body) if self.first.is_text else self._body
+
+    def _repr_png_(self) -> bytes:
+        """The picture, where HTML is not shown."""
+        return png(self.picture)
+
+
+def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3, **options) -> Display:
+    """Show why a model answers as it does: its best labels side by side, and the best one block by block.
+
+    `hf_mhex.show("outputs/demo/mhex-resnet-fashion-mnist", "coat.png")` as the last line of a notebook's cell.
+
+    Args:
+        model: an MHEX classifier, or the folder or Hub id of one.
+        value: an image or a text, as `explain` takes it.
+        processor: its image processor or tokenizer; if left out, the one that was saved with the model.
+        labels: how many of the best labels, or which ones, by name or index.
+        options: of `explain` but `target`, and `revision` where `model` is a name. `contrast=None` shows the logits.
+
+    Raises what `load` and `explain` raise, ValueError for labels that are not there.
+    """
+    from hf_mhex.loading import load, load_processor
+
+    revision = options.pop("revision", None)
+    known = [name for name in EXACT_OPTIONS if name not in ("target", "upsample")]
+    check_names(options, (*known, "revision", "labels"), "show")
+    if isinstance(model, (str, PathLike)):
+        model, own = load(model, revision)
+        processor = own if processor is None else processor
+    elif processor is None:
+        processor = load_processor(model)
+    item = read_input(model, processor, value)
+    count = model.config.num_labels
+    if isinstance(labels, int):
+        if labels < 1:
+            raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
+        best = explain_item(model, processor, item, options)
+        rest = best.ranking[1 : min(labels, count)]
+        return Display([best, *(explain_item(model, processor, item, options | {"target": t}) for t in rest)])
+    chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in labels]
+    if not chosen:
+        raise ValueError("labels must name at least one label.")
+    return Display([explain_item(model, processor, item, options | {"target": target}) for target in chosen])
+
+
+def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
+    """Pictures one below the other, white beside the narrower ones."""
+    wide = max(picture.width for picture in pictures)
+    padded = [np.pad(p, ((0, 0), (0, wide - p.width), (0, 0)), constant_values=255) for p in pictures]
+    return Image.fromarray(np.vstack(padded))
