@@ -36,5 +36,5 @@ class MHEXViTConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
         """Raise TypeError or ValueError for a field that cannot be."""
         super().check_fields()
         eps = self.layer_norm_eps
-        if eps is not None and (not isinstance(eps, float) or not 0 < eps < 1):
-            raise ValueError(f"layer_norm_eps must be None or a number in (0, 1), got {eps!r}.")
+        if eps is not None and (not isinstance(eps, float) or not 0 < eps < float("inf")):
+            raise ValueError(f"layer_norm_eps must be None or a positive float, got {eps!r}; timm's own is None.")

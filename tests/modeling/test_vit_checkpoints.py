@@ -6,7 +6,7 @@ import torch
 from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageClassification
 
 import hf_mhex
-from networks import VIT, image_batch, lively
+from networks import VIT, image_batch, lively, small_config
 from plain_networks import scatter
 
 FIELDS = {
@@ -106,3 +106,10 @@ def test_masks_that_cannot_be_are_named():
         model(**inputs, attention_mask=[1, 0])
     with pytest.raises(ValueError, match="attention_mask takes tokens out of attention, which MHEXResNetModel cannot"):
         lively("resnet", torch.float32).base_model(**image_batch(), attention_mask=torch.ones(3, 4))
+
+
+@pytest.mark.parametrize("eps", [0.0, float("inf"), "1e-6"])
+def test_layer_norms_need_a_positive_eps(eps):
+    assert small_config("vit", layer_norm_eps=1.0).layer_norm_eps == 1.0
+    with pytest.raises(ValueError, match="layer_norm_eps must be None or a positive float"):
+        small_config("vit", layer_norm_eps=eps)
