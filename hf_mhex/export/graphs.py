@@ -17,7 +17,7 @@ class Graph(nn.Module):
 
     The batch is free. Images are of any size, but for networks of patches, which keep the size that they are made for
     (timm computes their positions or windows from it). Texts are of any length; so are signals, unless the model has an
-    axis.
+    axis. The `attention_mask` that networks of patches take is no input of the graph, which sees every patch.
 
     Args:
         model: an MHEX classifier. options: the arguments of `generate_saliency` that the graph is made for.
