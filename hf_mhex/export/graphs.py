@@ -53,9 +53,7 @@ class Graph(nn.Module):
             names.append("token_type_ids")
         return {name: {0: "batch", 1: "length"} for name in names}
 
-    def forward(
-        self, pixel_values=None, input_ids=None, attention_mask=None, token_type_ids=None, input_values=None
-    ):
+    def forward(self, pixel_values=None, input_ids=None, attention_mask=None, token_type_ids=None, input_values=None):
         """The outputs by name; the arguments are written out because exporters name free axes by them."""
         inputs = {"pixel_values": pixel_values, "input_values": input_values, "input_ids": input_ids}
         inputs |= {"attention_mask": attention_mask, "token_type_ids": token_type_ids}
