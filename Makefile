@@ -94,7 +94,7 @@ bench-speed: .venv/.installed
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
 
 architectures: .venv/.installed
-	$(OFFLINE) $(RUN) -m $(STUDIES).architectures results/architectures
+	$(OFFLINE) $(RUN) -m $(STUDIES).architectures resnet results/architectures
 
 situations: .venv/.installed
 	$(RUN) -m pip install --quiet --editable '.[export]'
