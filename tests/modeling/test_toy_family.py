@@ -84,8 +84,8 @@ def test_a_plain_model_is_converted_without_loss(toy, converted):
 
 def test_it_is_explained_exactly_and_shown_in_a_pipeline(trained):
     model, tokenizer, folder = trained
-    found = explain(model, tokenizer, SENTENCES[1])
-    again = explain(*load(folder), SENTENCES[1])
+    found = explain(model, tokenizer, SENTENCES[1], contrast=None)
+    again = explain(*load(folder), SENTENCES[1], contrast=None)
     [answer] = pipeline("text-saliency", model=model, tokenizer=tokenizer, device="cpu")(SENTENCES[1])
     assert found.label == again.label == answer["label"] == "bad"
     assert found.logit > 0.5 and found.picture is not None
@@ -117,7 +117,7 @@ def test_it_is_published_and_loaded_by_a_stranger(trained, tmp_path, monkeypatch
         ({"sources": ("bert",)}, r"\['bert'\] belong to family 'bert' already"),
         ({"sources": ()}, "must name what it is made from"),
         ({"kind": "sound"}, "kind='sound' .* must be one of image, text"),
-        ({"library": "keras"}, "library='keras' .* must be 'transformers' or 'timm'"),
+        ({"library": "keras"}, "library='keras' .* must be 'transformers', 'timm' or 'own'"),
         ({}, "has no configuration_mhex_mine.py; add it to hf_mhex.modeling"),
         ({"package": "nowhere_at_all"}, "has no configuration_mhex_mine.py; add it to nowhere_at_all"),
     ],
