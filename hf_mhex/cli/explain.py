@@ -112,7 +112,9 @@ def explain(
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
         raise ValueError(f"--{(given or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
     if contrast is None:
-        del options["contrast"]  # what displays explain: the lead over the other labels
+        from hf_mhex.explaining.explanation import lead_contrast
+
+        options["contrast"] = lead_contrast(network.config)
     explain_one(network, processor, item, output, options, json_)
 
 

@@ -56,7 +56,7 @@ def read_signals(path: Path) -> dict[str, ArrayRows]:
             if f"{prefix}signal" not in arrays:
                 continue
             signals = arrays[f"{prefix}signal"]
-            labels = arrays[f"{prefix}label"] if f"{prefix}label" in arrays else None
+            labels = arrays.get(f"{prefix}label")
             wrong = labels is not None and len(labels) != len(signals)
             if signals.dtype.kind != "f" or signals.ndim not in (2, 3) or wrong:
                 raise ValueError(

@@ -17,6 +17,7 @@ from hf_mhex.explaining.explanation import (
     explain_item,
     inline,
     label_index,
+    lead_contrast,
     picture_tag,
     png,
     read_input,
@@ -114,7 +115,8 @@ def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3,
         value: an image or a text, as `explain` takes it.
         processor: its image processor or tokenizer; if left out, the one that was saved with the model.
         labels: how many of the best labels, or which ones, by name or index.
-        options: of `explain` but `target`, and `revision` where `model` is a name. `contrast=None` shows the logits.
+        options: of `explain` but `target`, and `revision` where `model` is a name. Labels are shown by their lead over
+            the mean of the others (`lead_contrast`); `contrast=None` shows the logits.
 
     Raises what `load` and `explain` raise, ValueError for labels that are not there.
     """
@@ -128,6 +130,7 @@ def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3,
         processor = own if processor is None else processor
     elif processor is None:
         processor = load_processor(model)
+    options = {"contrast": lead_contrast(model.config)} | options
     item = read_input(model, processor, value)
     count = model.config.num_labels
     if isinstance(labels, int):

@@ -170,11 +170,11 @@ def inline(articles: str) -> str:
 
 
 def explain(model, processor, value, **options) -> Explanation | list[Explanation]:
-    """Explain one image, signal or text: why this label, and not the others.
+    """Explain one image, signal or text.
 
-    The map adds up to the label's lead, its logit minus the mean of the other labels' (`contrast="mean"`). With
-    `contrast=None` it adds up to the logit itself; so it does where labels do not compete (`lead_contrast`). A text's
-    end that exceeds the model's length is cut off (`record["truncated"]`).
+    The map adds up to the label's logit, or with `contrast="mean"` to its lead over the mean of the other labels'
+    logits, which `show` and the command line explain. A text's end that exceeds the model's length is cut off
+    (`record["truncated"]`).
 
     Args:
         model: an MHEX classifier, with its image processor, feature extractor or fast tokenizer.
@@ -213,8 +213,8 @@ def explain_item(model, processor, item: Prepared, options: dict) -> Explanation
 
 
 def _by_index(model, options: dict) -> dict:
-    """The options with the contrast of displays, and labels by their index."""
-    options = {"contrast": lead_contrast(model.config)} | options
+    """The options with labels by their index."""
+    options = {"contrast": None} | options
     for name, kept in (("target", ("all",)), ("contrast", CONTRASTS)):
         if isinstance(options.get(name), str) and options[name] not in kept:
             options[name] = label_index(model.config, options[name], name)

@@ -10,6 +10,7 @@ import csv
 import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from os import PathLike
 from pathlib import Path
 
@@ -171,7 +172,7 @@ def valley_zones(axis: Sequence[float], saliency, count: int = 10) -> Zones:
 
 
 def _tiles(axis, borders) -> Zones:
-    named = [(f"{start:g} to {stop:g}", float(start), float(stop)) for start, stop in zip(borders, borders[1:])]
+    named = [(f"{start:g} to {stop:g}", float(start), float(stop)) for start, stop in pairwise(borders)]
     return Zones(named, axis)
 
 

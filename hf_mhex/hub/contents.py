@@ -141,7 +141,7 @@ def model_tag(files: dict[str, Path | bytes]) -> str:
 
 
 def code_files(folder: Path, config: dict) -> set[str]:
-    """The files that loading runs: those named in config.json, by the processor, and the closure of their relative imports.
+    """The files that loading runs: those that config.json and the processor name, and the closure of their imports.
 
     Raises ValueError for a name that is no flat file of the folder.
     """

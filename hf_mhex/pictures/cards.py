@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image
 
-from hf_mhex.explaining.explanation import explain
+from hf_mhex.explaining.explanation import explain, lead_contrast
 from hf_mhex.families import family_of
 from hf_mhex.loading import load
 
@@ -19,9 +19,10 @@ def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Imag
     Args:
         folder: a saved MHEX model with its image processor or tokenizer.
         items: images, as `read_image` takes them, or texts.
-        options: of `hf_mhex.explain`.
+        options: of `hf_mhex.explain`; labels are explained by their lead over the others (`lead_contrast`).
     """
     model, processor = load(folder)
+    options = {"contrast": lead_contrast(model.config)} | options
     pictures = [np.asarray(explain(model, processor, item, **options).picture) for item in items]
     if family_of(model).input.name != "image":
         return Image.fromarray(np.vstack(pictures))

@@ -51,7 +51,7 @@ def test_an_image(folders, image_model):
 @pytest.mark.parametrize(
     ("options", "lead"),
     [
-        ({}, lambda z, t: (z[t] - np.delete(z, t).mean(), "the other labels")),
+        ({"contrast": "mean"}, lambda z, t: (z[t] - np.delete(z, t).mean(), "the other labels")),
         ({"contrast": "mean", "target": 2}, lambda z, t: (z[2] - np.delete(z, 2).mean(), "the other labels")),
         ({"contrast": "runner_up"}, lambda z, t: (z[t] - np.sort(z)[-2], "abc"[np.argsort(z)[-2]])),
         ({"contrast": "b", "target": "c"}, lambda z, t: (z[2] - z[1], "b")),
@@ -68,12 +68,16 @@ def test_the_sentence_says_what_the_map_adds_up_to(folders, image_model, options
     assert np.allclose(found.logits, logits, atol=1e-5) and found.ranking == (-logits).argsort().tolist()
 
 
-def test_the_logit_is_one_switch_away(image_model, folders):
+def test_the_logit_is_explained_and_shown_at_one_switch(image_model, folders):
     path = next((folders / "pictures").rglob("*.png"))
-    found = explain(*image_model, path, contrast=None, blocks=[0, -1])
+    found = explain(*image_model, path, blocks=[0, -1])
     assert found.record["contrast"] is None and list(found.blocks) == [0, 4]
     assert found.sentence.startswith("logit ") and " by blocks 0, 4 alone; " in found.sentence
-    assert explain(*image_model, path, contrast=None).explained == pytest.approx(found.logit, abs=1e-4)
+    assert explain(*image_model, path).explained == pytest.approx(found.logit, abs=1e-4)
+    model, processor = image_model
+    shown, logits = (hf_mhex.show(model, path, processor, **options).first for options in ({}, {"contrast": None}))
+    assert shown.record == explain(*image_model, path, contrast="mean").record
+    assert logits.record == explain(*image_model, path).record
 
 
 def test_a_photograph_is_explained_upright(folders, image_model):

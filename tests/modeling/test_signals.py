@@ -31,7 +31,7 @@ def test_a_row_of_one_channel_needs_no_axis_for_it():
 
 def test_signals_are_standardised_as_in_training(saved):
     folder, signals = saved
-    model, extractor = hf_mhex.load(folder)
+    _, extractor = hf_mhex.load(folder)
     assert type(extractor) is MHEXSignalFeatureExtractor
     found = extractor(signals, return_tensors="pt")["input_values"].double()
     expected = (signals - signals.mean(0)) / signals.std(0)

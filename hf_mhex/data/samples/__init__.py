@@ -18,8 +18,8 @@ def load_sample(name: str) -> DatasetDict:
     """One of the embedded samples with its splits "train" and "test"; SOURCES.md beside this file describes them.
 
     Args:
-        name: "fashion_mnist" (`image` 28 x 28 gray, `label` of 10), "product_reviews" (`text`, `label` of 2 and `score`,
-            the mean human rating in [-4, 4]) or "coffee" (`signal`, an infrared spectrum of 1,841 points, `label` of
+        name: "fashion_mnist" (`image` 28 x 28 gray, `label` of 10), "product_reviews" (`text`, `label` of 2 and
+            `score`, the mean human rating in [-4, 4]) or "coffee" (`signal`, an infrared spectrum of 1,841 points, `label` of
             3 origins).
 
     Raises ValueError for another name.
