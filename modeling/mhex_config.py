@@ -3,6 +3,7 @@
 import math
 import warnings
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import transformers
@@ -157,7 +158,7 @@ def check_axis(axis) -> None:
         return
     if len(axis) < 2 or not all(math.isfinite(place) for place in axis):
         raise ValueError(f"axis must be at least two finite numbers, or None; got {list(axis)[:5]} ...")
-    steps = [after - before for before, after in zip(axis, axis[1:])]
+    steps = [after - before for before, after in pairwise(axis)]
     if not (all(step > 0 for step in steps) or all(step < 0 for step in steps)):
         rising = axis[-1] > axis[0]
         place = next(number for number, step in enumerate(steps) if (step > 0) != rising or step == 0)

@@ -50,7 +50,8 @@ class MHEXViTBlock(GatedBlock, GradientCheckpointingLayer, Block):
         """x [B, T, C] to the block's output [B, T, C]."""
         trace = Trace() if trace is None else trace
         if trace.shares is None:
-            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), attn_mask=self.keys(trace))))
+            keys = {} if trace.valid is None else {"attn_mask": self.keys(trace)}  # from timm 1.0.16 on
+            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **keys)))
         else:
             x = x + self.attention_with_shares(x, trace)
         f = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

@@ -19,8 +19,8 @@ def load_sample(name: str) -> DatasetDict:
 
     Args:
         name: "fashion_mnist" (`image` 28 x 28 gray, `label` of 10), "product_reviews" (`text`, `label` of 2 and
-            `score`, the mean human rating in [-4, 4]) or "coffee" (`signal`, an infrared spectrum of 1,841 points, `label` of
-            3 origins).
+            `score`, the mean human rating in [-4, 4]) or "coffee" (`signal`, an infrared spectrum of 1,841 points,
+            `label` of 3 origins).
 
     Raises ValueError for another name.
     """
