@@ -15,7 +15,10 @@ from hub_models import MINILM, SENTENCES, save_image_model, save_text_model
 MODELING = Path(__file__).parents[2] / "modeling"
 FILES = sorted(path for path in MODELING.glob("*.py") if path.name != "__init__.py")
 WITH_TIMM = {family.model_type for family in FAMILIES.values() if family.library == "timm"}
-HARMLESS = {"collections", "contextlib", "copy", "dataclasses", "difflib", "functools", "itertools", "math", "types", "typing", "unicodedata", "warnings"}  # fmt: skip
+HARMLESS = {
+    "collections", "contextlib", "copy", "dataclasses", "difflib", "functools", "itertools", "math", "types", "typing",
+    "unicodedata", "warnings",
+}  # fmt: skip
 CALLS = {
     "open", "exec", "eval", "compile", "__import__", "input", "breakpoint",
     "import_module",
