@@ -192,11 +192,18 @@ def test_devices(models, capsys):
 
 
 @pytest.mark.parametrize(
-    "verb", [("evaluate",), ("collaboration",), ("heads",), ("benchmark", "explanations", "sample_fashion_mnist")]
+    "verb",
+    [
+        ("evaluate", "MODEL", "sample:fashion_mnist"),
+        ("collaboration", "MODEL", "sample:fashion_mnist"),
+        ("heads", "MODEL", "sample:fashion_mnist"),
+        ("benchmark", "explanations", "sample_fashion_mnist", "MODEL"),
+        ("benchmark", "speed"),
+    ],
 )
 def test_every_verb_that_runs_a_network_takes_a_device(models, capsys, verb, tmp_path):
-    data = [] if "benchmark" in verb else ["sample:fashion_mnist"]
-    code, _, err = mhex(*verb, models / "image", *data, "--device", "cuda:99", capsys=capsys)
+    given = [models / "image" if word == "MODEL" else word for word in verb]
+    code, _, err = mhex(*given, "--device", "cuda:99", capsys=capsys)
     assert code == 1 and "--device 'cuda:99' is not there" in err, err
 
 

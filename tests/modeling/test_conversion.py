@@ -119,7 +119,9 @@ def test_a_folder_that_timm_saved_is_read(tmp_path):
 
 def test_without_weights_everything_is_new_and_labels_are_carried():
     names = {0: "normal", 1: "pneumonia"}
-    model, report = hf_mhex.convert("resnet10t", id2label=names, head_decay=0.3, output_loading_info=True)
+    options = {"num_labels": None, "head_decay": 0.3, "output_loading_info": True}
+    model, report = hf_mhex.convert("resnet10t", id2label=names, **options)
+    assert hf_mhex.convert("resnet10t", num_labels=None).config.num_labels == 2
     assert not report.used and not report.unused and list(report.new) == list(model.state_dict())
     assert model.config.id2label == names and model.config.label2id == {"normal": 0, "pneumonia": 1}
     assert model.config.num_labels == 2 and model.config.head_decay == 0.3
