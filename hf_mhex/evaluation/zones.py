@@ -53,12 +53,12 @@ class MaskedZones:
         if values.ndim != 3 or values.shape[-1] != len(zones.axis) or not values.isfinite().all():
             raise ValueError(f"values must be finite [N, C, {len(zones.axis)}], got {list(values.shape)}.")
         self.zones = zones
-        fill = values.median(0).values if fill is None else torch.as_tensor(fill, dtype=values.dtype)
-        members, scores = torch.from_numpy(zones.members), []
+        fill = values.median(0).values if fill is None else torch.as_tensor(fill).to(values)
+        members, scores = torch.from_numpy(zones.members).to(values.device), []
         for chosen in range(2 ** len(zones)):
             inside = members[[bool(chosen >> zone & 1) for zone in range(len(zones))]].any(0)
             logits = model(input_values=torch.where(inside, fill, values)).logits
-            scores.append(scores_of(logits, model.config).double().numpy())
+            scores.append(scores_of(logits, model.config).double().cpu().numpy())
         predicted = scores[0].argmax(-1)
         rows = np.arange(len(values))
         self.losses = np.stack([scores[0][rows, predicted] - found[rows, predicted] for found in scores])  # [2**Z, N]

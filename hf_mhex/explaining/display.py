@@ -25,6 +25,7 @@ from hf_mhex.explaining.explanation import (
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import side_by_side
+from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import article, escaped, html_page, scale_terminal, words_picture
 
 LEGEND = "Red speaks for the label, blue against it; the deeper, the more. Every scale states its numbers."
@@ -32,7 +33,7 @@ LEGEND = "Red speaks for the label, blue against it; the deeper, the more. Every
 
 @dataclass(frozen=True, eq=False)
 class Display:
-    """What `show` found: shows itself in notebooks, and saves itself as a picture (.png) or a page (.html).
+    """What `show` found: it shows itself in notebooks, and saves itself as a picture (.png) or a page (.html).
 
     Args:
         explanations: of the labels shown, the first of them block by block too.
@@ -47,7 +48,7 @@ class Display:
 
     @cached_property
     def picture(self) -> Image.Image:
-        """The labels side by side (a text's one below the other), and the first one's blocks."""
+        """The labels side by side (those of texts and signals one below the other), and the first one's blocks."""
         return stacked([self.labels_picture, self.first.block_picture])
 
     @cached_property
@@ -55,6 +56,9 @@ class Display:
         """The labels alone. Maps of an image share one scale."""
         if self.first.is_text:
             return words_picture([(found.seen, found.title, found.sentence) for found in self.explanations])
+        if isinstance(self.first.seen, Signal):
+            panels = {f"{found.title}: {found.sentence}": found.saliency for found in self.explanations}
+            return line_picture(self.first.seen, panels)
         maps = [found.saliency for found in self.explanations]
         titles, notes = zip(*((found.title, found.sentence) for found in self.explanations))
         return side_by_side(self.first.seen, maps, labels=titles, notes=notes)

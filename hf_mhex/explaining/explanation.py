@@ -109,15 +109,19 @@ class Explanation:
 
     @cached_property
     def block_picture(self) -> Image.Image | None:
-        """The same block by block, raw and unweighted: a block's sum is its own logit, or its own lead."""
-        if self.seen is None:
+        """The same block by block, raw and unweighted: a block's sum is its own logit, or its own lead.
+
+        None without `seen`, and for a text in windows, whose blocks are not joined.
+        """
+        if self.seen is None or not self.blocks:
             return None
         title = f"Block by block, for {self.label}"
         if self.is_text:
             return words_picture([(words, name) for words, name, _ in self.block_entries])
         labels = [f"block {block}" for block in self.blocks]
         if isinstance(self.seen, Signal):
-            return line_picture(self.seen, dict(zip(labels, self.blocks.values())), title)
+            captions = [f"{label}, sum {signed(part)}" for label, part in zip(labels, self.parts)]
+            return line_picture(self.seen, dict(zip(captions, self.blocks.values())), title)
         return block_strip(self.seen, list(self.blocks.values()), labels=labels, title=title, columns=7, size=160)
 
     @property
