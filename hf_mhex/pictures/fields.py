@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
 from hf_mhex.evaluation.heads import PieceReport, SingleHeads
-from hf_mhex.pictures.colours import paint
+from hf_mhex.pictures.colours import paint, visible
 
 SIDE, COLUMNS, NAMED = 2.1, 4, 24  # inches of a panel; panels in a line; labels up to which their names are written
 
@@ -48,7 +48,7 @@ def field_sheet(reports: Sequence[PieceReport], names: dict[int, str], title: st
             axes.add_patch(Rectangle(corner, side, side, fill=False, edgecolor="black", linewidth=1.2))
             first += len(group)
         axes.set_title(f"{report.piece}: noise {report.noise}", fontsize=8)
-        shown = [names[label] for label in order] if len(order) <= NAMED else []
-        axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=5)
-        axes.set_yticks(range(len(shown)), shown, fontsize=5)
+        shown = [visible(names[label]) for label in order] if len(order) <= NAMED else []
+        axes.set_xticks(range(len(shown)), shown, rotation=90, fontsize=5, parse_math=False)
+        axes.set_yticks(range(len(shown)), shown, fontsize=5, parse_math=False)
     return figure

@@ -8,6 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from hf_mhex.evaluation.filters import FilterReport
+from hf_mhex.pictures.colours import visible
 
 
 def write_ablation(report: FilterReport, name: str, path: Path) -> Path:
@@ -20,7 +21,7 @@ def write_ablation(report: FilterReport, name: str, path: Path) -> Path:
         style = "-" if order.startswith("strongest") else "--"
         axes.plot(counts, sure, style, color=f"C{number // 2}", marker=".", label=order)
     axes.set_xlabel(f"filters of block {report.block} removed")
-    axes.set_ylabel(f"mean probability of {name}")
+    axes.set_ylabel(f"mean probability of {visible(name)}", parse_math=False)
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=7)
     figure.savefig(path, dpi=100)

@@ -11,6 +11,8 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_mhex.pictures.colours import visible
+
 COLOURS = "RdBu_r"  # red for the label, blue against it
 
 
@@ -60,13 +62,13 @@ def line_picture(
         for zone in zones or ():
             panel.axvspan(zone.start, zone.stop, facecolor="none", edgecolor="0.6", linewidth=0.6, zorder=0)
             panel.annotate(
-                zone.name, ((zone.start + zone.stop) / 2, 1), xycoords=("data", "axes fraction"),
-                ha="center", va="bottom", fontsize=6, annotation_clip=True,
+                visible(zone.name), ((zone.start + zone.stop) / 2, 1), xycoords=("data", "axes fraction"),
+                ha="center", va="bottom", fontsize=6, annotation_clip=True, parse_math=False,
             )  # fmt: skip
         panel.set_xlim(signal.axis[0], signal.axis[-1])
-        panel.set_title(name, fontsize=9, pad=14 if zones else 6)
+        panel.set_title(visible(name), fontsize=9, pad=14 if zones else 6, parse_math=False)
         figure.colorbar(line, ax=panel, pad=0.01, label="contribution a point")
-    panel.set_xlabel(f"{signal.label}\n{note}" if note else signal.label)
-    figure.suptitle(title, fontsize=11)
+    panel.set_xlabel(visible(f"{signal.label}\n{note}" if note else signal.label), parse_math=False)
+    figure.suptitle(visible(title), fontsize=11, parse_math=False)
     canvas.draw()
     return Image.fromarray(np.asarray(canvas.buffer_rgba())).convert("RGB")
