@@ -11,7 +11,7 @@ from hf_mhex.pictures.filters import write_ablation
 from hf_mhex.pictures.signals import Signal, line_picture
 from networks import batch_for, lively
 
-HOSTILE = "from $5^ to $6_{ \x1b[31m"  # read as mathematics it is an error
+HOSTILE = "from $5^$ to $6_{$ \x1b[31m"  # read as mathematics it is an error
 
 
 def test_signals_with_zones():
