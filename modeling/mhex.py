@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
-from .mhex_blocks import AttentionGate, Head, WideLinear
+from .mhex_blocks import AttentionGate, Head, Trace, WideLinear
 from .mhex_loss import absent_loss, deep_supervision_loss
 from .mhex_maps import (
     Features,
@@ -121,6 +121,55 @@ class MHEXPreTrainedMixin:
     def gates(self) -> list[AttentionGate]:
         """The attention gates of a body, in block order."""
         return [block.gate for block in self.blocks]
+
+
+class MHEXStagedBody:
+    """Mixin of a body whose residual blocks stand in stages: networks over images and signals."""
+
+    can_roll_out = False
+
+    def stages(self) -> list[tuple[nn.Module | None, list[nn.Module]]]:
+        """Each stage's downsampling (None for none) and its residual blocks."""
+        raise NotImplementedError("a subclass says what its stages are")
+
+    def finish(self, x: torch.Tensor) -> torch.Tensor:
+        """The last block's output to the features that the plain network gives."""
+        return x
+
+    @property
+    def blocks(self) -> list[nn.Module]:
+        """The residual blocks in order."""
+        return [block for _, blocks in self.stages() for block in blocks]
+
+    def check_rollout(self, rollout: bool) -> None:
+        """Raise ValueError where there is no attention to go back through."""
+        if rollout and not self.can_roll_out:
+            raise ValueError(f"rollout=True goes back through attention, which {type(self).__name__} lacks; use False.")
+
+    def walk(self, x: torch.Tensor, trace: Trace, output_hidden_states: bool | None, return_dict: bool | None):
+        """The body's answer for x, what the first block reads."""
+        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        states = (x,)
+        for downsample, blocks in self.stages():
+            x = x if downsample is None else downsample(x)
+            for block in blocks:
+                x = block(x, trace=trace)
+            states += (x,) if wanted else ()
+        x = self.finish(x)
+        blocks = self.blocks
+        pooled = blocks[-1].positions(x, trace.prefix)
+        if trace.valid is not None:
+            kept = trace.valid[:, None].to(pooled)
+            pooled = pooled * kept * (kept.shape[-1] / kept.sum(-1, keepdim=True).clamp(min=1))
+        answer = MHEXModelOutput(
+            last_hidden_state=x,
+            pooler_output=pooled.mean(-1),
+            hidden_states=states if wanted else None,
+            gate_scores=tuple(trace.scores[block] for block in range(len(blocks))),
+            explanations=tuple(trace.explanations[block] for block in range(len(blocks))) if trace.explain else None,
+        )
+        as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
+        return answer if as_dict else answer.to_tuple()
 
 
 class MHEXClassifierMixin:

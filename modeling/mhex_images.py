@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedModel
 
-from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
+from .mhex import MHEXClassifierMixin, MHEXPreTrainedMixin, MHEXStagedBody
 from .mhex_blocks import Trace, add_gates
 from .mhex_maps import check_names
 
@@ -36,7 +36,7 @@ class MHEXImagePreTrainedModel(MHEXPreTrainedMixin, PreTrainedModel):
         return
 
 
-class MHEXImageBody:
+class MHEXImageBody(MHEXStagedBody):
     """Mixin of a timm network without its classifier, with a gate in every block.
 
     A subclass names timm's class (`trunk_class`) and its blocks' gated classes (`gated`), and says what `stages` there
@@ -47,7 +47,6 @@ class MHEXImageBody:
     trunk_class: type
     trunk_options: dict = {}
     gated: dict[type, type] = {}
-    can_roll_out = False
     takes_mask = False
 
     def __init__(self, config):
@@ -90,10 +89,6 @@ class MHEXImageBody:
         trunk.head = nn.Identity()  # a classifier's norm and dropout, where timm leaves them
         return trunk
 
-    def stages(self) -> list[tuple[nn.Module | None, list[nn.Module]]]:
-        """Each stage's downsampling (None for none) and its residual blocks."""
-        raise NotImplementedError("a subclass says what its stages are")
-
     def width(self, block: nn.Module) -> int:
         """Channels of a block's features."""
         raise NotImplementedError("a subclass says how wide its blocks are")
@@ -102,18 +97,9 @@ class MHEXImageBody:
         """Pixels [B, num_channels, H, W] to the first block's input."""
         raise NotImplementedError("a subclass says what its stem is")
 
-    def finish(self, x: torch.Tensor) -> torch.Tensor:
-        """The last block's output to the features that timm's `forward_features` gives."""
-        return x
-
     def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool, attention_mask=None) -> Trace:
         """The trace of a pass whose first block reads x."""
         return Trace(explain)
-
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The residual blocks in order."""
-        return [block for _, blocks in self.stages() for block in blocks]
 
     def forward(
         self,
@@ -137,35 +123,12 @@ class MHEXImageBody:
         """
         check_names(options, OUTPUT_OPTIONS, f"{type(self).__name__}.forward")
         check_pixels(pixel_values, self.config)
-        if rollout and not self.can_roll_out:
-            raise ValueError(f"rollout=True goes back through attention, which {type(self).__name__} lacks; use False.")
+        self.check_rollout(rollout)
         if attention_mask is not None and not self.takes_mask:
             raise ValueError(f"attention_mask takes tokens out of attention, which {type(self).__name__} cannot.")
-        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
         pixels = pixel_values.to(next(self.trunk.parameters()).dtype)
         x = self.stem(pixels)
-        trace = self.trace(x, pixels, explain, rollout, attention_mask)
-        states = (x,)
-        for downsample, blocks in self.stages():
-            x = x if downsample is None else downsample(x)
-            for block in blocks:
-                x = block(x, trace=trace)
-            states += (x,) if wanted else ()
-        x = self.finish(x)
-        blocks = self.blocks
-        pooled = blocks[-1].positions(x, trace.prefix)
-        if trace.valid is not None:
-            kept = trace.valid[:, None].to(pooled)
-            pooled = pooled * kept * (kept.shape[-1] / kept.sum(-1, keepdim=True).clamp(min=1))
-        answer = MHEXModelOutput(
-            last_hidden_state=x,
-            pooler_output=pooled.mean(-1),
-            hidden_states=states if wanted else None,
-            gate_scores=tuple(trace.scores[block] for block in range(len(blocks))),
-            explanations=tuple(trace.explanations[block] for block in range(len(blocks))) if explain else None,
-        )
-        as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
-        return answer if as_dict else answer.to_tuple()
+        return self.walk(x, self.trace(x, pixels, explain, rollout, attention_mask), output_hidden_states, return_dict)
 
 
 class MHEXImageClassifier(MHEXClassifierMixin):

@@ -8,7 +8,7 @@ from transformers import PreTrainedModel
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mhex_signal import MHEXSignalConfig
-from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
+from .mhex import MHEXClassifierMixin, MHEXPreTrainedMixin, MHEXStagedBody
 from .mhex_blocks import GatedBlock, Trace, add_gates
 from .mhex_maps import check_names
 
@@ -66,11 +66,10 @@ class MHEXSignalPreTrainedModel(MHEXPreTrainedMixin, PreTrainedModel):
         return
 
 
-class MHEXSignalModel(MHEXSignalPreTrainedModel):
+class MHEXSignalModel(MHEXStagedBody, MHEXSignalPreTrainedModel):
     """A residual network over signals with a gate in every block. With every W1 at 0 it is the plain network."""
 
     _auto_class = "AutoModel"
-    can_roll_out = False
 
     def __init__(self, config: MHEXSignalConfig):
         super().__init__(config)
@@ -101,11 +100,6 @@ class MHEXSignalModel(MHEXSignalPreTrainedModel):
         """Each stage's downsampling (None: its first block strides) and its residual blocks."""
         return [(None, list(stage)) for stage in self.layers]
 
-    @property
-    def blocks(self) -> list[nn.Module]:
-        """The residual blocks in order."""
-        return [block for stage in self.layers for block in stage]
-
     def forward(
         self,
         input_values: torch.FloatTensor | None = None,
@@ -126,27 +120,11 @@ class MHEXSignalModel(MHEXSignalPreTrainedModel):
         """
         check_names(options, ("output_attentions",), f"{type(self).__name__}.forward")
         check_signals(input_values, self.config)
-        if rollout:
-            raise ValueError(f"rollout=True goes back through attention, which {type(self).__name__} lacks; use False.")
-        wanted = self.config.output_hidden_states if output_hidden_states is None else output_hidden_states
+        self.check_rollout(rollout)
         x = input_values if input_values.ndim == 3 else input_values[:, None]
         x = self.stem(x.to(next(self.stem.parameters()).dtype))
         x = x if self.places is None else x * (1 + self.places(waves(x, self.config.position_waves)))
-        trace, states = Trace(explain), (x,)
-        for stage in self.layers:
-            for block in stage:
-                x = block(x, trace=trace)
-            states += (x,) if wanted else ()
-        count = len(self.blocks)
-        answer = MHEXModelOutput(
-            last_hidden_state=x,
-            pooler_output=x.mean(-1),
-            hidden_states=states if wanted else None,
-            gate_scores=tuple(trace.scores[block] for block in range(count)),
-            explanations=tuple(trace.explanations[block] for block in range(count)) if explain else None,
-        )
-        as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
-        return answer if as_dict else answer.to_tuple()
+        return self.walk(x, Trace(explain), output_hidden_states, return_dict)
 
 
 class MHEXSignalForClassification(MHEXClassifierMixin, MHEXSignalPreTrainedModel):
