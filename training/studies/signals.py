@@ -23,15 +23,18 @@ from sklearn.cross_decomposition import PLSRegression
 from sklearn.model_selection import StratifiedKFold
 from torch import nn
 
-from hf_mhex import MHEXSignalConfig, MHEXSignalFeatureExtractor, MHEXSignalForClassification, explain
+from hf_mhex import explain
 from hf_mhex.baselines import smx
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment
 from hf_mhex.evaluation.zones import MaskedZones
 from hf_mhex.explaining.zones import Zones
+from hf_mhex.families import FAMILIES
 from hf_mhex.modeling.mhex import MHEXClassifierOutput
 from hf_mhex.pictures.signals import line_picture
 
+FAMILY = next(family for family in FAMILIES.values() if family.kind == "signal")
+EXTRACTOR = FAMILY.load_class(FAMILY.input.extractor[1])
 SYNTHETIC_ZONES = [("F1", 0, 125), ("F2", 125, 275), ("F3", 275, 425), ("F4", 425, 600), ("F5", 600, 800),
                    ("F6", 800, 1000)]  # fmt: skip
 PEAKS = {"F1": 50, "F2": 200, "F3": 350, "F4": 500, "F5": 700, "F6": 900}
@@ -55,9 +58,9 @@ COMPONENTS = (2, 4, 6, 8, 10, 12, 15)
 class PlainTwin(nn.Module):
     """The same body without gates (W1 stays 0) and one linear classifier on its pooled features."""
 
-    def __init__(self, config: MHEXSignalConfig):
+    def __init__(self, config):
         super().__init__()
-        self.body = MHEXSignalForClassification(config).base_model
+        self.body = FAMILY.classifier(config).base_model
         for gate in self.body.gates:
             gate.weight.requires_grad_(False)
         self.classifier = nn.Linear(config.hidden_size, config.num_labels)
@@ -126,13 +129,13 @@ def predicted(model, values: torch.Tensor) -> np.ndarray:
 def compare(name: str, signals: np.ndarray, labels: np.ndarray, axis, fold: int, rows, epochs: int, extra: dict):
     """One fold: the three classifiers' accuracies; the MHEX model, its extractor and its test rows."""
     inside, outside = rows
-    extractor = MHEXSignalFeatureExtractor().fit(signals[inside])
+    extractor = EXTRACTOR().fit(signals[inside])
     values = extractor(signals, return_tensors="pt")["input_values"]
-    config = MHEXSignalConfig(**{"num_labels": int(labels.max()) + 1, "axis": axis, **NETWORK, **extra})
+    config = FAMILY.config(**{"num_labels": int(labels.max()) + 1, "axis": axis, **NETWORK, **extra})
     targets = torch.from_numpy(labels)
     record = {"part": name, "fold": fold, "train": len(inside), "test": len(outside)}
     made = {}
-    for kind, build in (("mhex", MHEXSignalForClassification), ("plain", PlainTwin)):
+    for kind, build in (("mhex", FAMILY.classifier), ("plain", PlainTwin)):
         torch.manual_seed(fold)
         made[kind] = train(build(config), values[inside], targets[inside], epochs, fold)
         record[kind] = float((predicted(made[kind], values[outside]) == labels[outside]).mean())
