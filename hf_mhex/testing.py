@@ -255,7 +255,9 @@ def _gradients(model, batch: dict, checkpointing: bool) -> dict[str, torch.Tenso
     """The gradients of the loss in training mode."""
     model, config = _copy(model, torch.float64).train(), model.config
     if checkpointing:
-        model.activation_checkpointing_enable({"use_reentrant": False})
+        # Its name before transformers 5.24 is gradient_checkpointing_enable.
+        enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+        enable({"use_reentrant": False})
     rows, labels = len(next(iter(batch.values()))), torch.arange(config.num_labels)
     goal = (labels[None] == torch.arange(rows)[:, None] % config.num_labels).double()
     if config.problem_type in (None, "single_label_classification") and config.num_labels > 1:

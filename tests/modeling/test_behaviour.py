@@ -7,7 +7,7 @@ from concurrent.futures import ThreadPoolExecutor
 import pytest
 import torch
 
-from networks import NAMES, TEXTS, batch_for, family_named, lively
+from networks import NAMES, TEXTS, batch_for, checkpoint_activations, family_named, lively
 
 FULL = ["bert", "resnet"]
 
@@ -314,8 +314,8 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, kind):
             if isinstance(module, torch.nn.Dropout):
                 module.p = 0.0
         if checkpointing:
-            model.activation_checkpointing_enable()
-            assert model.is_activation_checkpointing
+            checkpoint_activations(model)
+            assert any(getattr(module, "gradient_checkpointing", False) for module in model.modules())
         inputs = batch_for(name, torch.float64)
         labels = torch.arange(len(next(iter(inputs.values())))) % 4
         if kind in ("several", "regression"):
@@ -331,7 +331,7 @@ def test_gradient_checkpointing_gives_the_same_gradients(name, kind):
 @pytest.mark.parametrize("name", NAMES)
 def test_reentrant_checkpointing_is_refused(name):
     with pytest.raises(ValueError, match="use_reentrant=True would lose the gradients of gates and heads"):
-        copy.deepcopy(network(name)).activation_checkpointing_enable({"use_reentrant": True})
+        checkpoint_activations(copy.deepcopy(network(name)), use_reentrant=True)
 
 
 @pytest.mark.parametrize("name", ["bert", "roberta", "distilbert", "modernbert"])

@@ -138,6 +138,12 @@ def small_config(name, **fields):
     return family_named(name).config(**{**FIELDS[name], "num_labels": 4, **fields})
 
 
+def checkpoint_activations(model, **options):
+    """Compute activations again in the backward pass; the method got this name with transformers 5.24."""
+    enable = getattr(model, "activation_checkpointing_enable", None) or model.gradient_checkpointing_enable
+    enable(options or None)
+
+
 def lively(name, dtype=torch.float64, **fields):
     """The small classifier of a family, enlivened, in eval mode."""
     torch.manual_seed(0)

@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 
 from hf_mhex.training import PartConsistency, part_consistency_loss
 from hf_mhex.training import consistency as tested
-from networks import IMAGES, SIGNALS, TEXTS, batch_for, lively
+from networks import IMAGES, SIGNALS, TEXTS, batch_for, checkpoint_activations, lively
 
 SINGLE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
 MASK = 3
@@ -210,7 +210,7 @@ def test_wrapped_or_checkpointed_it_is_the_same_and_every_weight_learns(tmp_path
             for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
                 norm.eval()
             if how == "checkpointed":
-                model.activation_checkpointing_enable()
+                checkpoint_activations(model)
             called = DistributedDataParallel(model) if how == "wrapped" else model
             for _ in range(2):
                 model.zero_grad()

@@ -11,7 +11,7 @@ from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 from hf_mhex.training import balanced_weights, mosaic_loss
 from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.plain import PlainImageClassifier
-from networks import image_batch, lively, small_config, text_batch
+from networks import checkpoint_activations, image_batch, lively, small_config, text_batch
 from slow_method import caught
 
 SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
@@ -105,7 +105,7 @@ def test_wrapped_or_checkpointed_it_is_the_same_loss_and_every_weight_learns(fam
             for norm in (module for module in model.modules() if isinstance(module, torch.nn.BatchNorm2d)):
                 norm.eval()
             if how == "checkpointed":
-                model.activation_checkpointing_enable()
+                checkpoint_activations(model)
             called = DistributedDataParallel(model) if how == "wrapped" else model
             for _ in range(2):
                 model.zero_grad()

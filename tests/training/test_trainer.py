@@ -15,6 +15,9 @@ from hf_mhex.training.settings import OptimisationSettings
 from networks import CONVERTED, FIELDS, batch_for, family_named, lively, small_config
 from schemas import read_log, small_bert, write_medmnist
 
+# The setting's name before transformers 5.24 is gradient_checkpointing.
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
+
 RECIPE = """
 model: {architecture: resnet18, architecture_kwargs: {layers: [1, 1, 1, 1], channels: [8, 8, 12, 12]}}
 processing: {image_size: 28, crop_pct: 1.0}
@@ -238,7 +241,7 @@ def test_balanced_weights_are_the_models_own(recipe, tmp_path):
 def test_checkpointing_changes_nothing_and_bf16_little(recipe, tmp_path):
     """In training by the recipe; each block is computed again in the backward pass, or autocast."""
     found = {}
-    for name, changes in (("plain", []), ("again", ["activation_checkpointing=true"]), ("half", ["bf16=true"])):
+    for name, changes in (("plain", []), ("again", [f"{CHECKPOINTING}=true"]), ("half", ["bf16=true"])):
         trainer = trainer_of(recipe("max_steps=3", "freeze_batch_norm=true", *changes), tmp_path / name)
         trainer.train()
         found[name] = trainer.model.state_dict(), trainer.state.log_history[0]["loss"]
