@@ -294,10 +294,12 @@ def from_bert(source: str | PathLike, num_labels: int | None = None, output_load
 
 def check_fields(family: Family, fields: dict) -> dict:
     """The fields of a configuration; TypeError, naming the closest, for one that the family does not have."""
-    known = {field.name for field in dataclasses.fields(family.config)}
-    # Before transformers 5.4 configurations were plain classes, whose fields are what their constructors take.
-    constructors = [vars(parent).get("__init__") for parent in family.config.__mro__[:-1]]
-    known |= {name for init in constructors if init for name in inspect.signature(init).parameters}
+    # Before transformers 5.4 configurations were plain classes, whose fields are what their constructors take, beside
+    # those of the dataclass that they share with the other families.
+    known: set[str] = set()
+    for parent in family.config.__mro__[:-1]:
+        known |= {field.name for field in dataclasses.fields(parent)} if dataclasses.is_dataclass(parent) else set()
+        known |= set(inspect.signature(parent.__init__).parameters)
     known -= {"self", "args", "kwargs"}
     known |= {"num_labels", "attn_implementation", "dtype", "torch_dtype", "device_map", "use_safetensors", "cache_dir"}
     for name in fields:
