@@ -43,7 +43,7 @@ def filters(
     from hf_mhex.explaining.explanation import label_index
     from hf_mhex.loading import load
     from hf_mhex.pictures.channels import write_channels
-    from hf_mhex.pictures.filters import write_ablation
+    from hf_mhex.pictures.filters import write_ablation, write_maps
 
     place = find_device(device)
     network, processor = load(model, revision)
@@ -61,6 +61,7 @@ def filters(
     (output / "filters.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
     (output / "filters.md").write_text(page_of(record, channels, top), encoding="utf-8")
     paths += [output / "filters.json", output / "filters.md", write_ablation(found, name, output / "ablation.png")]
+    paths.append(write_maps(found, network, processor, batches, output / "filter-maps.png"))
     if json_:
         typer.echo(json.dumps(record))
         return

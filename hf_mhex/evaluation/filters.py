@@ -19,7 +19,7 @@ from hf_mhex.baselines import library
 from hf_mhex.evaluation.channels import look, weighed_rows
 from hf_mhex.evaluation.ordering import correlation, unit_range
 from hf_mhex.evaluation.pieces import Piece, removed
-from hf_mhex.modeling.mhex_maps import check_blocks
+from hf_mhex.modeling.mhex_maps import Features, check_blocks
 
 MARKED = 0.5  # from which a map in [0, 1] marks a position
 
@@ -70,6 +70,11 @@ class FilterReport:
     curves: dict[str, tuple[tuple[int, float, float], ...]]
 
 
+def maps_of(features: Features) -> torch.Tensor:
+    """Each filter's map alone, [B, channels, H, W]: its activation, cut at 0."""
+    return features.summands[0].unflatten(2, features.shape).relu().float().cpu()
+
+
 def filter_report(
     model, data: Iterable[dict], label: int, block: int = -1, grad_cam: Callable | None = None, steps: int = 8
 ) -> FilterReport:
@@ -100,7 +105,7 @@ def filter_report(
         descriptors.append(shown.p.double().cpu())
         here = (batch["labels"] == label).nonzero()[:, 0]
         if len(here):
-            maps.append(shown.summands[0].unflatten(2, shown.shape)[here].relu().float().cpu())
+            maps.append(maps_of(shown)[here])
             pixels.append(batch["pixel_values"][here])
             target = torch.full((len(here),), label, device=pixels[-1].device)
             cams.append(grad_cam(model, pixels[-1], target, block).float().cpu())

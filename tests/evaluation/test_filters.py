@@ -1,12 +1,15 @@
 """Filters of a block for a class: shares, likeness and scores derived row by row, ablation ends, q-values by hand."""
 
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 import torch.nn.functional as F
+from PIL import Image
 
 from hf_mhex.evaluation.filters import corrected, filter_report
+from hf_mhex.pictures import filters as pictures
 from networks import batch_for, image_batch, lively, lively_resnet
 
 LABELS = torch.tensor([1, 0, 1, 1, 2, 1])
@@ -70,6 +73,30 @@ def test_ablation_starts_whole_and_ends_without_filters():
     points = list(found.curves.values())
     assert all(curve[0][0] == 0 and curve[0][1] == pytest.approx(whole) for curve in points)
     assert {curve[-1] for curve in points} == {points[0][-1]} and points[0][-1][0] == len(found.filters)
+
+
+def test_a_picture_of_every_filter_alone(tmp_path, monkeypatch):
+    """A tile for each filter in the report's order: its own activation on the first row of the class."""
+    model, data = lively_resnet(), batches()
+    found = filter_report(model, data, 1, block=1, grad_cam=marks, steps=1)
+    shown, drawn = {}, []
+    model(pixel_values=data[0]["pixel_values"][:1], explain=lambda block, part: shown.update({block: part.added()}))
+
+    def overlay(image, saliency, title, size):
+        drawn.append((title, saliency))
+        return Image.new("RGB", (size, size), "white")
+
+    monkeypatch.setattr(pictures, "overlay", overlay)
+    processor = SimpleNamespace(image_mean=[0.0] * 3, image_std=[1.0] * 3)
+    path = pictures.write_maps(found, model, processor, data, tmp_path / "maps.png")
+    assert [title for title, _ in drawn] == [f"{one.channel}: {one.share:+.1%}" for one in found.filters]
+    active = shown[1].summands[0][0].detach().clamp(min=0)
+    for one, (_, drawn_map) in zip(found.filters, drawn):
+        map_ = active[one.channel].float()
+        spread = map_.max() - map_.min()
+        wanted = (map_ - map_.min()) / spread if spread > 0 else map_ * 0
+        torch.testing.assert_close(drawn_map.flatten(), wanted)
+    assert Image.open(path).width == pictures.TILE * min(pictures.COLUMNS, len(drawn))
 
 
 def test_grad_cam_of_the_library_at_a_block():
