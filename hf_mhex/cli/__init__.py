@@ -26,6 +26,7 @@ from hf_mhex.cli.heads import heads
 from hf_mhex.cli.info import info
 from hf_mhex.cli.push import push
 from hf_mhex.cli.smx import smx_command
+from hf_mhex.cli.terminal import echo
 from hf_mhex.cli.train import train
 
 app = typer.Typer(
@@ -62,7 +63,7 @@ def main() -> None:
         line, code = failure(error)
         if len(arguments) < len(sys.argv) - 1:
             traceback.print_exc()
-        typer.echo(f"mhex: {line}", err=True)
+        echo(f"mhex: {line}", err=True)
         sys.exit(code)
 
 

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Device, find_device
+from hf_mhex.cli.terminal import echo
 
 
 def explanations(
@@ -58,11 +59,11 @@ def explanations(
         [name.strip() for name in only.split(",")] if only else None,
         seed,
         f"{command} --seed {seed}",
-        lambda line: typer.echo(line, err=True),
+        lambda line: echo(line, err=True),
         on,
     )
     if on is not None:
-        typer.echo(str(output / f"rows-{on}.jsonl"))
+        echo(str(output / f"rows-{on}.jsonl"))
         return
     summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
     plot_measures(summary, output)
@@ -72,4 +73,4 @@ def explanations(
         typer.echo(json.dumps(summary))
         return
     for path in [output / "tables.md", *sorted(output.glob("measures-*.png")), *pages]:
-        typer.echo(str(path))
+        echo(str(path))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Device, find_device
+from hf_mhex.cli.terminal import echo
 
 
 def paper(
@@ -45,12 +46,12 @@ def paper(
     command = " ".join(["mhex benchmark paper", recipe, "MODEL", *map(without_folders, overrides or [])])
     command += " --scorer SCORER" * (scorer is not None) + " --plain PLAIN" * (plain is not None)
     command += f" --rows {rows} --seed {seed}"
-    found = compare(networks, scorers, test, output, rows, command, lambda line: typer.echo(line, err=True))
+    found = compare(networks, scorers, test, output, rows, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
     shown = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
     if json_:
         typer.echo((output / "summary.json").read_text(encoding="utf-8"))
         return
-    typer.echo(str(page))
-    typer.echo(str(picture))
+    echo(str(page))
+    echo(str(picture))

@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Device, find_device
+from hf_mhex.cli.terminal import echo
 
 
 def speed(
@@ -39,11 +40,11 @@ def speed(
     command = f"mhex benchmark speed --rounds {rounds} --seed {seed}"
     place = str(find_device(device))
     rows = measure_speed(
-        output, listed(networks), listed(parts), rounds, seed, command, lambda line: typer.echo(line, err=True), place
+        output, listed(networks), listed(parts), rounds, seed, command, lambda line: echo(line, err=True), place
     )
     paths = write_report(rows, output)
     if json_:
         typer.echo(json.dumps(rows))
         return
     for path in paths:
-        typer.echo(str(path))
+        echo(str(path))

@@ -8,6 +8,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import Device, find_device
+from hf_mhex.cli.terminal import echo
 
 
 def stability(
@@ -38,8 +39,8 @@ def stability(
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
     command = " ".join(["mhex benchmark stability", recipe, "MODEL", *map(without_folders, overrides or [])])
     command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
-    found = compare(networks, test, output, rows, seed, command, lambda line: typer.echo(line, err=True))
-    typer.echo(str(write_page(found, output, Path(recipe).stem)))
+    found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
+    echo(str(write_page(found, output, Path(recipe).stem)))
     shown = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
-    typer.echo(str(picture))
+    echo(str(picture))

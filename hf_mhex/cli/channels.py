@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+from hf_mhex.cli.terminal import echo, print_table
 
 
 def report_channels(network, processor, data: str, split: str | None, rows: int, output: Path, as_json: bool) -> None:
@@ -26,21 +27,18 @@ def report_channels(network, processor, data: str, split: str | None, rows: int,
     if as_json:
         typer.echo(json.dumps(record))
         return
-    from rich.console import Console
-    from rich.table import Table
-
     for report in record:
         by_block = ", ".join(f"{value:+.2f}" for value in report["by_block"])
-        table = Table(
-            "block", "channel", "weight", "contribution", "share", title=f"{report['label']}: {report['rows']} rows"
-        )
-        for channel in report["channels"]:
-            cells = [f"{channel[name]:+.4f}" for name in ("weight", "contribution")] + [f"{channel['share']:+.1%}"]
-            table.add_row(str(channel["block"]), str(channel["channel"]), *cells)
-        Console().print(table)
-        typer.echo(f"logit {report['logit']:+.3f}, by block {by_block}")
+        rows = [
+            (str(one["block"]), str(one["channel"]))
+            + (f"{one['weight']:+.4f}", f"{one['contribution']:+.4f}", f"{one['share']:+.1%}")
+            for one in report["channels"]
+        ]
+        columns = ("block", "channel", "weight", "contribution", "share")
+        print_table(columns, rows, f"{report['label']}: {report['rows']} rows")
+        echo(f"logit {report['logit']:+.3f}, by block {by_block}")
     for path in paths:
-        typer.echo(str(path))
+        echo(str(path))
 
 
 def read_batches(network, processor, data: str, overrides: list[str], split: str | None, rows: int) -> list[dict]:
@@ -81,13 +79,10 @@ def collaboration(
     if json_:
         typer.echo(json.dumps(found))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("block", "cosine with the next head", "rank correlation with confidence", "... with the drop")
+    lines = []
     for row in found:
         cells = [f"{row['cosine']:+.3f} [{row['low']:+.3f}, {row['high']:+.3f}]"]
         for name in ("with confidence", "with drop"):
             cells.append(f"{row[name]['correlation']:+.2f} [{row[name]['low']:+.2f}, {row[name]['high']:+.2f}]")
-        table.add_row(str(row["block"]), *cells)
-    Console().print(table)
+        lines.append([str(row["block"]), *cells])
+    print_table(("block", "cosine with the next head", "rank correlation with confidence", "... with the drop"), lines)

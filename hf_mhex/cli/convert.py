@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Revision
+from hf_mhex.cli.terminal import echo
 
 
 def convert(
@@ -59,4 +60,4 @@ def convert(
     if json_:
         typer.echo(json.dumps({"output": str(output), **asdict(report)}))
     else:
-        typer.echo(f"{output}: {type(model).__name__} with {model.config.num_labels} labels; {report}")
+        echo(f"{output}: {type(model).__name__} with {model.config.num_labels} labels; {report}")

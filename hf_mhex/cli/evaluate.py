@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+from hf_mhex.cli.terminal import echo, print_table
 
 
 def evaluate(
@@ -54,38 +55,32 @@ def evaluate(
 
 def show(found: dict) -> None:
     """The report as tables."""
-    from rich.console import Console
-    from rich.table import Table
-
-    typer.echo(f"{found['rows']} rows" + "".join(f", {n} left out: {why}" for why, n in found["skipped"].items()))
+    echo(f"{found['rows']} rows" + "".join(f", {n} left out: {why}" for why, n in found["skipped"].items()))
     for name, value in found["metrics"].items():
-        typer.echo(f"{name.replace('_', ' ')}: {value:.4f}")
+        echo(f"{name.replace('_', ' ')}: {value:.4f}")
     for name, reason in found["undefined"].items():
-        typer.echo(f"{name}: not defined here; {reason}")
-    console = Console()
+        echo(f"{name}: not defined here; {reason}")
     if "calibration_error" in found:
-        typer.echo(f"calibration error: {found['calibration_error']:.4f}")
+        echo(f"calibration error: {found['calibration_error']:.4f}")
     if isinstance(found.get("confusion"), list) and len(found["labels"]) <= 20:
-        table = Table("truth \\ predicted", *found["labels"], "recall")
-        for name, row in zip(found["labels"], found["confusion"]):
-            recall = found["recall"][name]
-            table.add_row(name, *map(str, row), "-" if recall is None else f"{recall:.3f}")
-        console.print(table)
+        recalls = ["-" if found["recall"][name] is None else f"{found['recall'][name]:.3f}" for name in found["labels"]]
+        rows = [
+            (name, *map(str, row), recall) for name, row, recall in zip(found["labels"], found["confusion"], recalls)
+        ]
+        print_table(("truth \\ predicted", *found["labels"], "recall"), rows)
     if "heads" in found:
-        console.print(head_table(found))
+        print_heads(found)
 
 
-def head_table(found: dict):
-    """Heads alone, then combined, with the recall of each label where they are few."""
-    from rich.table import Table
-
+def print_heads(found: dict) -> None:
+    """Print heads alone, then combined, with the recall of each label where they are few."""
     first = found["heads"][0]
     numbers = [name for name, value in first.items() if isinstance(value, float)]
     labels = list(first.get("recall", {})) if len(first.get("recall", {})) <= 12 else []
-    table = Table("heads", *(name.replace("_", " ") for name in numbers), *(f"recall {name}" for name in labels))
     rows = [(f"block {row['block']}", row) for row in found["heads"]]
     rows += [(f"all, decay {row['decay']:g}{' (own)' if row['own'] else ''}", row) for row in found["combined"]]
+    lines = []
     for title, row in rows:
         recalls = ["-" if row["recall"][name] is None else f"{row['recall'][name]:.3f}" for name in labels]
-        table.add_row(title, *(f"{row[name]:.4f}" for name in numbers), *recalls)
-    return table
+        lines.append([title, *(f"{row[name]:.4f}" for name in numbers), *recalls])
+    print_table(("heads", *(name.replace("_", " ") for name in numbers), *(f"recall {name}" for name in labels)), lines)

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Device, Model, Revision, Target, find_device, label_options
+from hf_mhex.cli.terminal import echo
 
 DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
 
@@ -149,7 +150,7 @@ def explain_rows(
         typer.echo(json.dumps({"output": str(output), **numbers}))
         return
     bad = f", {found.bad} of them bad (column error)" if found.bad else ""
-    typer.echo(f"{output}: {found.rows} rows in {found.shards} Parquet files{bad}")
+    echo(f"{output}: {found.rows} rows in {found.shards} Parquet files{bad}")
 
 
 def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:
@@ -165,11 +166,11 @@ def explain_one(network, processor, item: str, output: Path | None, options: dic
     if as_json:
         typer.echo(json.dumps(found.record | {"output": output and str(output)}))
         return
-    typer.echo(found.title)
+    echo(found.title)
     if found.coloured is not None:
         from rich.console import Console
 
         Console().print(found.coloured)
-    typer.echo(f"{found.sentence}\nmap's sum {found.record['sum']:+.5f}, explained {found.explained:+.5f}")
+    echo(f"{found.sentence}\nmap's sum {found.record['sum']:+.5f}, explained {found.explained:+.5f}")
     if output:
-        typer.echo(str(output))
+        echo(str(output))

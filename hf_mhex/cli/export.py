@@ -13,6 +13,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Model, Revision, Target, label_options
+from hf_mhex.cli.terminal import echo
 
 
 @contextmanager
@@ -72,9 +73,9 @@ def export(
     if json_:
         typer.echo(json.dumps(found))
         return
-    typer.echo(f"{output}: agrees with PyTorch to {found['largest_error']:.1e} (1e-4 is allowed)")
+    echo(f"{output}: agrees with PyTorch to {found['largest_error']:.1e} (1e-4 is allowed)")
     if int8:
         eight = found["int8"]
-        typer.echo(f"{eight['output']}: {eight['megabytes_before']} MB become {eight['megabytes_after']} MB")
-        typer.echo(f"logits change by up to {eight['logits']:.1%}, {eight['labels']:.1%} of the labels stay")
-        typer.echo(f"maps change by {eight['map']:.1%} and correlate by {eight['correlation']:.3f}")
+        echo(f"{eight['output']}: {eight['megabytes_before']} MB become {eight['megabytes_after']} MB")
+        echo(f"logits change by up to {eight['logits']:.1%}, {eight['labels']:.1%} of the labels stay")
+        echo(f"maps change by {eight['map']:.1%} and correlate by {eight['correlation']:.3f}")

@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+from hf_mhex.cli.terminal import echo
 
 COLUMNS = (
     "filter", "contribution (share)", "Pearson", "Dice", "MSE", "intensity", "frequency", "spread",
@@ -65,9 +66,9 @@ def filters(
     if json_:
         typer.echo(json.dumps(record))
         return
-    typer.echo((output / "filters.md").read_text(encoding="utf-8"))
+    echo((output / "filters.md").read_text(encoding="utf-8"))
     for path in paths:
-        typer.echo(str(path))
+        echo(str(path))
 
 
 def page_of(record: dict, channels: list[dict], top: int) -> str:

@@ -9,6 +9,8 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
+from hf_mhex.cli.terminal import echo, print_table
+from hf_mhex.escaping import escaped_markdown
 
 COLUMNS = (
     "block",
@@ -75,20 +77,11 @@ def heads(
     if json_:
         typer.echo(json.dumps(record))
         return
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(*COLUMNS)
-    for line in lines_of(record):
-        table.add_row(*line)
-    Console().print(table)
-    typer.echo(summary_of(record))
-    table = Table(*CURVES)
-    for line in curves_of(record):
-        table.add_row(*line)
-    Console().print(table)
+    print_table(COLUMNS, lines_of(record))
+    echo(summary_of(record))
+    print_table(CURVES, curves_of(record))
     for path in paths:
-        typer.echo(str(path))
+        echo(str(path))
 
 
 def lines_of(record: dict) -> list[tuple[str, ...]]:
@@ -139,7 +132,7 @@ def page_of(record: dict) -> str:
     parts = [
         "# Single heads",
         f"Made by `{record['command']}` on {ran_on([record])}. docs/heads.md says what the columns are.",
-        markdown_table(COLUMNS, lines_of(record)),
+        markdown_table(COLUMNS, [tuple(map(escaped_markdown, line)) for line in lines_of(record)]),
         summary_of(record),
         markdown_table(CURVES, curves_of(record)),
     ]

@@ -7,6 +7,7 @@ import json
 import typer
 
 from hf_mhex.cli.options import AsJson, Model, Revision
+from hf_mhex.cli.terminal import echo, print_table
 
 
 def info(model: Model, revision: Revision = None, json_: AsJson = False) -> None:
@@ -22,12 +23,10 @@ def info(model: Model, revision: Revision = None, json_: AsJson = False) -> None
         return
     blocks = found.pop("blocks")
     for name, value in found.items():
-        typer.echo(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table("block", "channels", "|W1|", "largest singular value", "|W_eq|")
-    for number, block in enumerate(blocks):
-        norms = (block["gate_norm"], block["gate_spectral_norm"], block["equivalent_norm"])
-        table.add_row(str(number), str(block["channels"]), *(f"{norm:.3g}" for norm in norms))
-    Console().print(table)
+        echo(f"{name.replace('_', ' ')}: {', '.join(value) if isinstance(value, list) else value}")
+    rows = [
+        (str(number), str(block["channels"]))
+        + tuple(f"{block[norm]:.3g}" for norm in ("gate_norm", "gate_spectral_norm", "equivalent_norm"))
+        for number, block in enumerate(blocks)
+    ]
+    print_table(("block", "channels", "|W1|", "largest singular value", "|W_eq|"), rows)

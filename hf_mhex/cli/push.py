@@ -10,6 +10,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.terminal import echo
 
 
 def push(
@@ -40,18 +41,18 @@ def push(
         typer.echo(json.dumps(asdict(found)))
         return
     verb = "would send" if dry_run else "sent"
-    typer.echo(f"{found.url}: {verb} {len(found.sent)} files, {sum(found.sent.values()) / 1e6:.1f} MB")
+    echo(f"{found.url}: {verb} {len(found.sent)} files, {sum(found.sent.values()) / 1e6:.1f} MB")
     for path, size in found.sent.items():
-        typer.echo(f"  {path}  {size:,} bytes")
+        echo(f"  {path}  {size:,} bytes")
     for path in found.removed:
-        typer.echo(f"  {path}  {'would be ' * dry_run}removed there")
+        echo(f"  {path}  {'would be ' * dry_run}removed there")
     if found.unchanged:
-        typer.echo(f"already there: {', '.join(found.unchanged)}")
+        echo(f"already there: {', '.join(found.unchanged)}")
     for path, reason in found.left_out.items():
-        typer.echo(f"left here: {path} ({reason})")
+        echo(f"left here: {path} ({reason})")
     if found.pull_request:
-        typer.echo(f"pull request: {found.pull_request}")
+        echo(f"pull request: {found.pull_request}")
     if found.commit:
-        typer.echo(f"commit {found.commit}" + (f", tag {found.tag}" if found.tag else ""))
+        echo(f"commit {found.commit}" + (f", tag {found.tag}" if found.tag else ""))
         if found.snippet:
-            typer.echo(f"\n{found.snippet}")
+            echo(f"\n{found.snippet}")

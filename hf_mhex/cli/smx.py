@@ -8,6 +8,8 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.terminal import echo
+
 
 def smx_command(
     model: Annotated[Path, typer.Argument(help="Folder of a model of signals.")],
@@ -65,5 +67,5 @@ def smx_command(
     maps = {"SMX, relevance of the zones": relevance, "exact contributions, mean size": np.abs(saliency).mean(0)}
     shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
     line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named).save(output / "smx.png")
-    typer.echo("\n".join(lines))
-    typer.echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")
+    echo("\n".join(lines))
+    echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")

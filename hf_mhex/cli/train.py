@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.terminal import echo
 
 
 def train(
@@ -46,8 +47,8 @@ def train(
         typer.echo(json.dumps(row))
         return
     for split, reasons in row["skipped"].items():
-        typer.echo(f"{split}: left out {', '.join(f'{count} with {reason}' for reason, count in reasons.items())}")
+        echo(f"{split}: left out {', '.join(f'{count} with {reason}' for reason, count in reasons.items())}")
     for split in ("validation", "test"):
         numbers = [f"{name} {value:.4f}" for name, value in row[split].items() if "block" not in name]
-        typer.echo(f"{split} ({row['rows'][split]} rows): {', '.join(numbers)}")
-    typer.echo(f"{row['minutes']} minutes; {output / 'model'}")
+        echo(f"{split} ({row['rows'][split]} rows): {', '.join(numbers)}")
+    echo(f"{row['minutes']} minutes; {output / 'model'}")

@@ -12,6 +12,7 @@ import numpy as np
 from PIL import Image
 from rich.console import Group
 
+from hf_mhex.escaping import escaped
 from hf_mhex.explaining.explanation import (
     Explanation,
     explain_item,
@@ -26,7 +27,7 @@ from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import side_by_side
 from hf_mhex.pictures.signals import Signal, line_picture
-from hf_mhex.pictures.words import article, escaped, html_page, scale_terminal, words_picture
+from hf_mhex.pictures.words import article, html_page, scale_terminal, words_picture
 
 LEGEND = "Red speaks for the label, blue against it; the deeper, the more. Every scale states its numbers."
 

@@ -13,6 +13,7 @@ from rich.text import Text
 from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
+from hf_mhex.escaping import escaped
 from hf_mhex.explaining.batch import Answer, Prepared, collate, prepare, seen_picture
 from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
@@ -24,7 +25,7 @@ from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.colours import signed
 from hf_mhex.pictures.maps import block_strip, overlay
 from hf_mhex.pictures.signals import Signal, line_picture
-from hf_mhex.pictures.words import WORDS_STYLE, article, escaped, words_html, words_picture, words_terminal
+from hf_mhex.pictures.words import WORDS_STYLE, article, words_html, words_picture, words_terminal
 
 CONTRASTS = ("mean", "runner_up", "softmax")
 

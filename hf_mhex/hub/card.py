@@ -11,6 +11,7 @@ from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 
+from hf_mhex.escaping import escaped_markdown
 from hf_mhex.families import family_of
 from hf_mhex.loading import source_config
 
@@ -108,7 +109,8 @@ def render_card(
     )
     text = about.get("picture_text", f"Predictions of {name} with their saliency.")
     values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
-    values["prediction"] = prediction
+    values["prediction"] = {escaped_markdown(name.replace("_", " ")): value for name, value in prediction.items()}
+    values["labels"] = [escaped_markdown(label) for label in facts["labels"]]
     family = family_of(facts["family"])
     values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
     values["rollout"] = family.body.can_roll_out

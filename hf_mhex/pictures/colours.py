@@ -1,4 +1,4 @@
-"""What all pictures share: colours of signed values, and how numbers and control characters are written."""
+"""What all pictures share: colours of signed values, and how numbers are written."""
 
 from __future__ import annotations
 
@@ -22,9 +22,3 @@ def signed(value: float) -> str:
     """A number with its sign, to three digits; 0 has none."""
     value = float(value)
     return f"{value:+.3g}" if value else "0"
-
-
-def visible(part: str) -> str:
-    """Control characters, which a terminal would obey, as Unicode's pictures of them; line ends and tabs stay."""
-    pictures = {code: 0x2400 + code for code in range(32) if chr(code) not in "\n\t"} | {0x7F: 0x2421}
-    return part.replace("\r\n", "\n").translate(pictures | dict.fromkeys(range(0x80, 0xA0), 0xFFFD))

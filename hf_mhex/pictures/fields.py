@@ -10,8 +10,9 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
+from hf_mhex.escaping import visible
 from hf_mhex.evaluation.heads import PieceReport, SingleHeads
-from hf_mhex.pictures.colours import paint, visible
+from hf_mhex.pictures.colours import paint
 
 SIDE, COLUMNS, NAMED = 2.1, 4, 24  # inches of a panel; panels in a line; labels up to which their names are written
 

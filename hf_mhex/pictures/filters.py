@@ -9,10 +9,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
+from hf_mhex.escaping import visible
 from hf_mhex.evaluation.channels import look
 from hf_mhex.evaluation.filters import FilterReport, maps_of
 from hf_mhex.evaluation.ordering import unit_range
-from hf_mhex.pictures.colours import visible
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.processors import restore_image
 

@@ -15,7 +15,8 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_mhex.pictures.colours import paint, signed, visible
+from hf_mhex.escaping import visible
+from hf_mhex.pictures.colours import paint, signed
 
 FLAT = 1e-6  # a map that varies by less than this share of its size is flat
 

@@ -11,7 +11,7 @@ from matplotlib.colors import TwoSlopeNorm
 from matplotlib.figure import Figure
 from PIL import Image
 
-from hf_mhex.pictures.colours import visible
+from hf_mhex.escaping import visible
 
 COLOURS = "RdBu_r"  # red for the label, blue against it
 

@@ -5,7 +5,6 @@ Every text has its own scale, as large as its strongest word and centred at 0, a
 
 from __future__ import annotations
 
-import html
 import unicodedata
 from collections.abc import Iterable, Iterator, Sequence
 
@@ -13,9 +12,10 @@ import numpy as np
 from PIL import Image, ImageDraw
 from rich.text import Text
 
+from hf_mhex.escaping import escaped, visible
 from hf_mhex.modeling.mhex_words import ExplainedText, Word
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR
-from hf_mhex.pictures.colours import paint, signed, to_bytes, visible
+from hf_mhex.pictures.colours import paint, signed, to_bytes
 from hf_mhex.pictures.fonts import font_of
 
 OPACITY = 0.55  # of the strongest word: dark text on it, or white text in a dark page, stays readable
@@ -199,11 +199,6 @@ def _ground(strength: float) -> tuple[int, ...]:
 def _line(part: str) -> str:
     """Visible characters on one line."""
     return visible(part).replace("\n", " ").replace("\t", " ")
-
-
-def escaped(part: str) -> str:
-    """A text for HTML, its control characters made visible."""
-    return html.escape(visible(part))
 
 
 def _unread(part: str, word: Word | None) -> bool:

@@ -128,6 +128,22 @@ def test_info(models, capsys):
     assert code == 0 and "family: mhex_bert" in out and "labels: bad, good" in out
 
 
+@pytest.mark.parametrize("verb", ["info", "explain", "evaluate"])
+def test_no_label_is_obeyed_by_a_terminal(models, capsys, tmp_path, monkeypatch, verb):
+    """A model of others may have any labels: no escape sequence and no markup of rich."""
+    monkeypatch.setenv("COLUMNS", "400")
+    names = {index: f"[red]\x1b[31m\x9b\x07{index}[/red]" for index in range(10)}
+    network = lively("resnet", torch.float32, num_labels=10, id2label=names)
+    network.save_pretrained(tmp_path / "model")
+    image_processor_for(network.config, image_size=24).save_pretrained(tmp_path / "model")
+    capsys.readouterr()  # saving has a bar
+    picture = [models / "picture.png", "--output", tmp_path / "map.png"]
+    given = {"info": [], "explain": picture, "evaluate": ["sample:fashion_mnist"]}[verb]
+    code, out, err = mhex(verb, tmp_path / "model", *given, capsys=capsys)
+    assert code == 0, err
+    assert "[red]\u241b[31m\ufffd\u2407" in out and not set("\x1b\x9b\x07") & set(out)
+
+
 def test_convert(models, capsys, tmp_path):
     arguments = ["convert", "resnet10t", tmp_path / "ten", "--labels", "normal, pneumonia", "--image-size", "64"]
     code, out, _ = mhex(*arguments, capsys=capsys)

@@ -161,6 +161,15 @@ def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):
     assert "block" not in text[text.index("## Results") : text.index("## What completeness")]
 
 
+def test_labels_come_out_as_they_are():
+    """No markup and no HTML of theirs is obeyed, and none breaks a table."""
+    facts = read(CARDS[0])[0]["facts"] | {"labels": ["<script>alert(1)</script>", "a|b\n# c", "\x1b[31m*d*"]}
+    record = {"test_rows": 4, "prediction": {"recall_a|b <i>": 0.5}}
+    card = render_card(facts, {}, record, "user/model", "main")
+    assert "Labels: \\<script\\>alert(1)\\</script\\>, a\\|b \\# c, \u241b\\[31m\\*d\\*." in card
+    assert "| recall a\\|b \\<i\\> | 0.5000 |" in card
+
+
 def test_every_snippet_pins_the_revision():
     """In the documentation, the template and the docstrings that travel with a model."""
     root, seen = SHIPPED.parent, 0

@@ -5,6 +5,7 @@ from __future__ import annotations
 import html
 
 from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.escaping import escaped
 from hf_mhex.explaining.words import explain_words
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.maps import block_strip, overlay
@@ -44,7 +45,7 @@ def scores(model, logits) -> dict[str, float]:
 
 def sum_line(model, answer, contrast: str) -> str:
     """The explained label, and the map's sum beside what it explains, in words."""
-    label = html.escape(model.config.id2label[int(answer.target[0])])
+    label = escaped(model.config.id2label[int(answer.target[0])])
     total, explained = float(answer.saliency[0].double().sum()), float(answer.explained[0])
     what = "the explained logit" if contrast == NO_CONTRAST else f"the logit's lead over {OVER[contrast]}"
     return f"Explained: **{label}**. The map sums to {total:+.4f}; {what} is {explained:+.4f}."
