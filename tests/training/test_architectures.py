@@ -29,14 +29,17 @@ FAMILY = FAMILIES["mhex_resnet"]
 RESULTS = Path(__file__).parents[2] / "results"
 
 
-def test_an_architecture_that_works_is_measured():
-    row = measure(FAMILY, "resnet10t")
+@pytest.mark.parametrize("architecture, block, blocks", [("resnet10t", "BasicBlock", 4), ("resnet26", "Bottleneck", 8)])
+def test_an_architecture_that_works_is_measured(architecture, block, blocks):
+    """Full gates, and those of low rank that bottlenecks have by default."""
+    row = measure(FAMILY, architecture)
     assert works(row)
-    assert (row["architecture"], row["block"], row["blocks"]) == ("resnet10t", "BasicBlock", 4)
-    body = timm.create_model("resnet10t", num_classes=0)
+    assert (row["architecture"], row["block"], row["blocks"]) == (architecture, block, blocks)
+    body = timm.create_model(architecture, num_classes=0)
     assert row["body_parameters"] == sum(parameter.numel() for parameter in body.parameters())
-    model = FAMILY.classifier(FAMILY.config(architecture="resnet10t", num_labels=1000))
-    assert row["gate_parameters"] == sum(gate.weight.numel() for gate in model.base_model.gates)
+    model = FAMILY.classifier(FAMILY.config(architecture=architecture, num_labels=1000))
+    gates = [parameter for gate in model.base_model.gates for parameter in gate.parameters()]
+    assert row["gate_parameters"] == sum(parameter.numel() for parameter in gates)
     assert row["head_parameters"] == sum(head.weight.numel() for head in model.heads)
     assert json.loads(json.dumps(row)) == row
 

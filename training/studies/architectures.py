@@ -142,7 +142,7 @@ def measure(family: Family, architecture: str) -> dict:
         "block": ", ".join(sorted(blocks)),
         "blocks": len(channels),
         "body_parameters": sum(parameter.numel() for parameter in plain.parameters()),
-        "gate_parameters": sum(count * count for count in channels),
+        "gate_parameters": sum(p.numel() for gate in model.base_model.gates for p in gate.parameters()),
         "head_parameters": COUNTED_LABELS * sum(channels),
         "eval_difference": difference(plain, model, pixels, train=False),
         "train_difference": difference(plain, model, pixels, train=True),
