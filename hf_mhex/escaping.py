@@ -18,5 +18,8 @@ def escaped(part: str) -> str:
 
 
 def escaped_markdown(part: str) -> str:
-    """A text for one line of Markdown, also in a table: no markup, no HTML, control characters made visible."""
-    return re.sub(r"([\\`*_\[\]|~#<>&])", r"\\\1", " ".join(visible(part).split()))
+    """A text for one line of Markdown, also in a table: no markup, no HTML, control characters made visible.
+
+    Underscores within words, as in LABEL_0, mean nothing to Markdown and stay as they are.
+    """
+    return re.sub(r"([\\`*\[\]|~#<>&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(visible(part).split()))
