@@ -200,14 +200,16 @@ def judge(part: Part, folder: Path) -> list[dict]:
 
 
 def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
-    """One overlay for each shown image, all of them on one sheet, and the first one's blocks."""
+    """One overlay of the lead for each shown image, all of them on one sheet, and the first one's blocks."""
     data = load_sample(IMAGES.kind.sample)["test"]
     processor = AutoImageProcessor.from_pretrained(folder)
     pictures, paths = [], []
     for row in range(SHOWN):
         pixels = processor(data[row]["image"], return_tensors="pt")["pixel_values"][0]
-        title = f"{record['labels'][row]} ({record['scores'][row]:.2f})\nlogit {tensors['explained'][row]:+.2f}"
-        picture = overlay(restore_image(pixels, processor), tensors["saliency"][row], title=title, size=224)
+        title = (
+            f"{record['labels'][row]} ({record['scores'][row]:.2f})\n{tensors['lead'][row]:+.2f} ahead of the others"
+        )
+        picture = overlay(restore_image(pixels, processor), tensors["lead_saliency"][row], title=title, size=224)
         pictures.append(picture)
         paths.append(output / f"overlay-{row}.png")
         picture.save(paths[-1])
@@ -232,13 +234,16 @@ def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[
     rows = range(0, len(data), len(data) // SHOWN)[:SHOWN]
     texts = [data[row]["text"] for row in rows]
     encoding = AutoTokenizer.from_pretrained(folder)(texts, padding=True, truncation=True, return_tensors="pt")
-    maps = tensors["saliency"][list(rows), : encoding["input_ids"].shape[1]]
+    maps = tensors["lead_saliency"][list(rows), : encoding["input_ids"].shape[1]]
     names = data.features["label"].names
+    other = dict(zip(names, reversed(names))).__getitem__
     entries = [
         (
             explained,
             f"{record['labels'][row]} ({record['scores'][row]:.2f}); rated as {names[data[row]['label']]}",
-            tensors["explained"][row].item(),
+            tensors["lead"][row].item(),
+            f"{tensors['lead'][row]:+.2f} ahead of {other(record['labels'][row])}; red speaks for "
+            f"{record['labels'][row]}, blue against it",
         )
         for row, explained in zip(rows, explain_words(texts, encoding, maps))
     ]

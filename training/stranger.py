@@ -4,7 +4,7 @@
 
 TASK is "image-classification" or "text-classification", MODEL a saved folder, ROWS a Parquet file with a column `image`
 or `text`; ANSWERS is a folder for answers.json (labels and scores of the stock pipeline, ratios of time) and
-answers.safetensors (logits, maps).
+answers.safetensors: logits [N, K], maps of the logits, and maps of the leads over the mean of the other labels.
 """
 
 import json
@@ -38,15 +38,16 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
             return dict(pipe.image_processor(part, return_tensors="pt"))
         return dict(pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
 
-    kept = {"logits": [], "saliency": [], "explained": []}
+    kept = {"logits": [], "saliency": [], "lead": [], "lead_saliency": []}
     for start in range(0, len(items), BATCH):
-        answer = pipe.model.generate_saliency(**inputs_of(items[start : start + BATCH]))
-        if task == "text-classification":
-            answer["saliency"] = F.pad(answer.saliency, (0, LENGTH - answer.saliency.shape[1]))
-        for name, values in kept.items():
-            values.append(answer[name])
+        inputs = inputs_of(items[start : start + BATCH])
+        logit, lead = pipe.model.generate_saliency(**inputs), pipe.model.generate_saliency(**inputs, contrast="mean")
+        for name, values in zip(kept, (logit.logits, logit.saliency, lead.explained, lead.saliency)):
+            if task == "text-classification" and name.endswith("saliency"):
+                values = F.pad(values, (0, LENGTH - values.shape[1]))
+            kept[name].append(values)
     tensors = {name: torch.cat(values) for name, values in kept.items()}
-    first = pipe.model.generate_saliency(**inputs_of(items[:1]))
+    first = pipe.model.generate_saliency(**inputs_of(items[:1]), contrast="mean")
     tensors |= {f"block.{block}": found[0] for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")

@@ -31,10 +31,11 @@ def demo(
     if json_:
         typer.echo(json.dumps(result))
         return
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
-    table = Table()
+    table = Table(box=SIMPLE_HEAD)
     table.add_column("model", no_wrap=True)
     for name in ("accuracy", "majority class", "completeness error", "map's time"):
         table.add_column(name, justify="right", min_width=max(map(len, name.split())))
