@@ -34,6 +34,7 @@ from .mhex_maps import (
     decay_factors,
     no_autocast,
     normalize_map,
+    pixel_weights,
     resize_maps,
     select_classes,
     sharpened,
@@ -42,7 +43,7 @@ from .mhex_maps import (
 
 OUTPUT_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
 FORWARD_OPTIONS = ("labels", "num_items_in_batch", "explain", *OUTPUT_OPTIONS)
-EXACT_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout")
+EXACT_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
 PAPER_OPTIONS = ("target", "mode", "sign", "sharpness", "decay", "contrast", "blocks", "normalize", "upsample")
 
 
@@ -287,6 +288,7 @@ class MHEXClassifierMixin:
         normalize: str | None = None,
         upsample: bool = True,
         rollout: bool = False,
+        refine: bool = False,
         **inputs,
     ) -> MHEXSaliency:
         """Exact class saliency from one pass, without gradients, as in eval mode. Labels among the inputs are ignored.
@@ -305,24 +307,56 @@ class MHEXClassifierMixin:
             upsample: False leaves the combined map out.
             rollout: carry every block's map back through attention to the input's positions (`carry_shares`); sums
                 stay. Attention is then computed plainly.
+            refine: spread each position's share over its pixels by |pixel * gradient| of `explained` (`refined_map`);
+                sums stay. It costs a backward pass and its memory, and is for one target of an image or a signal.
             inputs: those of `forward`.
 
         Raises ValueError or TypeError naming the argument.
         """
         check_options(contrast, decay, normalize, self.num_labels)
-        if type(rollout) is not bool:
-            raise TypeError(f"rollout must be True or False, got {rollout!r}.")
+        for name, value in (("rollout", rollout), ("refine", refine)):
+            if type(value) is not bool:
+                raise TypeError(f"{name} must be True or False, got {value!r}.")
         check_names(inputs, (*self.input_names, "labels", *EXACT_OPTIONS), f"{type(self).__name__}.generate_saliency")
-        size, found = self._explain(inputs, target, contrast, blocks, upsample, rollout=rollout)
-        chosen, selection, outputs, logits, block_logits, maps = found
-        factors = decay_factors(chosen, self.config.head_decay if decay is None else decay)
+        if refine:
+            inputs = self._with_gradient(inputs, target, upsample)
+        with torch.set_grad_enabled(refine):
+            size, found = self._explain(inputs, target, contrast, blocks, upsample, rollout=rollout)
+            chosen, selection, outputs, logits, block_logits, maps = found
+            factors = decay_factors(chosen, self.config.head_decay if decay is None else decay)
+            with no_autocast(logits.device):
+                combined = sum(factor * block_logits[:, block] for factor, block in zip(factors, chosen))
+                explained = (selection[2].detach() * combined[:, None]).sum(-1)
+            gradient = torch.autograd.grad(explained.sum(), inputs[self.main_input_name])[0] if refine else None
+        weights = None
+        if refine:
+            weights = pixel_weights(inputs[self.main_input_name], gradient, size)
+            logits, block_logits, explained = logits.detach(), block_logits.detach(), explained.detach()
+            selection, maps = tuple(part.detach() for part in selection), [found.detach() for found in maps]
         with no_autocast(logits.device):
-            combined = sum(factor * block_logits[:, block] for factor, block in zip(factors, chosen))
-            explained = (selection[2] * combined[:, None]).sum(-1)
-            saliency = combine_maps(maps, factors, size) if upsample else None
+            saliency = combine_maps(maps, factors, size, weights) if upsample else None
             if upsample and normalize:
                 saliency = normalize_map(saliency, normalize, outputs.valid_positions)
         return self._answer(target, selection, logits, block_logits, maps, saliency, explained)
+
+    def _with_gradient(self, inputs: dict, target, upsample: bool) -> dict:
+        """The inputs with one whose gradient is kept; ValueError where none is to be had or nothing refined."""
+        given = inputs.get(self.main_input_name)
+        if isinstance(given, torch.Tensor) and not given.is_floating_point():
+            raise ValueError("refine=True spreads shares over pixels or samples; a token has one position; use False.")
+        if isinstance(target, str) or not upsample:
+            raise ValueError(
+                f"refine=True refines one map at input size; got target={target!r}, upsample={upsample}. Ask for one "
+                "target at a time, with upsample=True."
+            )
+        if torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+            raise ValueError(
+                "refine=True needs a gradient, which inference_mode, compile and export do not give; use "
+                "torch.no_grad() and the model as it is, or refine=False."
+            )
+        if not isinstance(given, torch.Tensor):
+            return inputs  # what reads the inputs says so
+        return inputs | {self.main_input_name: given.detach().clone().requires_grad_()}
 
     @torch.no_grad()
     def paper_saliency(

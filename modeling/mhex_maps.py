@@ -139,15 +139,47 @@ def upsample_map(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return upsampling_matrix(maps.shape[-2], size[0], maps) @ maps if len(size) == 2 else maps
 
 
-def combine_maps(maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None) -> torch.Tensor:
-    """Sum of factor * map over blocks, [B, R, *size]; neighbours of one resolution are added, then upsampled once."""
+def pixel_weights(given: torch.Tensor, gradient: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """|input * gradient|, summed over channels, over its mean [B, 1, *size]; for inputs [B, C, *size] or [B, *size].
+
+    A thousandth is added, so that a position without a gradient spreads its share evenly.
+    """
+    found = (given.to(wide(given.dtype)) * gradient.to(wide(given.dtype))).abs().detach()
+    found = found.view(found.shape[0], -1, *size).sum(1, keepdim=True)
+    mean = found.flatten(1).mean(1).view(-1, *(1,) * (found.ndim - 1))
+    return found / mean.clamp(min=torch.finfo(found.dtype).tiny) + 1e-3
+
+
+def refined_map(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
+    """Maps [B, R, *cells] at the size of the pixels' weights [B, 1, *size]; every map keeps its sum.
+
+    A cell's share goes to the pixels that `upsample_map` gives it to, each by its part there times its weight.
+    """
+    size, cells = weights.shape[2:], maps.shape[2:]
+    across = upsampling_matrix(cells[-1], size[-1], maps)
+    gathered = weights.to(maps) @ across
+    if len(size) == 2:
+        gathered = upsampling_matrix(cells[-2], size[-2], maps).mT @ gathered
+    return weights.to(maps) * upsample_map(maps / gathered, size)
+
+
+def combine_maps(
+    maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None, weights: torch.Tensor | None = None
+) -> torch.Tensor:
+    """Sum of factor * map over blocks, [B, R, *size]; neighbours of one resolution are added, then upsampled once.
+
+    With pixels' `weights` [B, 1, *size] they are refined instead.
+    """
     sums: list[torch.Tensor] = []
     for factor, found in zip(factors, maps):
         if sums and sums[-1].shape == found.shape:  # compared, not hashed: shapes may be symbols while compiling
             sums[-1] = sums[-1] + factor * found.to(sums[-1].device)
         else:
             sums.append(factor * found)
-    parts = [found if size is None else upsample_map(found, size) for found in sums]
+    if size is None:
+        parts = sums
+    else:
+        parts = [upsample_map(found, size) if weights is None else refined_map(found, weights) for found in sums]
     return sum((part.to(parts[0].device) for part in parts[1:]), parts[0])
 
 

@@ -22,7 +22,7 @@ from transformers.pipelines.base import ChunkPipeline
 from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
 from .mhex_words import ExplainedText, own_places, split_pair, token_places, words_of_pair
 
-SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout")
+SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
 ORIENTATION = 0x0112  # in EXIF
 UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation: PIL's number of the transposition

@@ -12,6 +12,7 @@ from hf_mhex.evaluation.controls import blurred_copy, centred_gaussian, constant
 
 MHEX = "MHEX"
 DEFAULT, PAPER, ROLLOUT = "MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout"
+REFINED = "MHEX, refined"
 BLURRED = "blurred MHEX"
 REBUILT = (PAPER, "T-Explainer")  # rows that do not name their implementation were made by one that is replaced
 CONTROLS = ("constant", "centred Gaussian", "random", "input edges", BLURRED)
@@ -68,6 +69,8 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
         settings = candidates(inputs, several_classes, rollout)
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), PAPER_METHOD]
         found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
+        if inputs == "images":
+            found.append(Method(REFINED, partial(mhex_map, refine=True), detail="one backward pass"))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
     found += image_methods() if inputs == "images" else text_methods()

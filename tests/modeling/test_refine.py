@@ -1,0 +1,116 @@
+"""`refine=True`: shares spread over pixels by |pixel * gradient|, derived again; their sums; what is refused."""
+
+import pytest
+import torch
+
+from networks import IMAGES, SIGNALS, TEXTS, batch_for, lively
+from slow_method import weight_of_pixel
+
+FAMILIES = [*IMAGES, *SIGNALS]
+
+
+def small(name, dtype=torch.float32):
+    if name in SIGNALS:
+        return batch_for(name, dtype, length=45)
+    return batch_for(name, dtype, size=(33, 37) if name in ("resnet", "convnext") else (24, 16))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize("options", [{}, {"target": 1, "contrast": "softmax"}, {"blocks": [-1], "contrast": "mean"}])
+def test_a_refined_map_adds_up(name, options):
+    """As the coarse one does: to the same `explained`, with the same maps of blocks and the same logits."""
+    model, inputs = lively(name), small(name)
+    coarse = model.generate_saliency(**inputs, **options)
+    fine = model.generate_saliency(**inputs, **options, refine=True)
+    bound = 1e-5 * max(1, coarse.logits.abs().max().item())
+    assert (fine.saliency.flatten(1).sum(-1) - coarse.explained).abs().max() <= bound
+    torch.testing.assert_close(fine.logits, coarse.logits)
+    for found, expected in zip(fine.block_saliency, coarse.block_saliency):
+        torch.testing.assert_close(found, expected)
+    assert fine.saliency.shape == coarse.saliency.shape
+    assert not torch.allclose(fine.saliency, coarse.saliency, atol=bound)
+
+
+@pytest.mark.parametrize("name", ["resnet", "signal"])
+def test_a_refined_map_derived_again(name):
+    """Cell by cell and pixel by pixel, in float64."""
+    model, inputs = lively(name, torch.float64), small(name, torch.float64)
+    key = model.main_input_name
+    answer = model.generate_saliency(**inputs, contrast="mean", refine=True)
+    given = inputs[key].clone().requires_grad_()
+    logits = model(**{**inputs, key: given}).logits
+    lead = 0
+    for row, target in enumerate(answer.target.tolist()):
+        others = [label for label in range(logits.shape[1]) if label != target]
+        lead = lead + logits[row, target] - logits[row, others].mean()
+    (gradient,) = torch.autograd.grad(lead, given)
+    product = (given * gradient).abs().detach()
+    weights = product.view(len(product), -1, *answer.saliency.shape[1:]).sum(1)
+    depth = model.num_blocks - 1
+    for row in range(len(weights)):
+        spread = weights[row] / weights[row].mean() + 1e-3
+        expected = torch.zeros_like(spread)
+        for block, found in enumerate(answer.block_saliency):
+            factor = model.config.head_decay ** (depth - block)
+            for cell in torch.cartesian_prod(*map(torch.arange, found[row].shape)).view(-1, found[row].ndim).tolist():
+                part = spread.clone()
+                for axis, (place, cells, pixels) in enumerate(zip(cell, found[row].shape, spread.shape)):
+                    line = torch.tensor(
+                        [weight_of_pixel(pixel, pixels, place, cells) for pixel in range(pixels)], dtype=torch.float64
+                    )
+                    part = part * line.view([-1 if i == axis else 1 for i in range(spread.ndim)])
+                expected += factor * found[row][tuple(cell)] * part / part.sum()
+        torch.testing.assert_close(answer.saliency[row], expected, rtol=1e-9, atol=1e-12)
+
+
+def test_a_row_does_not_depend_on_its_batch():
+    model, inputs = lively("resnet", torch.float64), small("resnet", torch.float64)
+    together = model.generate_saliency(**inputs, refine=True).saliency
+    for row in range(len(together)):
+        alone = model.generate_saliency(pixel_values=inputs["pixel_values"][row : row + 1], refine=True).saliency
+        torch.testing.assert_close(alone[0], together[row])
+
+
+def test_nothing_is_left_behind():
+    """No gradient on weights or inputs, no graph on what is returned, the mode and the answer those of eval."""
+    model, inputs = lively("resnet"), small("resnet")
+    expected = model.generate_saliency(**inputs, refine=True)
+    model.train()
+    found = model.generate_saliency(**inputs, refine=True)
+    assert model.training and all(weight.grad is None for weight in model.parameters())
+    assert inputs["pixel_values"].grad is None and not inputs["pixel_values"].requires_grad
+    for value in (found.saliency, found.explained, found.logits, found.block_logits, *found.block_saliency):
+        assert not value.requires_grad
+    torch.testing.assert_close(found.saliency, expected.saliency)
+
+
+def test_half_precision_and_autocast_stay_exact():
+    model, inputs = lively("resnet").bfloat16(), small("resnet")
+    answer = model.generate_saliency(**inputs, refine=True)
+    bound = 1e-5 * max(1, answer.logits.abs().max().item())
+    assert answer.saliency.dtype == torch.float32
+    assert (answer.saliency.flatten(1).sum(-1) - answer.explained).abs().max() <= bound
+
+
+def test_an_input_without_gradient_keeps_the_coarse_map():
+    """Where every pixel is 0 there is nothing to tell pixels apart by."""
+    model, inputs = lively("resnet"), {"pixel_values": torch.zeros(2, 3, 32, 32)}
+    torch.testing.assert_close(
+        model.generate_saliency(**inputs, refine=True).saliency, model.generate_saliency(**inputs).saliency
+    )
+
+
+def test_what_cannot_be_refined_is_refused():
+    model, inputs = lively("resnet"), small("resnet")
+    with pytest.raises(ValueError, match="target='all'"):
+        model.generate_saliency(**inputs, target="all", refine=True)
+    with pytest.raises(ValueError, match="upsample=False"):
+        model.generate_saliency(**inputs, upsample=False, refine=True)
+    with pytest.raises(TypeError, match="refine must be True or False"):
+        model.generate_saliency(**inputs, refine=1)
+    with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
+        model.generate_saliency(**inputs, refine=True)
+    with pytest.raises(ValueError, match="a token has one position"):
+        lively(TEXTS[0]).generate_saliency(**batch_for(TEXTS[0]), refine=True)
+    with pytest.raises(ValueError, match="pixel_values must be given"):
+        model.generate_saliency(refine=True)
