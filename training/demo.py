@@ -33,6 +33,7 @@ from hf_mhex.benchmarks.explanations.summary import summarise_quality
 from hf_mhex.conversion import convert
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment, source_commit
+from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
 from hf_mhex.explaining.words import explain_words
 from hf_mhex.families import KINDS, Kind
 from hf_mhex.loading import load
@@ -188,15 +189,19 @@ def measure(part: Part, record: dict, tensors: dict) -> dict:
     }
 
 
-def judge(part: Part, folder: Path) -> list[dict]:
-    """How good the maps are on test rows: the few measures that the model's card shows."""
+def judge(part: Part, folder: Path) -> dict:
+    """How good the maps are on test rows: the few measures that the model's card shows, and what they foretell."""
     data = load_sample(part.kind.sample)["test"]
     data = data.select(shuffled(len(data), SEED))
     model, processor = load(folder)
     if part.kind.name == "image":
-        return summarise_quality(model, image_part(data["image"], data["label"], processor), seed=SEED)
-    rows = text_part(data["text"], data["label"], processor, processor.model_max_length)
-    return summarise_quality(model, rows, seed=SEED)
+        rows = image_part(data["image"], data["label"], processor)
+        inputs = ({"pixel_values": pixels} for _, pixels in rows.batches(32))
+    else:
+        rows = text_part(data["text"], data["label"], processor, processor.model_max_length)
+        inputs = (dict(processor(text, truncation=True, return_tensors="pt")) for text in data["text"])
+    found = part_removal(model, inputs, seed=SEED, **tokenizer_options(processor))
+    return {"explanation": summarise_quality(model, rows, seed=SEED), "part_removal": found.as_dict()}
 
 
 def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list[Path]:
@@ -267,7 +272,7 @@ def run(output: Path) -> dict:
         recipe = train(folder)
         print(f"Loading {part.folder} in a fresh process without hf_mhex ...", flush=True)
         record, tensors = ask_stranger(part, folder, output / "answers" / part.folder)
-        rows.append(measure(part, record, tensors) | {"explanation": judge(part, folder), "recipe": recipe})
+        rows.append(measure(part, record, tensors) | judge(part, folder) | {"recipe": recipe})
         pictures += draw(folder, record, tensors, output)
     result = {"command": "mhex demo", "seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
     result |= {"environment": environment(), "commit": commit}

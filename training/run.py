@@ -18,6 +18,8 @@ from pathlib import Path
 import torch
 import yaml
 
+from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
+from hf_mhex.modeling.mhex import MHEXClassifierMixin
 from hf_mhex.training.job import Job, check_batch, prepare
 from hf_mhex.training.recipe import Recipe
 from hf_mhex.training.trainer import MHEXTrainer
@@ -50,6 +52,8 @@ def train(recipe: Recipe, output: Path, resume: bool = False) -> dict:
         "validation": scores(trainer, job.validation, "validation"),
         "test": scores(trainer, job.test, "test"),
     }
+    if arguments.world_size == 1 and isinstance(job.model, MHEXClassifierMixin):
+        row["part_removal"] = without_parts(job, arguments.seed)
     save(trainer, job, output, row)
     return row
 
@@ -108,6 +112,15 @@ def scores(trainer: MHEXTrainer, rows, split: str) -> dict[str, float]:
     found = {name.removeprefix(f"{split}_"): value for name, value in found.items() if name.startswith(split)}
     speed = ("runtime", "per_second", "preparation_time")
     return {name: round(value, 6) for name, value in found.items() if not name.endswith(speed)}
+
+
+def without_parts(job: Job, seed: int) -> dict | None:
+    """What the maps say of parts of some test rows beside what the model says without them; None for too short rows."""
+    order = torch.randperm(len(job.test), generator=torch.Generator().manual_seed(seed))
+    batches = (job.collate([job.test[row]]) for row in order.tolist())
+    with contextlib.suppress(ValueError):
+        return part_removal(job.model.eval(), batches, seed=seed, **tokenizer_options(job.processor)).as_dict()
+    return None
 
 
 def describe(recipe: Recipe, job: Job, seed: int, processes: int, device) -> dict:

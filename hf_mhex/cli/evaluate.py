@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -18,6 +19,9 @@ def evaluate(
     overrides: Overrides = None,
     split: Split = None,
     heads: Annotated[bool, typer.Option("--heads", help="Every head alone, and all of them at each decay.")] = False,
+    parts: Annotated[
+        int, typer.Option(help="Rows that are asked again without random parts, to see what the maps foretell.", min=0)
+    ] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows at once.", min=1)] = 32,
     on_bad_row: Annotated[str, typer.Option(help="error, or skip: leave bad rows out and count them.")] = "error",
     revision: Revision = None,
@@ -26,6 +30,8 @@ def evaluate(
     json_: AsJson = False,
 ) -> None:
     """Measure a model on labelled rows: metrics, confusion, calibration and, with --heads, how its depth answers.
+
+    With --parts, what the maps say of random parts is compared with what the model says without them.
 
     Example: mhex evaluate outputs/pneumonia/model pneumoniamnist.npz --heads
 
@@ -45,12 +51,29 @@ def evaluate(
     found = {"model": model, "data": data, "skipped": skipped} | report(logits, labels, network.config)
     if heads:
         found |= head_report(block_logits, labels, network.config)
+    if parts:
+        from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
+
+        again, _ = rows_for(network, processor, data, split, settings, batch_size)
+        tokens = tokenizer_options(processor)
+        found["part_removal"] = part_removal(network, spread(again, len(labels), parts), parts, **tokens).as_dict()
     if output:
         output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
     if json_:
         typer.echo(json.dumps(found))
         return
     show(found)
+
+
+def spread(batches: Iterable[dict], rows: int, wanted: int) -> Iterator[dict]:
+    """The rows of batches that stand at even distances, so that a file sorted by label gives rows of each."""
+    chosen, start = {place * rows // wanted for place in range(wanted)}, 0
+    for batch in batches:
+        size = len(batch["labels"])
+        places = [place - start for place in range(start, start + size) if place in chosen]
+        start += size
+        if places:
+            yield {name: value[places] for name, value in batch.items()}
 
 
 def show(found: dict) -> None:
@@ -70,6 +93,24 @@ def show(found: dict) -> None:
         print_table(("truth \\ predicted", *found["labels"], "recall"), rows)
     if "heads" in found:
         print_heads(found)
+    if "part_removal" in found:
+        print_removal(found["part_removal"])
+
+
+def print_removal(found: dict) -> None:
+    """What the maps foretold of random parts, beside a map that is even."""
+    echo(
+        f"{found['rows']} rows without random parts ({found['parts']}, {found['removal']}): the {found['score']} "
+        f"changed by {found['change']['estimate']:.3f} on average"
+    )
+    rows = [
+        (title, *(f"{found[n]['estimate']:.3f} [{found[n]['low']:.3f}, {found[n]['high']:.3f}]" for n in names))
+        for title, names in (
+            ("the map", ("correlation", "error")),
+            ("an even map", ("even_correlation", "even_error")),
+        )
+    ]
+    print_table(("foretold by", "correlation with the real change", "mean error"), rows)
 
 
 def print_heads(found: dict) -> None:

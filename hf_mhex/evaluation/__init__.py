@@ -38,6 +38,7 @@ from hf_mhex.evaluation.localisation import (
     positive_share,
 )
 from hf_mhex.evaluation.ordering import correlation, unit_range
+from hf_mhex.evaluation.part_removal import PartRemoval, part_removal
 from hf_mhex.evaluation.removal import ImageGame, RememberedGame, TextGame
 from hf_mhex.evaluation.sanity import (
     completeness_error,
@@ -52,6 +53,7 @@ __all__ = [
     "ImageGame",
     "Interval",
     "Mosaics",
+    "PartRemoval",
     "RememberedGame",
     "SingleHeads",
     "TextGame",
@@ -79,6 +81,7 @@ __all__ = [
     "marked_area",
     "paired_difference",
     "parameter_randomisation",
+    "part_removal",
     "pointing_game",
     "points_nowhere",
     "positive_share",

@@ -196,5 +196,6 @@ def record_of_training(row: dict) -> dict | None:
         return None
     counts = {f"{name} rows": count for name, count in row["rows"].items() if name != "test"}
     kept = {"test_rows": row["rows"]["test"], "prediction": prediction, "seed": row["seed"]}
+    kept |= {"part_removal": row["part_removal"]} if row.get("part_removal") else {}
     kept |= {"recipe": {"recipe": row["recipe"], **counts}, "command": f"mhex train {row['recipe']}"}
     return kept | {"environment": row["versions"]}

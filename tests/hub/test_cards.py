@@ -8,6 +8,7 @@ import torch
 from huggingface_hub import ModelCard
 
 import hf_mhex
+from hf_mhex.evaluation import part_removal
 from hf_mhex.hub.card import (
     MAJORITY,
     SHIPPED,
@@ -159,6 +160,20 @@ def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):
                   "| train rows | 90 |", "Seed 3. Made by `mhex train clothes`. torch 9."):  # fmt: skip
         assert words in text, words
     assert "block" not in text[text.index("## Results") : text.index("## What completeness")]
+
+
+def test_a_card_says_how_far_its_maps_foretell(tmp_path):
+    """What is measured of parts that are taken away stands beside a map that is even, with its intervals."""
+    model = lively("resnet")
+    model.save_pretrained(tmp_path)
+    batch = {"pixel_values": torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
+    told = part_removal(model, [batch], rows=4).as_dict()
+    card = render_card(card_facts(tmp_path), {}, RECORD | {"part_removal": told}, "me/model", "v1")
+    for name in ("change", "correlation", "error", "even_correlation", "even_error"):
+        found = told[name]
+        assert f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in card
+    assert f"For each logit that the map foretells, {told['slope']:.2f} really go." in card
+    assert "### Without a part" not in render_card(card_facts(tmp_path), {}, RECORD, "me/model", "v1")
 
 
 def test_labels_come_out_as_they_are():

@@ -12,6 +12,7 @@ import torch
 from hf_mhex import evaluation as ev
 from hf_mhex.benchmarks.explanations.parts import Images, Sizes, image_scores, logits_of_part, maps_of, probabilities
 from hf_mhex.evaluation.localisation import Mosaics
+from hf_mhex.evaluation.part_removal import part_numbers
 
 GROUPS = ("grid 2x2", "grid 3x3", "rows")
 CELLS = 7  # sensitivity-n and infidelity remove squares, 7 x 7 of them: single pixels change nothing
@@ -179,9 +180,7 @@ def in_batches(call):
 
 def square_numbers(height: int, width: int) -> torch.Tensor:
     """The number of the square that each pixel lies in, [H * W]."""
-    line = torch.arange(height) * min(CELLS, height) // height
-    column = torch.arange(width) * min(CELLS, width) // width
-    return (line[:, None] * min(CELLS, width) + column).flatten()
+    return part_numbers((height, width), CELLS).flatten()
 
 
 def keep_squares(game, squares: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

@@ -1,0 +1,173 @@
+"""How well a map foretells what a model says without a part of its input, in logits, beside a map that is even.
+
+A map adds up to the logit, so it says of every part what the logit owes to it. Here the part is taken away, and what
+the map said is compared with what happens: faithfulness correlation (Bhatt et al., arXiv 2005.00631) and mean error.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Iterator
+from dataclasses import asdict, dataclass
+
+import torch
+
+from hf_mhex.evaluation.drop import content_tokens
+from hf_mhex.evaluation.faithfulness import pearson
+from hf_mhex.evaluation.intervals import Interval, bootstrap
+
+CELLS, INTERVALS = 7, 16  # parts along a side of an image, and of a signal; the parts of a text are its tokens
+DRAWS = 16
+REMOVALS = {"image": "filled with the mean colour", "signal": "set to the mean", "text": "out of sight of all others"}
+
+
+@dataclass(frozen=True)
+class PartRemoval:
+    """What a map said of random parts, and what happened without them. All in logits; intervals over rows, 95 %.
+
+    Args:
+        rows, draws: how many rows, and how many random sets of parts of each.
+        score: what is explained, "lead" over the mean of the other labels, or "logit".
+        parts, removal: what a part is and how it goes, in words.
+        change: mean size of the real change. error, even_error: mean distance of the change that the map, and an even
+            map of the same sum, foretells. correlation, even_correlation: of foretold and real change within a row.
+        slope: the real change for each logit that is foretold, by least squares.
+    """
+
+    rows: int
+    draws: int
+    score: str
+    parts: str
+    removal: str
+    change: Interval
+    error: Interval
+    even_error: Interval
+    correlation: Interval
+    even_correlation: Interval
+    slope: float
+
+    def as_dict(self) -> dict:
+        """As JSON takes it."""
+        return asdict(self)
+
+
+def part_removal(
+    model, batches: Iterable[dict], rows: int = 32, draws: int = DRAWS, seed: int = 0, special_ids=(), mask_id=None
+) -> PartRemoval:
+    """Take random parts away from the first rows of batches and compare what the map said with what happens.
+
+    The lead is explained where labels exclude each other, else the logit of the label with the highest one. Parts are
+    7 x 7 squares of an image, 16 intervals of a signal, tokens of a text; a draw takes a number of them, all numbers
+    being alike in chance.
+
+    Args:
+        model: an MHEX classifier in eval mode, on any device. batches: dicts of its inputs; labels are ignored.
+        special_ids, mask_id: of the tokenizer. Special tokens stay. With `mask_id` it stands for a removed token;
+            without it the token is taken out of attention.
+
+    Raises ValueError where no row has two parts, and for rows or draws below 1 and 2.
+    """
+    if rows < 1 or draws < 2:
+        raise ValueError(f"rows must be at least 1 and draws at least 2, got {rows} and {draws}.")
+    generator = torch.Generator().manual_seed(seed)
+    exclusive = model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification")
+    kind = {"pixel_values": "image", "input_values": "signal"}.get(model.main_input_name, "text")
+    found = []
+    for inputs in single_rows(batches, rows):
+        inputs = {name: value.to(model.device) for name, value in inputs.items() if name != "labels"}
+        numbers = row_parts(model, inputs, kind, special_ids)
+        count = int(numbers.max()) + 1
+        if count < 2:
+            continue
+        answer = model.generate_saliency(**inputs, contrast="mean" if exclusive else None)
+        said = torch.zeros(count, dtype=torch.float64)
+        inside = numbers >= 0
+        said.index_add_(0, numbers[inside], answer.saliency[0].double().cpu()[inside])
+        sizes = torch.randint(1, count + 1, (draws, 1), generator=generator)
+        gone = torch.rand(draws, count, generator=generator).argsort(1).argsort(1) < sizes
+        whole = score_of(answer.logits, int(answer.target), exclusive)
+        without = removed(inputs, model.main_input_name, gone[:, numbers.clamp(min=0)] & inside, mask_id)
+        with torch.no_grad():
+            logits = model(**without).logits
+        real = (whole - score_of(logits, int(answer.target), exclusive)).double().cpu()
+        found.append((gone.double() @ said, gone.double().mean(1) * said.sum(), real))
+    if not found:
+        raise ValueError("no row has two parts that could be taken away; give longer texts or larger inputs.")
+    map_said, even_said, real = (torch.stack(column) for column in zip(*found))
+    size = float(map_said.square().sum())
+    words = {"image": f"squares of a {CELLS} x {CELLS} grid", "signal": f"{INTERVALS} intervals", "text": "tokens"}
+    return PartRemoval(
+        rows=len(found),
+        draws=draws,
+        score="lead" if exclusive else "logit",
+        parts=words[kind],
+        removal="replaced by the mask token" if kind == "text" and mask_id is not None else REMOVALS[kind],
+        change=bootstrap(real.abs().mean(1)),
+        error=bootstrap((map_said - real).abs().mean(1)),
+        even_error=bootstrap((even_said - real).abs().mean(1)),
+        correlation=bootstrap([pearson(*pair) for pair in zip(map_said, real)]),
+        even_correlation=bootstrap([pearson(*pair) for pair in zip(even_said, real)]),
+        slope=float((map_said * real).sum()) / size if size else 0.0,
+    )
+
+
+def tokenizer_options(processor) -> dict:
+    """`special_ids` and `mask_id` of a text's tokenizer; nothing for other processors."""
+    if not hasattr(processor, "all_special_ids"):
+        return {}
+    return {"special_ids": tuple(processor.all_special_ids), "mask_id": processor.mask_token_id}
+
+
+def single_rows(batches: Iterable[dict], rows: int) -> Iterator[dict]:
+    """The first rows of batches, each as a batch of one, without its padding."""
+    left = rows
+    for batch in batches:
+        for row in range(len(next(iter(batch.values())))):
+            if left == 0:
+                return
+            left -= 1
+            one = {name: value[row : row + 1] for name, value in batch.items()}
+            if "input_ids" in one and "attention_mask" in one:
+                there = one["attention_mask"][0] != 0
+                one = {name: value[:, there] if name != "labels" else value for name, value in one.items()}
+            yield one
+
+
+def row_parts(model, inputs: dict, kind: str, special_ids=()) -> torch.LongTensor:
+    """The number of the part that each position of a row's map lies in, -1 for none: [H, W], [L] or [T], on the CPU."""
+    given = inputs[model.main_input_name]
+    if kind != "text":
+        sides = tuple(given.shape[2:]) or (given.shape[1],)
+        return part_numbers(sides, CELLS if kind == "image" else INTERVALS)
+    mask = inputs.get("attention_mask", torch.ones_like(given))
+    content = content_tokens(given, mask, special_ids)[0].cpu()
+    return torch.where(content, content.cumsum(0) - 1, -1)
+
+
+def part_numbers(sides: tuple[int, ...], cells: int) -> torch.LongTensor:
+    """The number of the cell of a grid, `cells` along each side or as many as there are positions, [*sides]."""
+    numbers = torch.zeros((), dtype=torch.long)
+    for side in sides:
+        line = torch.arange(side) * min(cells, side) // side
+        numbers = numbers[..., None] * min(cells, side) + line
+    return numbers
+
+
+def removed(inputs: dict, name: str, gone: torch.BoolTensor, mask_id: int | None = None) -> dict:
+    """The inputs of one row [1, ...], once for every set of positions that goes [M, *positions]."""
+    given = inputs[name]
+    gone = gone.to(given.device)
+    more = {key: value.expand(len(gone), *value.shape[1:]) for key, value in inputs.items()}
+    if given.is_floating_point():
+        more[name] = given.masked_fill(gone if given.ndim == gone.ndim else gone[:, None], 0)
+    elif mask_id is not None:
+        more[name] = given.masked_fill(gone, mask_id)
+    else:
+        mask = inputs.get("attention_mask", torch.ones_like(given))
+        more["attention_mask"] = mask.masked_fill(gone, 0)
+    return more
+
+
+def score_of(logits: torch.Tensor, target: int, exclusive: bool) -> torch.Tensor:
+    """The logit of a label [M], or its lead over the mean of the others."""
+    score = logits[:, target]
+    return score - (logits.sum(1) - score) / (logits.shape[1] - 1) if exclusive else score
