@@ -16,7 +16,9 @@ from pathlib import Path
 from statistics import mean
 from typing import Annotated
 
+import numpy as np
 import torch
+import torch.nn.functional as F
 import typer
 
 from hf_mhex import evaluation as ev
@@ -28,6 +30,7 @@ from hf_mhex.environment import environment, source_commit
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
+from hf_mhex.training.studies.shapes import NAMES, write_shapes
 
 LAST = [
     "disable_tqdm=true",
@@ -45,6 +48,7 @@ ARMS = {
     "consistency": [*SHARES, "part_consistency=1.0"],
     "both": [*POINTING, "part_consistency=1.0"],
 }
+SHAPES = "shapes.npz"  # made where it is missing
 SMALL = ["image_size=28", "mosaics=0", "per_device_train_batch_size=32"]
 SETS = {
     "fashion_mnist": ("sample_fashion_mnist", [*SMALL, "max_train_rows=1200", "num_train_epochs=6"], None),
@@ -59,6 +63,17 @@ SETS = {
         ],
         "pneumoniamnist.npz",
     ),
+    "shapes": (
+        "medmnist/bloodmnist",
+        [
+            *SMALL,
+            f"label_names=[{', '.join(NAMES)}]",
+            "num_train_epochs=10",
+            "learning_rate=3e-3",
+            "model.architecture_kwargs={layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: 8}",
+        ],
+        SHAPES,
+    ),
     "reviews": ("sample_product_reviews", ["num_train_epochs=1", "max_train_rows=800"], None),
     "ag_news": (
         "ag_news_minilm_7600",
@@ -72,6 +87,8 @@ ROWS, SAMPLES = 32, 32
 def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
     """Train one network and measure its map on the first validation rows."""
     recipe_name, changes, file = SETS[name]
+    if file == SHAPES and not (data / file).is_file():
+        write_shapes(data / file)
     source = [f"source={data / file}"] if file else []
     recipe = load_recipe(recipe_name, [*changes, *source, *LAST, f"training.seed={seed}", *ARMS[arm]])
     started = time.perf_counter()
@@ -83,6 +100,8 @@ def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
         seconds = time.perf_counter() - started
         answer = scores(trainer, job.validation, "validation")
     measures = text_measures(job) if recipe.model.registered.kind == "text" else image_measures(job, seed)
+    if file == SHAPES:
+        measures |= truth_measures(job, np.load(data / file)["val_masks"])
     row = {"set": name, "arm": arm, "seed": seed, "accuracy": answer.get("accuracy", answer.get("medmnist_acc"))}
     row |= {measure: round(value, 4) for measure, value in measures.items()}
     return row | {"train_seconds": round(seconds, 1), "rows": ROWS, "commit": source_commit(), **environment()}
@@ -117,6 +136,18 @@ def image_measures(job: Job, seed: int) -> dict[str, float]:
         road = ev.remove_and_debias(over("impute"), terms)["combined"]
         rows.append({"ins_del": gained, "road": road, "sensitivity_n": sensitive})
     return found | {measure: mean(row[measure] for row in rows) for measure in rows[0]}
+
+
+def truth_measures(job: Job, masks: np.ndarray) -> dict[str, float]:
+    """The share of the positive map that lies on the shape or within two pixels of it, and the share of the area."""
+    model = job.model.eval()
+    batch = job.collate([job.validation[row] for row in range(len(masks))])
+    answer = model.generate_saliency(pixel_values=batch["pixel_values"])
+    near = F.max_pool2d(torch.from_numpy(masks).float()[:, None], 5, stride=1, padding=2)[:, 0]
+    positive = answer.saliency.clamp(min=0)
+    shares = (positive * near).sum((1, 2)) / positive.sum((1, 2)).clamp(min=1e-12)
+    right = answer.logits.argmax(-1) == batch["labels"].flatten()
+    return {"on_shape": float(shares[right].mean()), "shape_area": float(near[right].mean())}
 
 
 def text_measures(job: Job) -> dict[str, float]:
@@ -167,7 +198,9 @@ def write_table(journal: Journal, path: Path) -> None:
 
 def main(
     sets: Annotated[list[str] | None, typer.Argument(help=f"among {', '.join(SETS)}; all")] = None,
-    data: Annotated[Path, typer.Option(help="folder of pneumoniamnist.npz and ag_news_test.csv")] = Path("."),
+    data: Annotated[
+        Path, typer.Option(help="folder of pneumoniamnist.npz and ag_news_test.csv; shapes.npz is made there")
+    ] = Path("."),
     seeds: Annotated[int, typer.Option(help="how many, from 0")] = 5,
     output: Annotated[Path, typer.Option(help="folder of rows and table")] = Path("results"),
     one: Annotated[bool, typer.Option(help="the next missing run alone")] = False,
