@@ -104,12 +104,15 @@ def made_at(rows: list[dict]) -> str:
 def source_commit() -> str | None:
     """The commit of the checkout that this package runs from, with "-dirty" where tracked files differ from it.
 
+    Rows in results/ may differ: what a study has written so far is not what it runs.
+
     None for an installed package, also where its folder lies inside somebody else's checkout.
     """
     if shutil.which("git") is None or _git("ls-files", "--error-unmatch", Path(__file__).name) is None:
         return None
     commit = _git("rev-parse", "HEAD")
-    return f"{commit}-dirty" if commit and _git("status", "--porcelain", "--untracked-files=no") else commit
+    changed = _git("status", "--porcelain", "--untracked-files=no", "--", ":(top)", ":(top,exclude)results")
+    return f"{commit}-dirty" if commit and changed else commit
 
 
 def _git(*arguments: str) -> str | None:

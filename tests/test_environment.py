@@ -81,8 +81,12 @@ def test_the_commit_is_said_only_where_the_source_is_tracked(tmp_path):
     copy = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(copy)
     assert copy.source_commit() is None
-    git(tmp_path, "add", "copy.py")
+    (tmp_path / "results").mkdir()
+    (tmp_path / "results" / "rows.jsonl").write_text("{}")
+    git(tmp_path, "add", "copy.py", "results")
     git(tmp_path, "commit", "--quiet", "-m", "ours")
+    assert copy.source_commit() == git(tmp_path, "rev-parse", "HEAD")
+    (tmp_path / "results" / "rows.jsonl").write_text("{}\n{}")  # a study's own rows change nothing of what it runs
     assert copy.source_commit() == git(tmp_path, "rev-parse", "HEAD")
     (tmp_path / "theirs.txt").write_text("2")
     assert copy.source_commit() == git(tmp_path, "rev-parse", "HEAD") + "-dirty"
