@@ -12,8 +12,8 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist format lint pictures reference \
-	situations test test-app test-common test-extras test-hub test-older test-oldest test-slow
+.PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs format lint pictures reference \
+	situations test test-app test-common test-docs test-extras test-hub test-older test-oldest test-slow
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -60,6 +60,16 @@ test-common: .venv/.installed
 chromium: .venv/.installed
 	command -v chromium || (apt-get update && apt-get install --yes chromium)
 	$(RUN) -m pip install --quiet --editable '.[app,browser]'
+
+# The site, in outputs/site; its notebooks run in it.
+docs: .venv/.installed
+	$(RUN) -m pip install --quiet --editable '.[demo,docs]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m sphinx --builder html --conf-dir docs --nitpicky --fail-on-warning --keep-going \
+		--quiet . outputs/site
+
+# Every piece of code on the site runs, every link in it leads somewhere.
+test-docs: docs
+	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/test_readme.py tests/test_docs.py
 
 # Published figures
 

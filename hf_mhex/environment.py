@@ -26,6 +26,7 @@ EXTRAS = {  # extra of pyproject.toml: the modules that it brings
     "bench": ("captum", "pytorch_grad_cam", "shap", "lime", "torchcam"),
     "test": ("pytest", "xdist", "parameterized", "ruff", "setuptools"),
     "browser": ("playwright",),
+    "docs": ("sphinx", "furo", "myst_nb", "ipykernel", "sphinx_copybutton"),
 }
 
 
