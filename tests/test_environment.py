@@ -39,9 +39,8 @@ def test_a_bug_report_names_what_is_there():
 
 
 def test_every_extra_of_the_package_is_known():
-    project = pytest.importorskip("tomllib").loads((Path(__file__).parents[1] / "pyproject.toml").read_text())[
-        "project"
-    ]
+    tomllib = pytest.importorskip("tomllib", reason="Python reads TOML from 3.11 on")
+    project = tomllib.loads((Path(__file__).parents[1] / "pyproject.toml").read_text())["project"]
     assert list(EXTRAS) == list(project["optional-dependencies"])
 
 

@@ -37,6 +37,17 @@ def test_nothing_is_unpickled(name):
     assert "torch.load(" not in text or "weights_only=True" in text
 
 
+@pytest.mark.parametrize("name", [name for name in FILES if name.startswith("tests/") and name.endswith(".py")])
+def test_every_skip_says_why(name):
+    for node in ast.walk(ast.parse((ROOT / name).read_text())):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute):
+            match node.func.attr:
+                case "skip":
+                    assert node.args, f"line {node.lineno}"
+                case "skipif" | "importorskip" | "xfail":
+                    assert any(keyword.arg == "reason" for keyword in node.keywords), f"line {node.lineno}"
+
+
 def test_one_version():
     """It stands in modeling/mhex_config.py alone."""
     assert "version" not in yaml.safe_load((ROOT / "CITATION.cff").read_text())

@@ -170,7 +170,7 @@ def test_a_block_can_be_the_layer_of_grad_cam_and_torchcam(family):
     with GradCAM(model=Logits(model), target_layers=[layer]) as cam:
         found = cam(input_tensor=pixels, targets=[ClassifierOutputTarget(1), ClassifierOutputTarget(2)])
     assert found.shape == (2, 64, 64) and found.std() > 0
-    methods = pytest.importorskip("torchcam.methods", reason="torch-cam is in the extra bench")
+    methods = pytest.importorskip("torchcam.methods", reason="torch-cam is in the extra bench: make test-extras")
     network = Logits(model)
     with methods.LayerCAM(network, layer) as extractor:
         (found,) = extractor([1, 2], network(pixels))
@@ -275,7 +275,9 @@ def test_a_missing_library_is_named_with_its_cure(monkeypatch):
 
 def test_our_imputation_is_that_of_grad_cams_road():
     """Without noise, to the accuracy of the solvers."""
-    road = pytest.importorskip("pytorch_grad_cam.metrics.road", reason="grad-cam is in the extra bench")
+    road = pytest.importorskip(
+        "pytorch_grad_cam.metrics.road", reason="grad-cam is in the extra bench: make test-extras"
+    )
     image = images(3, 12, 1)[0]
     keep = torch.rand(12, 12, generator=torch.Generator().manual_seed(2)) > 0.6
     theirs = road.NoisyLinearImputer(noise=0.0)(image, keep.float())

@@ -70,7 +70,7 @@ def test_heads(models, kind, data, tmp_path):
 
 
 def test_filters_of_a_class(models, tmp_path):
-    pytest.importorskip("pytorch_grad_cam", reason="grad-cam is in the extra bench")
+    pytest.importorskip("pytorch_grad_cam", reason="grad-cam is in the extra bench: make test-extras")
     arguments = ["filters", models / "image", "sample:fashion_mnist", "--rows", 40, "--output", tmp_path]
     shown = mhex(*arguments, "--target", "Bag").stdout
     record = json.loads((tmp_path / "filters.json").read_text())

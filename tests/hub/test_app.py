@@ -107,7 +107,7 @@ def test_half_an_image_is_no_image(tmp_path):
 @pytest.fixture(scope="module")
 def page(models, tmp_path_factory):
     pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
-    pytest.importorskip("playwright.sync_api", reason="the browser is driven by playwright")
+    pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: make test-app")
     if chromium() is None:
         pytest.skip("the browser is Debian's chromium: apt-get install chromium")
     with served(models, tmp_path_factory.mktemp("home")) as address, opened(address) as page:

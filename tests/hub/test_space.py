@@ -62,7 +62,7 @@ def address(space, server, bare_python, tmp_path_factory):
 
 def test_it_explains_images_and_texts_of_the_hub(address, space, server):
     """By the app's own interface for programs; the models came from the Hub at the pinned tag."""
-    client = pytest.importorskip("gradio_client")
+    client = pytest.importorskip("gradio_client", reason="the app needs gradio: pip install 'hf-mhex[app]'")
     app = client.Client(address, verbose=False)
     _, pictures = space
     scores, line, *painted = app.predict(
