@@ -13,7 +13,7 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs format lint pictures reference \
-	situations test test-app test-common test-docs test-extras test-hub test-older test-oldest test-slow
+	situations test test-app test-common test-docs test-extras test-hub test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
 
 .venv/.installed: pyproject.toml
@@ -120,6 +120,13 @@ reference: .venv/.installed
 	$(OFFLINE) $(RUN) -m $(STUDIES).reference $(MODEL) source=$(SOURCE) --revision $(RELEASE) --cards model_cards
 
 # Source
+
+# mypy reads the package as it is installed, with its three folders in one.
+types: .venv/.installed
+	rm -rf outputs/types && mkdir -p outputs/types/hf_mhex
+	ln -s $(CURDIR)/hf_mhex/* outputs/types/hf_mhex
+	ln -s $(CURDIR)/modeling $(CURDIR)/training $(CURDIR)/model_cards outputs/types/hf_mhex
+	cd outputs/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir ../mypy
 
 dist: .venv/.installed
 	$(RUN) -m pip install --quiet build check-wheel-contents twine

@@ -68,7 +68,7 @@ def convert(
     import timm
 
     path, name = Path(source), fspath(source)
-    fields = {"num_labels": num_labels, "output_loading_info": output_loading_info}
+    fields: dict = {"num_labels": num_labels, "output_loading_info": output_loading_info}
     fields |= config_fields | ({} if id2label is None else {"id2label": id2label})
     if path.is_file() or architecture is not None:
         if architecture is None:
@@ -231,8 +231,8 @@ def from_transformers(
 
     Raises ValueError and others as `convert`.
     """
-    found = source_config(source, revision).get("model_type")
-    family = FAMILIES.get(found) or family_for_source("transformers", str(found))
+    found = str(source_config(source, revision).get("model_type"))
+    family = FAMILIES.get(found) or family_for_source("transformers", found)
     if family is not None and found in family.mapped:
         return from_mapped(family, source, num_labels, output_loading_info, revision, config_fields)
     if family is None or family.library != "transformers":
@@ -285,8 +285,8 @@ def from_mapped(
 
 def from_bert(source: str | PathLike, num_labels: int | None = None, output_loading_info: bool = False, **fields):
     """MHEX-BERT from any BERT checkpoint; `from_transformers` for a BERT alone."""
-    found = source_config(source, fields.get("revision")).get("model_type")
-    family = FAMILIES.get(found) or family_for_source("transformers", str(found))
+    found = str(source_config(source, fields.get("revision")).get("model_type"))
+    family = FAMILIES.get(found) or family_for_source("transformers", found)
     if family is None or "bert" not in family.sources:
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model, no 'bert'; use hf_mhex.convert.")
     return from_transformers(source, num_labels, output_loading_info, **fields)
@@ -297,7 +297,8 @@ def check_fields(family: Family, fields: dict) -> dict:
     # Before transformers 5.4 configurations were plain classes, whose fields are what their constructors take, beside
     # those of the dataclass that they share with the other families.
     known: set[str] = set()
-    for parent in family.config.__mro__[:-1]:
+    parents: tuple = family.config.__mro__[:-1]
+    for parent in parents:
         known |= {field.name for field in dataclasses.fields(parent)} if dataclasses.is_dataclass(parent) else set()
         known |= set(inspect.signature(parent.__init__).parameters)
     known -= {"self", "args", "kwargs"}

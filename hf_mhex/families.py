@@ -187,17 +187,17 @@ class Family:
         return next(getattr(import_module(module), name) for module, names in self.files.items() if name in names)
 
     @property
-    def config(self) -> type:
+    def config(self) -> type[Any]:
         """Its configuration class."""
         return self.load_class(f"MHEX{self.title}Config")
 
     @property
-    def body(self) -> type:
+    def body(self) -> type[Any]:
         """The class of its body."""
         return self.load_class(f"MHEX{self.title}Model")
 
     @property
-    def classifier(self) -> type:
+    def classifier(self) -> type[Any]:
         """The class of its classifier."""
         return self.load_class(f"MHEX{self.title}{self.input.suffix}")
 

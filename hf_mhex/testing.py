@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from hf_mhex.data import Row
-from hf_mhex.explaining.batch import Answer, collate, prepare
+from hf_mhex.explaining.batch import Answer, Prepared, collate, prepare
 from hf_mhex.export.graphs import export_program, graph_of
 from hf_mhex.loading import load
 from hf_mhex.modeling.mhex_maps import select_classes
@@ -101,9 +101,9 @@ def _tensors(values, model, processor) -> dict[str, torch.Tensor]:
     """The batch of a list of texts or images; whatever reading one raises."""
     found = list(prepare([Row(number, "", value) for number, value in enumerate(values)], model, processor))
     for item in found:
-        if isinstance(item, Answer):
+        if isinstance(item, Answer) and item.error is not None:
             raise item.error
-    return collate(found, processor)
+    return collate([item for item in found if isinstance(item, Prepared)], processor)
 
 
 def _copy(model, dtype: torch.dtype):

@@ -17,7 +17,7 @@ class MHEXConvNeXtConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
 
     model_type = "mhex_convnext"
     saliency_task = "image-saliency"
-    trunk_arguments = (
+    trunk_arguments: tuple[str, ...] = (
         "depths", "dims", "kernel_sizes", "ls_init_value", "stem_type", "patch_size", "output_stride", "conv_mlp",
         "use_grn", "act_layer", "norm_layer", "drop_path_rate",
     )  # fmt: skip

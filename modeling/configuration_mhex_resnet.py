@@ -20,7 +20,7 @@ class MHEXResNetConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
 
     model_type = "mhex_resnet"
     saliency_task = "image-saliency"
-    trunk_arguments = (
+    trunk_arguments: tuple[str, ...] = (
         "layers", "channels", "cardinality", "base_width", "stem_width", "stem_type", "replace_stem_pool",
         "output_stride", "block_reduce_first", "down_kernel_size", "avg_down", "act_layer", "norm_layer", "block_args",
         "drop_path_rate", "drop_block_rate", "zero_init_last",

@@ -17,7 +17,7 @@ class MHEXSwinConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
 
     model_type = "mhex_swin"
     saliency_task = "image-saliency"
-    trunk_arguments = (
+    trunk_arguments: tuple[str, ...] = (
         "img_size", "patch_size", "embed_dim", "depths", "num_heads", "window_size", "mlp_ratio", "qkv_bias",
         "strict_img_size", "always_partition", "drop_rate", "proj_drop_rate", "attn_drop_rate", "drop_path_rate",
     )  # fmt: skip

@@ -23,7 +23,7 @@ class MHEXViTConfig(TrunkConfigMixin, MHEXConfigMixin, PretrainedConfig):
 
     model_type = "mhex_vit"
     saliency_task = "image-saliency"
-    trunk_arguments = (
+    trunk_arguments: tuple[str, ...] = (
         "img_size", "patch_size", "embed_dim", "depth", "num_heads", "mlp_ratio", "qkv_bias", "qk_norm", "init_values",
         "class_token", "reg_tokens", "no_embed_class", "pre_norm", "dynamic_img_size", "global_pool", "fc_norm",
         "act_layer", "drop_rate", "drop_path_rate", "proj_drop_rate", "attn_drop_rate", "pos_drop_rate",

@@ -42,9 +42,9 @@ class AttentionGate(WideLinear):
     """
 
     def __init__(self, channels: int, config, rank: int | None = None):
-        low = rank is not None and 2 * rank < channels
-        super().__init__(rank if low else channels, channels)
-        self.reduce = WideLinear(channels, rank) if low else None
+        rank = None if rank is not None and 2 * rank >= channels else rank
+        super().__init__(channels if rank is None else rank, channels)
+        self.reduce = None if rank is None else WideLinear(channels, rank)
         self.scale, self.rectified = config.gate_scale, config.rectified
 
     def reset_parameters(self) -> None:

@@ -132,7 +132,7 @@ class TrunkConfigMixin:
     num_channels: int = 3
     architecture_kwargs: dict[str, Any] | None = None
 
-    trunk_arguments = ()
+    trunk_arguments: tuple[str, ...] = ()
     oldest_transformers = "4.57.0"
 
     def check_fields(self) -> None:

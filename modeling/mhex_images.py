@@ -122,7 +122,7 @@ class MHEXImageBody(MHEXStagedBody):
         Raises ValueError or TypeError for pixels that do not fit the model.
         """
         check_names(options, OUTPUT_OPTIONS, f"{type(self).__name__}.forward")
-        check_pixels(pixel_values, self.config)
+        pixel_values = check_pixels(pixel_values, self.config)
         self.check_rollout(rollout)
         if attention_mask is not None and not self.takes_mask:
             raise ValueError(f"attention_mask takes tokens out of attention, which {type(self).__name__} cannot.")
@@ -135,7 +135,7 @@ class MHEXImageClassifier(MHEXClassifierMixin):
     """Mixin of an image classifier."""
 
     _auto_class = "AutoModelForImageClassification"
-    input_names = ("pixel_values",)
+    input_names: tuple[str, ...] = ("pixel_values",)
     main_input_name = "pixel_values"
 
     def forward(
@@ -158,15 +158,14 @@ class MHEXImageClassifier(MHEXClassifierMixin):
         return super().forward(labels, num_items_in_batch, pixel_values=pixel_values, **options)
 
     def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int, int]]:
-        pixel_values = inputs.get("pixel_values")
-        check_pixels(pixel_values, self.config)
+        pixel_values = check_pixels(inputs.get("pixel_values"), self.config)
         if not torch.compiler.is_compiling() and not pixel_values.isfinite().all():
             raise ValueError("pixel_values must be finite, got NaN or infinity.")
         return pixel_values.shape[0], tuple(pixel_values.shape[-2:])
 
 
-def check_pixels(pixel_values, config) -> None:
-    """Raise ValueError or TypeError unless pixel_values is a float tensor [B >= 1, num_channels, H >= 1, W >= 1]."""
+def check_pixels(pixel_values, config) -> torch.Tensor:
+    """The pixel_values; ValueError or TypeError unless they are floats [B >= 1, num_channels, H >= 1, W >= 1]."""
     if pixel_values is None:
         raise ValueError("pixel_values must be given.")
     if not isinstance(pixel_values, torch.Tensor):
@@ -181,3 +180,4 @@ def check_pixels(pixel_values, config) -> None:
         raise TypeError(f"pixel_values must be floats, got {pixel_values.dtype}; use the model's image processor.")
     if 0 in pixel_values.shape:
         raise ValueError(f"pixel_values must hold at least one image, got shape {list(pixel_values.shape)}.")
+    return pixel_values

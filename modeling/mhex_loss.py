@@ -119,8 +119,9 @@ def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.
                 f"labels must be integers for {config.problem_type}, got {labels.dtype}; use labels.long()."
             )
         labels = labels.flatten().long()
-        wrong = look and labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)]
-        expected, allowed = (rows,), f"lie in [0, {num_labels - 1}] or be -100 (ignored); set num_labels or map them"
+        wrong = labels[((labels < 0) | (labels >= num_labels)) & (labels != -100)] if look else None
+        expected: tuple[int, ...] = (rows,)
+        allowed = f"lie in [0, {num_labels - 1}] or be -100 (ignored); set num_labels or map them"
     else:
         if not labels.is_floating_point():
             raise TypeError(f"labels must be floats for {config.problem_type}, got {labels.dtype}; use labels.float().")
@@ -131,14 +132,17 @@ def check_labels(labels: torch.Tensor, shape: tuple[int, int], config) -> torch.
                 raise ValueError(
                     f"label_smoothing={config.label_smoothing} has no meaning for regression; set it to 0."
                 )
-            wrong, allowed = look and labels[~labels.isfinite()], "be finite; drop or fill rows without a label"
+            wrong, allowed = (
+                labels[~labels.isfinite()] if look else None,
+                "be finite; drop or fill rows without a label",
+            )
         else:
-            wrong, allowed = look and labels[~((labels >= 0) & (labels <= 1))], "lie in [0, 1]"
+            wrong, allowed = labels[~((labels >= 0) & (labels <= 1))] if look else None, "lie in [0, 1]"
         expected = (rows, num_labels)
     if tuple(labels.shape) != expected:
         raise ValueError(
             f"labels must have shape {list(expected)} for {config.problem_type}, got {list(labels.shape)}."
         )
-    if look and wrong.numel():
+    if wrong is not None and wrong.numel():
         raise ValueError(f"labels must {allowed}; got {wrong[0].item()}.")
     return labels

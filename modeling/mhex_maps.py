@@ -218,8 +218,10 @@ def select_classes(target, contrast, num_labels: int, like: torch.Tensor, logits
     """The explained combination of classes: targets [B or 1, R], and `chosen` (one-hot) and `chosen - reference`, both
     [B or 1, R, K]. None where that depends on `logits` not known yet.
     """
-    if logits is None and (target is None or contrast in ("runner_up", "softmax")):
-        return None
+    if logits is None:
+        if target is None or contrast in ("runner_up", "softmax"):
+            return None
+        logits = like  # not read below
     if target is None:
         targets = logits.argmax(-1, keepdim=True)
     elif isinstance(target, str):

@@ -66,7 +66,7 @@ class MHEXTextBody(MHEXPreTrainedMixin):
         if rollout:
             shares = torch.eye(tokens, dtype=wide(self.dtype), device=given.device).expand(batch, -1, -1)
         trace = Trace(explain, valid, shares=shares)
-        if attention_mask is not None and attention_mask.ndim == 4:
+        if attention_mask is not None and attention_mask.ndim == 4 and valid is not None:
             attention_mask = valid.long()  # as extended, the plain model would take it for the whole mask of a layer
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
         inputs |= {"inputs_embeds": inputs_embeds} | ({"token_type_ids": token_type_ids} if self.has_segments else {})

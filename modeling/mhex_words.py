@@ -140,8 +140,8 @@ def words_from_tokens(text: str, offsets: Sequence, word_ids: Sequence, scores: 
             spans.append([start, end])
             shares.append([score])
     limits = [start for start, _ in spans[1:]] + [len(text)]
-    spans = [(start, _end_with_marks(text, end, limit)) for (start, end), limit in zip(spans, limits)]
-    words = (Word(text[start:end], start, end, math.fsum(share)) for (start, end), share in zip(spans, shares))
+    ends = [_end_with_marks(text, end, limit) for (_, end), limit in zip(spans, limits)]
+    words = (Word(text[start:end], start, end, math.fsum(share)) for (start, _), end, share in zip(spans, ends, shares))
     return ExplainedText(text, tuple(words), math.fsum(special))
 
 

@@ -89,7 +89,7 @@ class MHEXDebertaV2Model(MHEXTextBody, DebertaV2Model):
         positions = encoder.get_rel_pos(x)
         both, relative = encoder.get_attention_mask(mask), self.relative_embeddings(x.device)
         asked = {name: value for name, value in options.items() if value is not None}
-        attentions = [] if asked.get("output_attentions", self.config.output_attentions) else None
+        attentions: list | None = [] if asked.get("output_attentions", self.config.output_attentions) else None
         states = [x] if asked.get("output_hidden_states", self.config.output_hidden_states) else None
         for number, layer in enumerate(encoder.layer):
             x = layer(x, both, trace=trace, attentions=attentions, relative_pos=positions, rel_embeddings=relative)

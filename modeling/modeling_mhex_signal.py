@@ -119,7 +119,7 @@ class MHEXSignalModel(MHEXStagedBody, MHEXSignalPreTrainedModel):
         Raises ValueError or TypeError for signals that do not fit the model.
         """
         check_names(options, ("output_attentions",), f"{type(self).__name__}.forward")
-        check_signals(input_values, self.config)
+        input_values = check_signals(input_values, self.config)
         self.check_rollout(rollout)
         x = input_values if input_values.ndim == 3 else input_values[:, None]
         x = self.stem(x.to(next(self.stem.parameters()).dtype))
@@ -154,8 +154,7 @@ class MHEXSignalForClassification(MHEXClassifierMixin, MHEXSignalPreTrainedModel
         return super().forward(labels, num_items_in_batch, input_values=input_values, **options)
 
     def _read_inputs(self, inputs: dict) -> tuple[int, tuple[int]]:
-        values = inputs.get("input_values")
-        check_signals(values, self.config)
+        values = check_signals(inputs.get("input_values"), self.config)
         if not torch.compiler.is_compiling() and not values.isfinite().all():
             raise ValueError("input_values must be finite, got NaN or infinity; leave such signals out or fill them.")
         return values.shape[0], (values.shape[-1],)
@@ -168,8 +167,8 @@ def waves(x: torch.Tensor, count: int) -> torch.Tensor:
     return torch.cat([angles.sin(), angles.cos()])[None].to(x.dtype)
 
 
-def check_signals(values, config) -> None:
-    """Raise ValueError or TypeError unless values is a float tensor [B >= 1, num_channels, L >= 1], or [B, L]."""
+def check_signals(values, config) -> torch.Tensor:
+    """The values; ValueError or TypeError unless they are a float tensor [B >= 1, num_channels, L >= 1], or [B, L]."""
     if values is None:
         raise ValueError("input_values must be given.")
     if not isinstance(values, torch.Tensor):
@@ -190,3 +189,4 @@ def check_signals(values, config) -> None:
             f"input_values must have the {len(config.axis)} points of the model's axis, got {values.shape[-1]}; "
             "interpolate the signals to it."
         )
+    return values

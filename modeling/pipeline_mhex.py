@@ -173,7 +173,7 @@ class SaliencyPipeline(Pipeline):
     _load_feature_extractor = False
     _load_video_processor = False
     main_input = ""
-    item_options = ()  # arguments of `preprocess`
+    item_options: tuple[str, ...] = ()  # arguments of `preprocess`
 
     def __init__(self, *args, **kwargs):
         super().__init__(*args, **kwargs)
@@ -238,7 +238,7 @@ class ImageSaliencyPipeline(SaliencyPipeline):
     _load_tokenizer = False
     _load_image_processor = True
     main_input = "pixel_values"
-    item_options = ("timeout",)
+    item_options: tuple[str, ...] = ("timeout",)
 
     def preprocess(self, image, timeout=None):
         if isinstance(image, dict):
@@ -307,7 +307,7 @@ class SignalSaliencyPipeline(ImageSaliencyPipeline):
     _load_image_processor = False
     _load_feature_extractor = True
     main_input = "input_values"
-    item_options = ()
+    item_options: tuple[str, ...] = ()
 
     def preprocess(self, signal):
         if isinstance(signal, (dict, str)):
@@ -449,11 +449,12 @@ def token_scores(
     values = torch.tensor([scores[key] for key in keys], dtype=torch.float64)
     if normalize:
         values = normalize_map(values[None, None], normalize)[0, 0]
-    offsets, word_ids = zip(*(tokens.get(key, ((0, 0), None)) for key in keys))
-    return values, offsets, word_ids
+    found = [tokens.get(key, ((0, 0), None)) for key in keys]
+    return values, tuple(offset for offset, _ in found), tuple(word for _, word in found)
 
 
 def word_scores(windows: list[dict], found: tuple[torch.Tensor, tuple, tuple]) -> ExplainedText:
     """The words that an answer of `token_scores` falls on."""
     values, offsets, word_ids = found
-    return words_of_pair(*windows[0]["texts"], offsets, word_ids, values.tolist())
+    text, pair = windows[0]["texts"]
+    return words_of_pair(text, pair, offsets, word_ids, values.tolist())

@@ -29,6 +29,7 @@ from transformers import (
 )
 
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.parts import Images, Texts
 from hf_mhex.benchmarks.explanations.summary import summarise_quality
 from hf_mhex.conversion import convert
 from hf_mhex.data.samples import load_sample
@@ -127,7 +128,11 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.kind.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 64, 96, 128], "output_stride": 8}
-    pointing = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # docs/training.md, maps that point
+    pointing: dict = {
+        "rectified": True,
+        "binary_share": 0.5,
+        "instance_share": 0.05,
+    }  # docs/training.md, maps that point
     model = convert("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
@@ -194,6 +199,7 @@ def judge(part: Part, folder: Path) -> dict:
     data = load_sample(part.kind.sample)["test"]
     data = data.select(shuffled(len(data), SEED))
     model, processor = load(folder)
+    rows: Images | Texts
     if part.kind.name == "image":
         rows = image_part(data["image"], data["label"], processor)
         inputs = ({"pixel_values": pixels} for _, pixels in rows.batches(32))

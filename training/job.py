@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any
 
 from torch.utils.data import Dataset
 from transformers import PreTrainedModel, set_seed
@@ -19,7 +20,7 @@ class Job:
     """All that a loop needs; `skipped` counts bad rows by split and reason."""
 
     model: PreTrainedModel
-    processor: object
+    processor: Any
     train: Dataset
     validation: Dataset
     test: Dataset
@@ -39,13 +40,16 @@ def prepare(recipe: Recipe, seed: int) -> Job:
     model, processor = build(recipe.model, recipe.processing, data.names)
     if recipe.optimisation.class_weights == "balanced":
         model.config.class_weights = balanced_weights(data.train.labels, len(data.names))
-    rows = data.train, data.validation, data.test
+    rows: tuple = (data.train, data.validation, data.test)
+    collate: TextCollator | ImageCollator
     if kind == "text":
-        rows, collate = tuple(TokenizedRows(part, processor) for part in rows), TextCollator(processor)
+        rows = tuple(TokenizedRows(part, processor) for part in rows)
+        collate = TextCollator(processor)
     else:
         data.train.seed = seed  # that the training rows draw their augmentation from
         collate = ImageCollator(processor, recipe.processing, channels)
-    return Job(model, processor, *rows, collate, data.names, data.skipped)
+    train, validation, test = rows
+    return Job(model, processor, train, validation, test, collate, data.names, data.skipped)
 
 
 def check_batch(rows: Dataset, batch: int) -> None:

@@ -49,7 +49,7 @@ def mosaic_outputs(model: nn.Module, inputs: dict, labels: torch.Tensor, num_ite
         raise ValueError(f"labels of mosaics must be [M, R, S] or [M, R, S, K], got {list(labels.shape)}.")
     whole = extract_model_from_parallel(model)
     config, heads, gates = whole.config, whole.heads, whole.base_model.gates
-    found: dict[int, tuple[torch.Tensor, torch.Tensor | None]] = {}  # by block: one that is checkpointed passes twice
+    found: dict[int, tuple] = {}  # by block: one that is checkpointed passes twice
 
     def teach(block: int, features: Features) -> None:
         """Keep what the head of a block says of every part [M * R * S, K], and what absent labels cost there."""

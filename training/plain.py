@@ -5,6 +5,7 @@ classifier, no gates, and the task loss of one head.
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import timm
 import torch
@@ -28,6 +29,9 @@ MHEX_FIELDS = {field.name for field in dataclasses.fields(MHEXConfigMixin)} - se
 
 class PlainTwin:
     """Mixin of a plain network: the loss that every head of MHEX has, and its blocks."""
+
+    config: Any
+    base_model: Any
 
     accepts_loss_kwargs = True
 
@@ -161,7 +165,7 @@ def plain_image(config: PreTrainedConfig, weights=None, pretrained: bool = False
     model = PlainImageClassifier(config)
     if not weights and not pretrained:
         return model
-    published = None if weights else timm.create_model(config.architecture, pretrained=True).state_dict()
+    published = {} if weights else timm.create_model(config.architecture, pretrained=True).state_dict()
     state = read_checkpoint(weights) if weights else published
     new = {id(parameter) for parameter in model.network.get_classifier().parameters()}
     own = {name: value for name, value in model.network.state_dict(keep_vars=True).items() if id(value) not in new}

@@ -13,7 +13,7 @@ import sys
 import time
 from pathlib import Path
 
-sys.modules["hf_mhex"] = None  # an import of it, from anywhere in this process, now raises ImportError
+sys.modules["hf_mhex"] = None  # type: ignore[assignment]  # an import of it, from anywhere in this process, now raises ImportError
 
 import torch
 import torch.nn.functional as F
@@ -38,7 +38,7 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
             return dict(pipe.image_processor(part, return_tensors="pt"))
         return dict(pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
 
-    kept = {"logits": [], "saliency": [], "lead": [], "lead_saliency": []}
+    kept: dict[str, list] = {"logits": [], "saliency": [], "lead": [], "lead_saliency": []}
     for start in range(0, len(items), BATCH):
         inputs = inputs_of(items[start : start + BATCH])
         logit, lead = pipe.model.generate_saliency(**inputs), pipe.model.generate_saliency(**inputs, contrast="mean")
@@ -51,7 +51,7 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
     tensors |= {f"block.{block}": found[0] for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
-    record = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}
+    record: dict = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}
     record["time_ratio"] = time_ratio(pipe.model, inputs_of(items[:BATCH]))
     record["code"] = type(pipe.model).__module__
     (answers / "answers.json").write_text(json.dumps(record))

@@ -144,7 +144,9 @@ class MHEXTrainer(Trainer):
     def with_tokens(self, settings: PartConsistency | None) -> PartConsistency | None:
         """The settings with the numbers of [MASK] and of special tokens, where there is a tokenizer that knows them."""
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if settings is None or settings.mask_id is not None or getattr(tokenizer, "mask_token_id", None) is None:
+        if settings is None or settings.mask_id is not None or tokenizer is None:
+            return settings
+        if getattr(tokenizer, "mask_token_id", None) is None:
             return settings
         return replace(settings, mask_id=tokenizer.mask_token_id, special_ids=tuple(tokenizer.all_special_ids))
 

@@ -18,7 +18,7 @@ from hf_mhex.baselines.taylor import t_explainer
 def partition_shap(model, inputs, target, cells: int = 7, evaluations: int = 128) -> torch.Tensor:
     """shap's PartitionExplainer: Owen values over a tree of neighbouring cells or tokens."""
     shap = library("shap")
-    maps = []
+    maps: list[torch.Tensor] = []
     for row in rows_of(inputs):
         features = features_of(model, row, int(target[len(maps)]), cells)
         if features.count < 2:
@@ -37,7 +37,7 @@ def lime(model, inputs, target, cells: int = 7, samples: int = 128, width: float
     Distances are cosine, the kernel exponential of `width`, as lime's image explainer has them.
     """
     base = library("lime.lime_base")
-    maps = []
+    maps: list[torch.Tensor] = []
     for row in rows_of(inputs):
         features = features_of(model, row, int(target[len(maps)]), cells)
         if features.count < 2:

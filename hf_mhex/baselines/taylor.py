@@ -41,7 +41,7 @@ class TaylorExplanation:
 
 def t_explainer(model, inputs, target, cells: int = 7) -> torch.Tensor:
     """T-Explainer's terms as maps, [B, H, W] or [B, T]: 2 N + 1 passes for each step that is tried, N features."""
-    maps = []
+    maps: list[torch.Tensor] = []
     for row in rows_of(inputs):
         features = features_of(model, row, int(target[len(maps)]), cells)
         maps.append(features.to_map(taylor_terms(features.logit, features.count)[0]))
@@ -55,17 +55,18 @@ def taylor_explanations(model, inputs, target, background, cells: int = 7) -> li
         background: pixels [M, C, H, W], or a dict of texts' input_ids and attention_mask: the X of phi_0 = E[f(X)].
     """
     with torch.no_grad():
-        given = (
-            {name: background[name] for name in ("input_ids", "attention_mask")} if isinstance(background, dict) else 0
-        )
-        expected = logits_of(model(**given) if given else model(background)).double().mean(0).cpu()
-    found = []
+        if isinstance(background, dict):
+            answer = model(**{name: background[name] for name in ("input_ids", "attention_mask")})
+        else:
+            answer = model(background)
+        expected = logits_of(answer).double().mean(0).cpu()
+    found: list[TaylorExplanation] = []
     for row in rows_of(inputs):
         label = int(target[len(found)])
         features = features_of(model, row, label, cells)
         terms, step = taylor_terms(features.logit, features.count)
-        answer = float(features.logit(torch.ones(1, features.count))[0])
-        found.append(locally_accurate(float(expected[label]), terms, answer, step))
+        logit = float(features.logit(torch.ones(1, features.count))[0])
+        found.append(locally_accurate(float(expected[label]), terms, logit, step))
     return found
 
 

@@ -85,6 +85,6 @@ def failure(error: Exception) -> tuple[str, int]:
 def raised(error: Exception) -> bool:
     """Whether a `raise` statement made the error; a mistake in the code shows at another instruction."""
     step = error.__traceback__
-    while step.tb_next is not None:
+    while step is not None and step.tb_next is not None:
         step = step.tb_next
-    return step.tb_frame.f_code.co_code[step.tb_lasti] == opmap["RAISE_VARARGS"]
+    return step is not None and step.tb_frame.f_code.co_code[step.tb_lasti] == opmap["RAISE_VARARGS"]

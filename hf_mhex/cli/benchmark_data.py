@@ -42,9 +42,9 @@ def load_parts(recipe: str, overrides: list[str], model, processor, seed: int):
     from hf_mhex.training.recipe import load_recipe
 
     found, kind = load_recipe(recipe, overrides), family_of(model).kind
-    channels = getattr(model.config, "num_channels", None)
+    channels = getattr(model.config, "num_channels", 3)
     data = read_data(found.data, kind, found.model.problem_type, channels)
-    parts = []
+    parts: list = []
     for rows in (data.validation, data.test):
         chosen = shuffled(len(rows), seed)[:MOST]
         inputs, labels = [rows[row][kind] for row in chosen], [int(rows.labels[row]) for row in chosen]

@@ -45,7 +45,7 @@ def explanations(
 
     output = output or Path("outputs/benchmark") / Path(recipe).stem
     networks, processor = load_networks(model, plain, find_device(device))
-    parts = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
+    validation, test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
     images = family_of(networks["mhex"]).kind == "image"
     sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
     command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *map(without_folders, overrides or [])])
@@ -53,7 +53,8 @@ def explanations(
     command += f" --rows {sizes.rows} --questions {questions} --slow {sizes.slow}"
     found = explain_quality(
         networks,
-        *parts,
+        validation,
+        test,
         output,
         sizes,
         [name.strip() for name in only.split(",")] if only else None,
@@ -67,8 +68,8 @@ def explanations(
         return
     summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
     plot_measures(summary, output)
-    pages = picture_page(networks, found, parts[1], processor, output)
-    pages += write_analyses(networks["mhex"], parts[1], processor, output)
+    pages = picture_page(networks, found, test, processor, output)
+    pages += write_analyses(networks["mhex"], test, processor, output)
     if json_:
         typer.echo(json.dumps(summary))
         return

@@ -48,7 +48,7 @@ def paper(
     command += f" --rows {rows} --seed {seed}"
     found = compare(networks, scorers, test, output, rows, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
-    shown = [(method, {}) for method in methods_of("mhex")]
+    shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
     if json_:
         typer.echo((output / "summary.json").read_text(encoding="utf-8"))

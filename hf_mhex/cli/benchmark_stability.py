@@ -41,6 +41,6 @@ def stability(
     command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
     found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
     echo(str(write_page(found, output, Path(recipe).stem)))
-    shown = [(method, {}) for method in methods_of("mhex")]
+    shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
     echo(str(picture))

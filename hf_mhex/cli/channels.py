@@ -29,13 +29,13 @@ def report_channels(network, processor, data: str, split: str | None, rows: int,
         return
     for report in record:
         by_block = ", ".join(f"{value:+.2f}" for value in report["by_block"])
-        rows = [
+        lines = [
             (str(one["block"]), str(one["channel"]))
             + (f"{one['weight']:+.4f}", f"{one['contribution']:+.4f}", f"{one['share']:+.1%}")
             for one in report["channels"]
         ]
         columns = ("block", "channel", "weight", "contribution", "share")
-        print_table(columns, rows, f"{report['label']}: {report['rows']} rows")
+        print_table(columns, lines, f"{report['label']}: {report['rows']} rows")
         echo(f"logit {report['logit']:+.3f}, by block {by_block}")
     for path in paths:
         echo(str(path))

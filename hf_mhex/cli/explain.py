@@ -96,7 +96,7 @@ def explain(
             options["blocks"] = None if blocks == "all" else [int(block) for block in blocks.split(",")]
         except ValueError:
             raise ValueError(f"--blocks must be numbers separated by commas, or all, got {blocks!r}.") from None
-    of_data = {"column": column, "id_column": id_column, "target_column": target_column, "words": words}
+    of_data: dict = {"column": column, "id_column": id_column, "target_column": target_column, "words": words}
     of_data |= {
         "overlays": overlays,
         "map_dtype": map_dtype,
@@ -108,10 +108,10 @@ def explain(
         options |= of_data | {"block_maps": blocks is not None}
         explain_rows(network, processor, data, output, options, device is None, json_)
         return
-    given = [name for name in ("column", "id_column", "target_column", "words", "overlays") if of_data[name]]
-    if given or streaming:
+    of_rows = [name for name in ("column", "id_column", "target_column", "words", "overlays") if of_data[name]]
+    if of_rows or streaming:
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
-        raise ValueError(f"--{(given or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
+        raise ValueError(f"--{(of_rows or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
     if contrast is None:
         from hf_mhex.explaining.explanation import lead_contrast
 

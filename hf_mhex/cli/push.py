@@ -32,7 +32,7 @@ def push(
     """
     from hf_mhex.hub.publishing import publish, publish_space
 
-    shared = {"private": private, "create_pr": pull_request, "dry_run": dry_run}
+    shared: dict = {"private": private, "create_pr": pull_request, "dry_run": dry_run}
     if space:
         found = publish_space(source.split(","), repo_id, **shared)
     else:

@@ -41,7 +41,7 @@ def smx_command(
     rows = open_data(data, split)
     signals = np.asarray(rows[find_input(rows, kind, "data")][:], dtype=np.float64)
     axis, label = axis_of(network.config, signals.shape[-1])
-    named = read_zones(zones, axis)
+    named = read_zones(zones, axis.tolist())
     answer = smx(network, signals, named, processor, n_repetitions=repetitions)
     values = processor(signals, return_tensors="pt")["input_values"].to(network.device)
     with torch.inference_mode():

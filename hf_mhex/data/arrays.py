@@ -85,12 +85,12 @@ def read_idx_folder(folder: Path) -> dict[str, ArrayRows]:
     """
     splits = {}
     for split, stem in STEMS.items():
-        found = {kind: _find(folder, stem + kind) for kind in (IMAGES, LABELS)}
-        if not any(found.values()):
+        paths = {kind: _find(folder, stem + kind) for kind in (IMAGES, LABELS)}
+        found = {kind: path for kind, path in paths.items() if path is not None}
+        if not found:
             continue
-        for kind, path in found.items():
-            if path is None:
-                raise ValueError(f"{folder} must hold {stem}{kind}.gz (or without .gz) beside the other {stem} file.")
+        for kind in paths.keys() - found.keys():
+            raise ValueError(f"{folder} must hold {stem}{kind}.gz (or without .gz) beside the other {stem} file.")
         images, labels = _read_idx(found[IMAGES], 3), _read_idx(found[LABELS], 1)
         if len(images) != len(labels):
             names = f"{found[IMAGES].name} and {found[LABELS].name}"

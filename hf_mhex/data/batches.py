@@ -74,8 +74,9 @@ def _source_rows(model, kind: str, settings: DataSettings, split: str | None) ->
     names = [config.id2label[k] for k in range(config.num_labels)]
     problem_type = config.problem_type or "single_label_classification"
     stands_for = settings.label_values
-    if stands_for is None and raw[split].names and problem_type == "single_label_classification":
-        stands_for = _numbers_of(raw[split].names, config)
+    given = raw[split].names
+    if stands_for is None and given and problem_type == "single_label_classification":
+        stands_for = _numbers_of(given, config)
     encoder = LabelEncoder(problem_type, raw[split].labels, names, stands_for)
     return check(raw[split], split, encoder, reader_of(kind, getattr(config, "num_channels", None)), settings)
 

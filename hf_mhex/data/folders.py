@@ -43,7 +43,10 @@ def read_image_folder(folder: Path, images: list[Path], others: list[Path]) -> d
     classes = sorted({path.parts[depth] for path in images if len(path.parts) > depth + 1})
     found = {}
     for split, paths in splits.items():
-        columns = {"id": [path.as_posix() for path in paths], "image": [str(folder / path) for path in paths]}
+        columns: dict[str, list] = {
+            "id": [path.as_posix() for path in paths],
+            "image": [str(folder / path) for path in paths],
+        }
         features = Features(id=Value("string"), image=Image())
         if classes:
             columns["label"] = [path.parts[depth] if len(path.parts) > depth + 1 else None for path in paths]

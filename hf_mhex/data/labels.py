@@ -41,7 +41,7 @@ class LabelEncoder:
                 raise ValueError(f"data.label_names names {len(self.names)} labels, but rows have {width}.")
             return
         if names is None:
-            found = {key_of(label) for label in labels} - {None}
+            found = {key for key in map(key_of, labels) if key is not None}
             names = values = sorted(found, key=lambda key: (not key.lstrip("-").isdecimal(), as_number(key), key))
             if len(names) > MANY or any("." in name and is_float(name) for name in names[:MANY]):
                 raise ValueError(
@@ -77,8 +77,8 @@ class LabelEncoder:
         encoded, bad = np.full((len(labels), len(self.names)), np.nan, dtype=np.float32), {}
         for row, label in enumerate(labels):
             values = [None] if label is None else list(np.atleast_1d(np.asarray(label, dtype=object)))
-            keys = [key_of(value) for value in values]
-            if None in keys:
+            keys = [key for key in map(key_of, values) if key is not None]
+            if len(keys) < len(values):
                 bad[row] = MISSING
             elif len(keys) != len(self.names) or not all(map(is_float, keys)):
                 bad[row] = UNKNOWN

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TypeAlias
 
 from datasets import Dataset, DatasetDict, Image, IterableDataset, List, load_dataset, load_from_disk
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
@@ -19,7 +20,7 @@ READERS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".json": "json",
 LABELS = ("label", "labels", "class", "target", "fine_label")
 METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside images, as `datasets` reads it
 
-OpenRows = Dataset | IterableDataset | ArrayRows
+OpenRows: TypeAlias = Dataset | IterableDataset | ArrayRows
 
 
 def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, OpenRows]:
@@ -39,8 +40,8 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
     source = settings.source
     if (source is None) == (settings.files is None):
         raise ValueError("one of data.source and data.files must say where the rows are.")
-    if settings.files:
-        paths = {split: Path(path).expanduser() for split, path in settings.files.items()}
+    if source is None:
+        paths = {split: Path(path).expanduser() for split, path in (settings.files or {}).items()}
         return _load_files(paths, settings, streaming)
     if source.startswith("sample:"):
         return load_sample(source.removeprefix("sample:"))
@@ -109,7 +110,7 @@ def _options_of(path: Path, settings: DataSettings) -> dict:
     encoding = encoding_of(path)
     if READERS[path.suffix.lower()] != "csv":
         return {"encoding": encoding}
-    options = {"sep": separator_of(path, encoding), "encoding": encoding}
+    options: dict = {"sep": separator_of(path, encoding), "encoding": encoding}
     options |= {"keep_default_na": False, "na_values": [""]}
     return options | ({"column_names": settings.column_names} if settings.column_names else {})
 

@@ -48,7 +48,7 @@ class Joined(Sequence):
     def __len__(self):
         return len(self.columns[0])
 
-    def __getitem__(self, row: int) -> list:
+    def __getitem__(self, row):
         return [column[row] for column in self.columns]
 
     def __iter__(self):
@@ -174,7 +174,7 @@ def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels
     """
     raw = read_splits(settings, kind)
     sides = choose_splits(raw, settings)
-    train = raw[sides["train"]]
+    train = raw[sides["train"] or "train"]
     names = settings.label_names or train.names
     encoder = LabelEncoder(problem_type, train.labels, names, settings.label_values)
     read = reader_of(kind, num_channels)
@@ -247,7 +247,11 @@ def row_name(raw: RawSplit, row: int) -> str:
 
 def reader_of(kind: str, num_channels: int | None = None) -> Callable:
     """What makes of a raw input the entries of a row; it raises BadRow."""
-    readers = {"text": read_text, "signal": read_signal, "image": partial(read_picture, num_channels=num_channels)}
+    readers: dict[str, Callable] = {
+        "text": read_text,
+        "signal": read_signal,
+        "image": partial(read_picture, num_channels=num_channels),
+    }
     return readers[kind]
 
 

@@ -73,7 +73,7 @@ class RowSource:
         """
         if self.by_number:
             numbers = np.linspace(0, len(self.data) - 1, min(len(self.data), LOOKED_AT), dtype=int)
-            items = (self.data[int(number)] for number in numbers)
+            items = [self.data[int(number)] for number in numbers]
         else:
             stream = iter(self.data)
             items = list(islice(stream, LOOKED_AT_OF_STREAM))
@@ -95,8 +95,9 @@ class RowSource:
 
     def shards(self, wanted) -> Iterator[tuple[int, Iterator[Row]]]:
         """(number of the shard, its rows) for each number with `wanted(number)`. Rows are read as they are taken."""
-        if self.by_number:
-            for shard in range(self.num_shards):
+        count = self.num_shards
+        if count is not None:
+            for shard in range(count):
                 if wanted(shard):
                     first = shard * self.rows_per_shard
                     last = min(first + self.rows_per_shard, len(self.data))

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
+from operator import attrgetter
 
 import torch
 
@@ -137,9 +138,8 @@ def find_examples(model, batches, reports: list[ClassReport], examples: int) -> 
                 amounts = channel.weight * features[channel.block].p[:, channel.channel]
                 maps = channel_maps(features[channel.block], channel)
                 here = [Example(first + row, float(amounts[row]), maps[row].cpu()) for row in rows]
-                sign = 1 if channel.contribution >= 0 else -1
                 kept = best.get((report.label, channel), []) + here
-                kept.sort(key=lambda example, sign=sign: sign * example.contribution, reverse=True)
+                kept.sort(key=attrgetter("contribution"), reverse=channel.contribution >= 0)
                 best[report.label, channel] = kept[:examples]
         first += len(answers)
 

@@ -30,7 +30,7 @@ class Collaboration:
         found = []
         for block, values in enumerate(self.cosines.T):
             mean: Interval = bootstrap(values.tolist(), seed=seed)
-            row = {"block": block, "cosine": mean.estimate, "low": mean.low, "high": mean.high, "rows": mean.rows}
+            row: dict = {"block": block, "cosine": mean.estimate, "low": mean.low, "high": mean.high, "rows": mean.rows}
             row["with confidence"] = correlation_interval(values, self.confidence, seed)
             if self.drop is not None:
                 row["with drop"] = correlation_interval(values, self.drop, seed)

@@ -120,9 +120,9 @@ def filter_report(
     q_values = {name: corrected([one[f"p_{name}"] for one in found]) for name in ("likeness", "class")}
     filters = []
     for number, one in enumerate(found):
-        exact = (float(weights[number]), float(amounts[number]), float(amounts[number]) / size)
+        amount = float(amounts[number])
         rest = {f"q_{name}": values[number] for name, values in q_values.items()}
-        filters.append(Filter(number, *exact, **one, **rest))
+        filters.append(Filter(number, float(weights[number]), amount, amount / size, **one, **rest))
     ranked = sorted(filters, key=lambda one: -abs(one.contribution))
     orders = {"contribution": ranked, "likeness": sorted(filters, key=lambda one: -one.pearson)}
     curves = {}

@@ -205,8 +205,8 @@ def label_groups(mean_field: torch.Tensor, threshold: float = 0.3) -> tuple[torc
                 free.remove(label)
         groups.append(tuple(sorted(group)))
     inside = torch.zeros_like(above)
-    for group in groups:
-        inside[torch.tensor(group)[:, None], torch.tensor(group)] = True
+    for members in map(torch.tensor, groups):
+        inside[members[:, None], members] = True
     noise = int((above & ~inside).sum())
     return scaled, tuple(groups), noise, noise / max(1, int(above.sum()))
 

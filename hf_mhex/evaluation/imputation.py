@@ -54,7 +54,8 @@ def solve(missing: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
     def coupling(weights: torch.Tensor, line: int, other: int) -> torch.Tensor:
         return -weights * free[:, line, :, None] * free[:, other, None, :]
 
-    towards_next, eliminated = [], []
+    towards_next: list[torch.Tensor] = []
+    eliminated: list[torch.Tensor] = []
     for line in range(height):
         own = torch.where(missing[:, line], degree[line], 1)[:, :, None] * eye + coupling(beside, line, line)
         value = right[:, line]

@@ -15,6 +15,7 @@ from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from itertools import pairwise
 from operator import attrgetter
+from typing import Any
 
 import torch
 
@@ -58,8 +59,8 @@ def pieces_of(model, blocks: Sequence[int], groups: int | None = None) -> list[P
     return found
 
 
-def attention_of(model) -> Attention | None:
-    """Where the blocks of a model keep their heads, or None."""
+def attention_of(model) -> Any:
+    """Where the blocks of a model keep their heads, an `Attention`, or None."""
     return family_of(model).attention
 
 

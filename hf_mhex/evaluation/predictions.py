@@ -63,8 +63,8 @@ def report(logits: np.ndarray, labels: np.ndarray, config) -> dict:
         predictions = probabilities.argmax(-1)
         found["confusion"] = scores.confusion(predictions, labels, len(names)).tolist()
         confidence, right = probabilities.max(-1), predictions == labels
-    error, bins = scores.calibration(confidence, right)
-    found |= {"labels": names, "calibration_error": error, "calibration": bins}
+    calibration, bins = scores.calibration(confidence, right)
+    found |= {"labels": names, "calibration_error": calibration, "calibration": bins}
     found["recall"] = recall_by_name(predictions, labels, names)
     return found
 

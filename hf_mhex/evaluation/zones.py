@@ -88,11 +88,11 @@ class MaskedZones:
         """How well the zones do in the order of their relevance, the highest first, beside `draws` random orders."""
         if len(relevance) != len(self.zones) or not np.isfinite(relevance).all():
             raise ValueError(f"relevance must be {len(self.zones)} finite numbers, one a zone, got {list(relevance)}.")
-        found = self.areas(np.argsort(-np.asarray(relevance), kind="stable"))
+        found = self.areas(np.argsort(-np.asarray(relevance), kind="stable").tolist())
         low, high = self.bounds()
         open_rows = high - low > 1e-9
         normalised = ((found - low)[open_rows] / (high - low)[open_rows]).mean() if open_rows.any() else np.nan
         generator = np.random.default_rng(seed)
-        null = [self.areas(generator.permutation(len(self.zones))).mean() for _ in range(draws)]
+        null = [self.areas(generator.permutation(len(self.zones)).tolist()).mean() for _ in range(draws)]
         percentile = 100 * (np.mean(np.array(null) < found.mean()) + 0.5 * np.mean(np.array(null) == found.mean()))
         return ZoneFaithfulness(float(found.mean()), float(normalised), float(percentile))

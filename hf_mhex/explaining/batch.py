@@ -52,18 +52,19 @@ class Answer:
 
     row: Row
     error: Exception | None = None
-    prepared: Prepared | None = None
+    prepared: Prepared | Any = None
     target: int = -1
-    logits: np.ndarray | None = None
-    scores: np.ndarray | None = None
+    logits: np.ndarray | Any = None
+    scores: np.ndarray | Any = None
     explained: float = float("nan")
-    saliency: np.ndarray | None = None
+    saliency: np.ndarray | Any = None
     block_saliency: tuple[np.ndarray, ...] = ()
 
     @property
     def words(self) -> ExplainedText:
         """The words that the map of a text falls on."""
-        return words_of(*self.prepared.texts, self.prepared.encoding, self.saliency.tolist())
+        text, pair = self.prepared.texts
+        return words_of(text, pair, self.prepared.encoding, self.saliency.tolist())
 
     @property
     def reason(self) -> str | None:
@@ -165,7 +166,8 @@ def _prepare_arrays(rows: Sequence[Row], model, processor) -> Iterator[Prepared 
 
 def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:
     """Texts and pairs as tokens; too long ones are cut off."""
-    singles, pairs = [], []
+    singles: list = []
+    pairs: list = []
     for row in rows:
         try:
             texts = split_pair(row.value)
@@ -251,7 +253,7 @@ class Explainer:
         check_names(options, OPTIONS, "Explainer")
         self.source, self.revision, self.column, self.device = source, revision, column, device
         self.options, self.batch_size = options | {"target": target}, batch_size
-        self._loaded = None
+        self._loaded: tuple[Any, Any] | None = None
 
     def __getstate__(self) -> dict:
         """What travels to a worker: everything but the model."""

@@ -146,15 +146,16 @@ def _own_shards(folder: Path, source: RowSource, state: PartialState):
 
     All processes look before any begins, so that they divide the same list.
     """
-    if not source.by_number:
+    count = source.num_shards
+    if count is None:
         mine = state.process_index
         return lambda shard: shard % state.num_processes == mine and not shard_path(folder, shard).exists(), None
-    missing = [shard for shard in range(source.num_shards) if not shard_path(folder, shard).exists()]
+    missing = [shard for shard in range(count) if not shard_path(folder, shard).exists()]
     state.wait_for_everyone()
     own = set(missing[state.process_index :: state.num_processes])
-    last = len(source) - source.rows_per_shard * (source.num_shards - 1)
+    last = len(source) - source.rows_per_shard * (count - 1)
     full = source.rows_per_shard * len(own)
-    return own.__contains__, full - (source.rows_per_shard - last if source.num_shards - 1 in own else 0)
+    return own.__contains__, full - (source.rows_per_shard - last if count - 1 in own else 0)
 
 
 @dataclass(frozen=True)

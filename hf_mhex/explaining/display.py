@@ -15,7 +15,7 @@ from rich.console import Group
 from hf_mhex.escaping import escaped
 from hf_mhex.explaining.explanation import (
     Explanation,
-    explain_item,
+    explain_items,
     inline,
     label_index,
     lead_contrast,
@@ -50,7 +50,8 @@ class Display:
     @cached_property
     def picture(self) -> Image.Image:
         """The labels side by side (those of texts and signals one below the other), and the first one's blocks."""
-        return stacked([self.labels_picture, self.first.block_picture])
+        pictures = [self.labels_picture, self.first.block_picture]
+        return stacked([picture for picture in pictures if picture is not None])
 
     @cached_property
     def labels_picture(self) -> Image.Image:
@@ -74,7 +75,7 @@ class Display:
         """A text's words coloured for a terminal, with their scale, label by label."""
         if not self.first.is_text:
             return None
-        lines = [
+        lines: list[tuple] = [
             (found.title, found.coloured, scale_terminal(found.seen), found.sentence) for found in self.explanations
         ]
         return Group(*(line for entry in lines for line in entry))
@@ -141,17 +142,17 @@ def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3,
     if isinstance(labels, int):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
-        best = explain_item(model, processor, item, options)
+        [best] = explain_items(model, processor, item, options)
         rest = best.ranking[1 : min(labels, count)]
-        return Display([best, *(explain_item(model, processor, item, options | {"target": t}) for t in rest)])
+        return Display([best, *(explain_items(model, processor, item, options | {"target": t})[0] for t in rest)])
     chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in labels]
     if not chosen:
         raise ValueError("labels must name at least one label.")
-    return Display([explain_item(model, processor, item, options | {"target": target}) for target in chosen])
+    return Display([explain_items(model, processor, item, options | {"target": target})[0] for target in chosen])
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:
     """Pictures one below the other, white beside the narrower ones."""
     wide = max(picture.width for picture in pictures)
-    padded = [np.pad(p, ((0, 0), (0, wide - p.width), (0, 0)), constant_values=255) for p in pictures]
+    padded = [np.pad(np.asarray(p), ((0, 0), (0, wide - p.width), (0, 0)), constant_values=255) for p in pictures]
     return Image.fromarray(np.vstack(padded))

@@ -6,6 +6,7 @@ import base64
 import io
 from dataclasses import dataclass, field
 from functools import cached_property
+from typing import Any
 
 import numpy as np
 from PIL import Image
@@ -14,13 +15,13 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.escaping import escaped
-from hf_mhex.explaining.batch import Answer, Prepared, collate, prepare, seen_picture
+from hf_mhex.explaining.batch import Prepared, collate, prepare, seen_picture
 from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_blocks, check_names
-from hf_mhex.modeling.mhex_words import ExplainedText, Word, own_places
+from hf_mhex.modeling.mhex_words import ExplainedText, own_places
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.colours import signed
 from hf_mhex.pictures.maps import block_strip, overlay
@@ -46,11 +47,11 @@ class Explanation:
     """
 
     record: dict
-    saliency: np.ndarray | None = field(default=None, repr=False)
-    parts: list[Word] | list[float] = field(default_factory=list, repr=False)
-    seen: np.ndarray | Signal | ExplainedText | None = field(default=None, repr=False)
-    blocks: dict[int, np.ndarray | ExplainedText] = field(default_factory=dict, repr=False)
-    logits: np.ndarray | None = field(default=None, repr=False)
+    saliency: np.ndarray | Any = field(default=None, repr=False)
+    parts: list[Any] = field(default_factory=list, repr=False)
+    seen: Any = field(default=None, repr=False)
+    blocks: dict[int, Any] = field(default_factory=dict, repr=False)
+    logits: np.ndarray | Any = field(default=None, repr=False)
 
     @property
     def label(self) -> str:
@@ -134,7 +135,7 @@ class Explanation:
     @cached_property
     def coloured(self) -> Text | None:
         """A text's words coloured, for a terminal."""
-        return words_terminal(self.seen) if self.is_text else None
+        return words_terminal(self.seen) if isinstance(self.seen, ExplainedText) else None
 
     @cached_property
     def page(self) -> str | None:
@@ -145,10 +146,10 @@ class Explanation:
 
     def _repr_html_(self) -> str:
         """The picture of an image, or the coloured words, with the sentence, for notebooks."""
-        if self.seen is None:
-            return f"<p>{escaped(self.title)}: {escaped(self.sentence)}</p>"
-        if self.is_text:
+        if isinstance(self.seen, ExplainedText):
             return inline(article(self.seen, self.title, self.explained, self.sentence))
+        if self.picture is None:
+            return f"<p>{escaped(self.title)}: {escaped(self.sentence)}</p>"
         return picture_tag(self.picture, f"{self.title}: {self.sentence}")
 
     def _repr_png_(self) -> bytes | None:
@@ -196,25 +197,25 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
     stride = options.pop("stride", None)
     if stride is not None:
         return _explain_long(model, processor, value, stride, options)
-    return explain_item(model, processor, read_input(model, processor, value), options)
+    found = explain_items(model, processor, read_input(model, processor, value), options)
+    return found if options.get("target") == "all" else found[0]
 
 
 def read_input(model, processor, value) -> Prepared:
     """An input as `explain` takes it, ready for the model; raises what `explain` raises for it."""
     [item] = prepare([Row(0, "", value)], model, processor)
-    if isinstance(item, Answer):
-        raise item.error
-    return item
+    if isinstance(item, Prepared):
+        return item
+    raise item.error or ValueError("the input cannot be read.")
 
 
-def explain_item(model, processor, item: Prepared, options: dict) -> Explanation | list[Explanation]:
+def explain_items(model, processor, item: Prepared, options: dict) -> list[Explanation]:
     """The answer of `explain` to an input that was read."""
     options = _by_index(model, options)
     inputs = {name: values.to(model.device) for name, values in collate([item], processor).items()}
     found = model.generate_saliency(**inputs, **options)
     places = [(0, label) for label in range(model.config.num_labels)] if options.get("target") == "all" else [0]
-    answers = [_explanation(model, processor, item, found, place, options) for place in places]
-    return answers if options.get("target") == "all" else answers[0]
+    return [_explanation(model, processor, item, found, place, options) for place in places]
 
 
 def _by_index(model, options: dict) -> dict:
@@ -264,11 +265,12 @@ def _explanation(model, processor, item, found, place: int | tuple[int, int], op
     record["truncated"] = bool(item.encoding.overflowing)
     if saliency is None:
         return Explanation(record, logits=logits)
-    seen = words_of(*item.texts, item.encoding, saliency.tolist())
-    parts = own_places(item.texts[0], seen.words)
-    record |= {"special": seen.special, "words": [vars(word) for word in parts]}
-    words = {block: words_of(*item.texts, item.encoding, values.tolist()) for block, values in by_block.items()}
-    return Explanation(record, saliency, parts, seen, words, logits)
+    text, pair = item.texts
+    explained = words_of(text, pair, item.encoding, saliency.tolist())
+    parts = own_places(text, explained.words)
+    record |= {"special": explained.special, "words": [vars(word) for word in parts]}
+    words = {block: words_of(text, pair, item.encoding, values.tolist()) for block, values in by_block.items()}
+    return Explanation(record, saliency, parts, explained, words, logits)
 
 
 def _total(values: np.ndarray) -> float:

@@ -167,8 +167,8 @@ def valley_zones(axis: Sequence[float], saliency, count: int = 10) -> Zones:
     smooth = smooth[window // 2 : window // 2 + len(axis)]
     places, found = find_peaks(-smooth, prominence=0, distance=max(1, window))
     deepest = np.sort(places[np.argsort(-found["prominences"], kind="stable")[: count - 1]])
-    axis = np.asarray(axis, dtype=np.float64)
-    return _tiles(axis, np.unique([axis.min(), *axis[deepest], axis.max()]))
+    points = np.asarray(axis, dtype=np.float64)
+    return _tiles(points, np.unique([points.min(), *points[deepest], points.max()]))
 
 
 def _tiles(axis, borders) -> Zones:

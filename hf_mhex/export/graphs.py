@@ -84,6 +84,7 @@ class Graph(nn.Module):
 
     def cases(self) -> Iterator[dict[str, torch.Tensor]]:
         """Inputs of three sizes or lengths (one, where the size is fixed), batch 1 and 7."""
+        sizes: list[tuple[int, ...]]
         if self.is_image:
             sizes = [self.size] if self.size else [(64, 64), (97, 75), (160, 128)]
         elif self.is_signal:

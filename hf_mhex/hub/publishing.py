@@ -82,7 +82,7 @@ def publish(
     seconds, OSError where it has no space left. After each of them the repository is as it was.
     """
     api = HfApi(endpoint=endpoint, token=token)
-    contents = model_contents(folder, repo_id, tag, api.token, create_pr)
+    contents = model_contents(folder, repo_id, tag, token, create_pr)
     return _publish(api, contents, repo_id, private, create_pr, dry_run, message, "model")
 
 
@@ -155,7 +155,7 @@ def _publish(
         unchanged=tuple(unchanged),
         removed=tuple(removed),
         left_out=contents.left_out,
-        task=family and family.input.saliency_task,
+        task=None if family is None else family.input.saliency_task,
     )
 
 
@@ -211,8 +211,8 @@ def _root(error: BaseException) -> BaseException:
     if isinstance(error, ValueError) and "Invalid metadata" in str(error):
         return error
     chain = [error]
-    while (error := error.__cause__ or error.__context__) is not None:
-        chain.append(error)
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+        chain.append(cause)
     telling = [link for link in chain if isinstance(link, HfHubHTTPError) or _is_transport(link)]
     return telling[0] if telling else chain[0]
 

@@ -30,7 +30,7 @@ def space_contents(models: Sequence[str], repo_id: str) -> Contents:
         "app.py": _starter(models).encode(),
         "requirements.txt": "".join(f"{line}\n" for line in _requirements()).encode(),
     }
-    modeling = Path(import_module("hf_mhex.modeling").__file__).parent
+    modeling = Path(import_module("hf_mhex.modeling").__path__[0])
     for path in sorted(PACKAGE.rglob("*.py")):
         name = path.relative_to(PACKAGE).as_posix()
         if not name.startswith(LEFT_OUT):
@@ -64,7 +64,8 @@ def _starter(models: Sequence[str]) -> str:
 def _gradio_version() -> str:
     """The version that the extra `app` asks for at least: the app was tried with it."""
     [declared] = [needed for needed in _declared() if needed.name == "gradio"]
-    return re.search(r">=([\d.]+)", str(declared.specifier)).group(1)
+    [lowest] = re.findall(r">=([\d.]+)", str(declared.specifier))
+    return lowest
 
 
 def _requirements() -> list[str]:

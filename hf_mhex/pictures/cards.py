@@ -8,7 +8,7 @@ from os import PathLike
 import numpy as np
 from PIL import Image
 
-from hf_mhex.explaining.explanation import explain, lead_contrast
+from hf_mhex.explaining.explanation import explain_items, lead_contrast, read_input
 from hf_mhex.families import family_of
 from hf_mhex.loading import load
 
@@ -23,7 +23,8 @@ def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Imag
     """
     model, processor = load(folder)
     options = {"contrast": lead_contrast(model.config)} | options
-    pictures = [np.asarray(explain(model, processor, item, **options).picture) for item in items]
+    read = [read_input(model, processor, item) for item in items]
+    pictures = [np.asarray(explain_items(model, processor, item, options)[0].picture) for item in read]
     if family_of(model).input.name != "image":
         return Image.fromarray(np.vstack(pictures))
     tall = max(map(len, pictures))

@@ -168,7 +168,7 @@ def _strength(values: np.ndarray, low: float, high: float) -> np.ndarray:
 def _resize(pixels: np.ndarray, panel: tuple[int, int], filter: Image.Resampling) -> np.ndarray:
     """Bring floats [h, w] or [h, w, 3] to the (width, height) of `panel`."""
     channels = [Image.fromarray(channel.astype(np.float32)) for channel in np.moveaxis(np.atleast_3d(pixels), -1, 0)]
-    return np.stack([channel.resize(panel, filter) for channel in channels], axis=-1)
+    return np.stack([np.asarray(channel.resize(panel, filter)) for channel in channels], axis=-1)
 
 
 def _figure(

@@ -56,7 +56,7 @@ def line_picture(
             panel.plot(signal.axis, channel, color="0.8", linewidth=3.2, zorder=1)
             points = np.column_stack([signal.axis, channel])
             pieces = np.stack([points[:-1], points[1:]], axis=1)
-            line = LineCollection(pieces, cmap=COLOURS, norm=norm, linewidth=2.2, zorder=2)
+            line = LineCollection(list(pieces), cmap=COLOURS, norm=norm, linewidth=2.2, zorder=2)
             line.set_array((shown[:-1] + shown[1:]) / 2)
             panel.add_collection(line)
         for zone in zones or ():

@@ -130,7 +130,7 @@ def _placed(explained: ExplainedText, y: int) -> tuple[list[tuple[int, int, str,
                 x += _length(chunk)
     if _from_the_right(explained.text):
         found = [(ROOM - x - _length(chunk), y, chunk, ground) for x, y, chunk, ground in found]
-    return [(MARGIN + x, *rest) for x, *rest in found], y + 2 * SIZE
+    return [(MARGIN + x, line, chunk, ground) for x, line, chunk, ground in found], y + 2 * SIZE
 
 
 def _length(text: str) -> int:

@@ -130,9 +130,8 @@ def image_measures(job: Job, seed: int) -> dict[str, float]:
         def over(fill, game=pixel_game):
             return lambda keep: replace(game, fill=fill)(keep[:, squares])
 
-        by_logit = ev.ImageGame(ask, image, target, "zero")
         gained = ev.insertion_auc(over("blur"), terms) - ev.deletion_auc(over("zero"), terms)
-        sensitive = ev.sensitivity_n(lambda keep, game=by_logit: game(keep[:, squares]), terms, 5, SAMPLES)
+        sensitive = ev.sensitivity_n(over("zero", ev.ImageGame(ask, image, target, "zero")), terms, 5, SAMPLES)
         road = ev.remove_and_debias(over("impute"), terms)["combined"]
         rows.append({"ins_del": gained, "road": road, "sensitivity_n": sensitive})
     return found | {measure: mean(row[measure] for row in rows) for measure in rows[0]}

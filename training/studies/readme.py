@@ -41,7 +41,8 @@ def with_tables(page: str, results: Path) -> str:
     } | {name: (results / path).read_text().partition("\n\n")[2].strip() for name, path in MADE.items()}
     for name, table in tables.items():
         begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
-        page = re.sub(f"{begin}.*?{end}", lambda found, t=f"{begin}\n{table}\n{end}": t, page, flags=re.DOTALL)
+        made = f"{begin}\n{table}\n{end}".replace("\\", "\\\\")
+        page = re.sub(f"{begin}.*?{end}", made, page, flags=re.DOTALL)
     return page
 
 

@@ -20,6 +20,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.parts import Images, Texts
 from hf_mhex.benchmarks.explanations.summary import summarise_quality
 from hf_mhex.benchmarks.journal import without_folders
 from hf_mhex.data.rows import read_data
@@ -69,7 +70,7 @@ def make_reference(
     row = json.loads(result.read_text(encoding="utf-8")) if result.is_file() else train(recipe, run, run.exists())
     shutil.copytree(run / "model", folder, dirs_exist_ok=True)
     part, items, majority = test_rows(recipe, folder)
-    record = record_of_training(row)
+    record = record_of_training(row) or {}
     record["prediction"][MAJORITY] = majority
     commit = source_commit()
     record |= {"command": command or record["command"]} | ({"commit": commit} if commit else {})
@@ -90,6 +91,7 @@ def test_rows(recipe: Recipe, folder: Path):
     labels = [every[row] for row in chosen]
     majority = max(Counter(every).values()) / len(every)
     items = [rows[row][kind] for row in chosen]
+    part: Images | Texts
     if kind == "image":
         part = image_part(items, labels, processor, model.config.num_channels)
     else:

@@ -52,10 +52,11 @@ def draw_image(label: int, generator: np.random.Generator) -> tuple[np.ndarray, 
 
 def write_shapes(path: Path, seed: int = 0) -> Path:
     """Write the three splits with their labels and masks to an npz file, and return its path."""
-    generator, arrays = np.random.default_rng(seed), {}
+    generator = np.random.default_rng(seed)
+    arrays: dict = {}
     for split, count in COUNTS.items():
         labels = np.arange(count) % len(NAMES)
-        images, masks = zip(*(draw_image(label, generator) for label in labels))
+        images, masks = zip(*(draw_image(label, generator) for label in labels.tolist()))
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = np.stack(images), labels[:, None].astype(np.uint8)
         arrays[f"{split}_masks"] = np.stack(masks)
     path.parent.mkdir(parents=True, exist_ok=True)

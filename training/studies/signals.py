@@ -39,7 +39,7 @@ from hf_mhex.modeling.mhex import MHEXClassifierOutput
 from hf_mhex.pictures.signals import line_picture
 
 FAMILY = next(family for family in FAMILIES.values() if family.kind == "signal")
-EXTRACTOR = FAMILY.load_class(FAMILY.input.extractor[1])
+EXTRACTOR = FAMILY.load_class("MHEXSignalFeatureExtractor")
 SYNTHETIC_ZONES = [("F1", 0, 125), ("F2", 125, 275), ("F3", 275, 425), ("F4", 425, 600), ("F5", 600, 800),
                    ("F6", 800, 1000)]  # fmt: skip
 PEAKS = {"F1": 50, "F2": 200, "F3": 350, "F4": 500, "F5": 700, "F6": 900}
@@ -120,7 +120,7 @@ def pls_da(values: np.ndarray, labels: np.ndarray, seed: int):
         )
         for components in COMPONENTS
     }
-    best = max(scores, key=scores.get)
+    best = max(scores, key=scores.__getitem__)
     model = fitted(np.arange(len(labels)), best)
     return lambda rows: model.predict(rows).argmax(-1)
 
@@ -319,9 +319,11 @@ def table_of(rows: list[dict]) -> str:
         for way in own[0]["faithfulness"]:
             first = f"{sum(row['two_first'][way] for row in own)} of {len(own)}" if part == "synthetic" else ""
             measures = ("area", "normalised", "percentile")
-            means = [np.mean([row["faithfulness"][way][name] for row in own]) for name in measures]
+            area, normalised, percentile = (
+                np.mean([row["faithfulness"][way][name] for row in own]) for name in measures
+            )
             agree = "" if way == "exact" else f"{np.mean([row['agreement_with_exact'][way] for row in own]):.2f}"
-            print(f"| {way} | {first} | {means[0]:.3f} | {means[1]:.3f} | {means[2]:.1f} | {agree} |", file=out)
+            print(f"| {way} | {first} | {area:.3f} | {normalised:.3f} | {percentile:.1f} | {agree} |", file=out)
     own = [row for row in rows if row["part"] == "collagen"]
     if own:
         print("\n## collagen: rank of each zone that chemistry names, of 8, by fold\n", file=out)

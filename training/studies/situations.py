@@ -298,7 +298,7 @@ def render(rows: list[dict]) -> str:
     labels = [FAMILIES[f"mhex_{name}"].label for name in names]
     table = [[situation, *(cell(found.get((name, situation))) for name in names)] for situation in SITUATIONS]
     tried = [row for row in rows if row["works"] is not None]
-    said = [f"- {name}: {' '.join(tried.__doc__.split())}" for name, (tried, _) in SITUATIONS.items()]
+    said = [f"- {name}: {' '.join((tried.__doc__ or '').split())}" for name, (tried, _) in SITUATIONS.items()]
     page = [
         "# Situations that were tried",
         "",

@@ -61,7 +61,7 @@ def drop_of(model, processor):
         answer = model.generate_saliency(**given)
         scores = probabilities(text_scores(model))
         rest = (answer.saliency, answer.target, processor.mask_token_id, special_ids(processor))
-        return text_drop(scores, *given.values(), *rest)
+        return text_drop(scores, given["input_ids"], given["attention_mask"], *rest)
 
     return of_images if model.main_input_name == "pixel_values" else of_texts
 

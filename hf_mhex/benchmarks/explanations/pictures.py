@@ -41,7 +41,8 @@ def plot_measures(summary: dict, output: Path) -> list[Path]:
         for place, name in enumerate(names):
             axes = figure.add_subplot(1, len(names), place + 1)
             found = {method: entry["measures"][name] for method, entry in methods.items() if name in entry["measures"]}
-            order = sorted(found, key=lambda method, f=found: f[method]["mean"], reverse=DIRECTIONS[name] != UP)
+            means = {method: entry["mean"] for method, entry in found.items()}
+            order = sorted(means, key=means.__getitem__, reverse=DIRECTIONS[name] != UP)
             for height, method in enumerate(order):
                 value = found[method]
                 colour = "tab:red" if method.startswith(MHEX) else "tab:gray" if method in CONTROLS else "tab:blue"

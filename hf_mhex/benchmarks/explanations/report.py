@@ -175,9 +175,9 @@ def replaced(name: str, entry: dict) -> bool:
 
 def table(name: str, columns: dict, methods: dict) -> str:
     """One Markdown table: a line for each method, controls in italics."""
-    columns = present(columns, methods)
+    shown = present(columns, methods)
     heads = []
-    for column in columns:
+    for column in shown:
         heads.append(column + ARROWS[DIRECTIONS[column]])
         heads += [f"{column}, median [quartiles]"] if column in MEDIANS else []
     lines = []

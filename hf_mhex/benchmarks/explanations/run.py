@@ -58,7 +58,9 @@ def explain_quality(
     small = replace(sizes, rows=sizes.chosen, questions=sizes.chosen, slow=max(1, sizes.slow // 4))
     for kind in networks if on is None else [on]:
         others = {f"{name} network": other for name, other in networks.items() if name != kind}
-        make = partial(images.ImageMeasures if isinstance(test, Images) else texts.TextMeasures, networks[kind])
+        make: Callable = partial(
+            images.ImageMeasures if isinstance(test, Images) else texts.TextMeasures, networks[kind]
+        )
         measures = {
             "validation": make(validation, small, seed=seed),
             "test": make(test, sizes, others, list(others.values()), seed),
@@ -101,7 +103,7 @@ def listed(inputs: str, kind: str, network, only: list[str] | None, journal: Jou
             yield method
     if kind == "mhex":
         chosen = journal.find(part="validation", network=kind, method=MHEX, group="choice")
-        yield blurred_mhex(chosen["chosen"])
+        yield blurred_mhex(chosen["chosen"] if chosen else {})
 
 
 def choose(journal: Journal, measures, method: Method, kind: str, common: dict, say) -> dict:
@@ -117,7 +119,7 @@ def choose(journal: Journal, measures, method: Method, kind: str, common: dict, 
     row = journal.find(**about)
     if row is None:
         say(f"{kind}: settings of {method.name}")
-        tried = []
+        tried: list[dict] = []
         for settings in method.settings:
             halves = criterion(measures, partial(method.call, **settings), method)
             tried.append({"settings": settings, **halves, "score": round(sum(halves.values()), 4)})

@@ -37,7 +37,8 @@ def summarise_quality(model, part: Images | Texts, rows: int = 48, questions: in
     Returns a list of dicts: `measure`, `better` ("higher" or "lower"), `rows`, and under "map", "contrast" and "random"
     a dict of `estimate`, `low` and `high` (95 % bootstrap; mosaics are drawn whole).
     """
-    few = part.take(torch.arange(min(rows, len(part))))
+    first = torch.arange(min(rows, len(part)))
+    few = part.take(first)
     methods = maps_to_judge(seed)
     exact = {name: errors(model, few, call, name == "contrast") for name, call in methods.items()}
     found = [entry("completeness error, mean", "lower", exact)]
@@ -49,7 +50,8 @@ def summarise_quality(model, part: Images | Texts, rows: int = 48, questions: in
         for statistic in ("mean", "median"):
             found.append(entry(f"Grid Pointing Game 2x2, {statistic}", "higher", values, groups, statistic))
         return found
-    rationales = {name: by_mask(model, few, call, seed) for name, call in methods.items()}
+    texts = part.take(first)
+    rationales = {name: by_mask(model, texts, call, seed) for name, call in methods.items()}
     for place, (name, better) in enumerate((("comprehensiveness", "higher"), ("sufficiency", "lower"))):
         values = {method: [row[place] for row in pairs] for method, pairs in rationales.items()}
         found.append(entry(f"{name} by [MASK], mean", better, values))

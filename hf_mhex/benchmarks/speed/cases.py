@@ -82,8 +82,8 @@ def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PAR
 
 def growth_cases() -> list[Case]:
     """One thing grows at a time, on the small networks."""
-    few = {"part": "growth", "rounds": 0.3, "methods": (PLAIN, PREDICTION, GIVEN)}
-    many = few | {"methods": (PREDICTION, GIVEN, PREDICTED, SOFTMAX)}
+    few: dict = {"part": "growth", "rounds": 0.3, "methods": (PLAIN, PREDICTION, GIVEN)}
+    many: dict = few | {"methods": (PREDICTION, GIVEN, PREDICTED, SOFTMAX)}
     found = [Case(network="resnet18", batch=batch, size=PIXELS, **few) for batch in (1, 2, 4, 16, 32)]
     found += [Case(network="resnet18", batch=8, size=size, **few) for size in (112, 160, 224, 320, 448)]
     found += [Case(network="minilm", batch=8, size=size, **few) for size in (32, 64, 128, 256, 512)]

@@ -21,7 +21,8 @@ from hf_mhex.benchmarks.speed.subjects import make_networks, make_subject
 def resident(field: str) -> float:
     """VmRSS (now) or VmHWM (at its highest) of this process, in megabytes."""
     status = Path("/proc/self/status").read_text()
-    return int(re.search(rf"{field}:\s+(\d+)", status).group(1)) * 1024 / 1e6
+    [kilobytes] = re.findall(rf"{field}:\s+(\d+)", status)
+    return int(kilobytes) * 1024 / 1e6
 
 
 def measure(

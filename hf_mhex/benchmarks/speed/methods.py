@@ -89,7 +89,8 @@ def input_gradient(subject: Subject):
     """captum's input x gradient, over pixels or word embeddings."""
     attr = library("captum.attr")
     if subject.is_image:
-        network, rest = PixelsToLogits(copy.deepcopy(subject.mhex)), ()
+        rest: tuple = ()
+        network = PixelsToLogits(copy.deepcopy(subject.mhex))
         inputs = subject.inputs["pixel_values"].clone()
     else:
         network, rest = EmbeddingsToLogits(copy.deepcopy(subject.mhex)), (subject.inputs["attention_mask"],)

@@ -96,11 +96,11 @@ def goal_table(rows: Rows) -> str:
                 found = rows.ratio(method, against, **about)
                 if found is None:
                     continue
-                met = found.estimate <= most if most is not None else found.estimate >= least
+                met = found.estimate <= most if most is not None else found.estimate >= (least or 0.0)
                 asked = f"<= {most:.2f}" if most is not None else f">= {least:g}"
                 kind = "memory of " if part == "memory" else ""
                 what = f"{kind}{method} : {against}"
-                lines.append((what, network, batch, asked, with_interval(found), "yes" if met else "no"))
+                lines.append((what, network, str(batch), asked, with_interval(found), "yes" if met else "no"))
     return markdown_table(("what", "network", "batch", "asked", "measured", "met"), lines)
 
 
@@ -175,7 +175,7 @@ def memory_table(rows: Rows) -> str:
         for network in networks:
             row = rows.find(method, part="memory", network=network)
             ratio = rows.ratio(method, PREDICTION, part="memory", network=network)
-            cells.append("-" if row is None else f"{row['megabytes']:.0f} ({shown(ratio.estimate)})")
+            cells.append("-" if row is None or ratio is None else f"{row['megabytes']:.0f} ({shown(ratio.estimate)})")
         lines.append((method, *cells))
     return markdown_table(("method", *networks), lines)
 
@@ -221,7 +221,7 @@ def plot(rows: Rows, path: Path) -> Path:
             ratio = rows.ratio(method, PLAIN, part=part, network=network, batch=1, threads=2)
             if ratio is not None:
                 bars[method] = ratio.estimate
-    names = sorted(bars, key=bars.get, reverse=True)
+    names = sorted(bars, key=bars.__getitem__, reverse=True)
     colours = ["tab:red" if name.startswith("MHEX") else "tab:gray" for name in names]
     left.barh(range(len(names)), [bars[name] for name in names], color=colours)
     for height, name in enumerate(names):

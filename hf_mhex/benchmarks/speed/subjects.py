@@ -77,11 +77,12 @@ def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> 
     """The MHEX and the plain form of a network, named as in `find_source`."""
     torch.manual_seed(seed)
     source, rank = find_source(network), network.partition(RANK)[2]
-    fields = {"num_labels": labels, "gate_rank": int(rank) if rank else None}
+    fields: dict = {"num_labels": labels, "gate_rank": int(rank) if rank else None}
     if isinstance(source, str):
         mhex, plain = from_timm(source, **fields), timm.create_model(source, num_classes=labels)
     else:
         family = family_for_source("transformers", source.model_type)
+        assert family is not None  # find_source has looked
         mhex = family.classifier(family.config.from_dict(source.to_dict() | fields))
         config = type(source).from_dict(source.to_dict() | {"num_labels": labels})
         plain = getattr(transformers, family.input.auto_model).from_config(config)

@@ -57,13 +57,22 @@ def fashion_mnist(folder: Path, split: str) -> Dataset:
     return Dataset.from_dict(rows, Features({"image": Image(), "label": ClassLabel(names=GARMENTS)}))
 
 
+def read_member(archive: tarfile.TarFile, name: str) -> bytes:
+    """A file of an archive; ValueError for what is no file."""
+    file = archive.extractfile(name)
+    if file is None:
+        raise ValueError(f"{name} is no file of the archive.")
+    return file.read()
+
+
 def product_reviews(archive: Path, split: str) -> Dataset:
     """Sentences with a clear opinion; every fifth review, whole, is for testing. A sentence stands here once."""
     with tarfile.open(archive) as outer:
-        inner = outer.extractfile("vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz").read()
+        inner = read_member(outer, "vaderSentiment-3.3.2/additional_resources/hutto_ICWSM_2014.tar.gz")
     with tarfile.open(fileobj=io.BytesIO(inner)) as tar:
-        lines = tar.extractfile(REVIEWS).read().decode().splitlines()
-    rows, seen = {"text": [], "label": [], "score": []}, set()
+        lines = read_member(tar, REVIEWS).decode().splitlines()
+    rows: dict[str, list] = {"text": [], "label": [], "score": []}
+    seen: set[str] = set()
     for line in lines:
         identity, score, text = line.split("\t")
         for_testing = int(identity.split("_")[0]) % TEST_REVIEW_EVERY == 0

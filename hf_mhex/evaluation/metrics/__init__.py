@@ -57,7 +57,7 @@ def measure(names, logits, references, problem_type: str) -> dict[str, float]:
         several = problem_type == "multi_label_classification"
         predictions = (probabilities >= 0.5).astype(int) if several else probabilities.argmax(-1)
         references = references.astype(int)
-    found = {}
+    found: dict[str, float] = {}
     for name in names:
         if (known(name, OF_PREDICTIONS) == "regression") != regression:
             raise ValueError(f"metric {name!r} does not fit problem_type={problem_type!r}.")

@@ -3,6 +3,8 @@
 Each has a file of its name beside this one, which `evaluate.load` takes: a module is found as the one class of a file.
 """
 
+from collections.abc import Callable
+
 import datasets
 import evaluate
 import torch
@@ -21,7 +23,7 @@ class Measure(evaluate.Metric):
         function: it. inputs: features of what is judged, by name, and of `references`; by default label numbers.
     """
 
-    function = None
+    function: Callable
     inputs = {"predictions": Value("int32"), "references": Value("int32")}
 
     def _info(self):
@@ -61,7 +63,7 @@ class MacroF1(Measure):
 class Auc(Measure):
     """Area under the ROC curve; of `scores` instead of predictions."""
 
-    function = scores.auc
+    function: Callable = scores.auc
     inputs = {"prediction_scores": Sequence(Value("float64")), "references": Value("int32")}
 
     def _compute(self, prediction_scores, references):
@@ -71,7 +73,7 @@ class Auc(Measure):
 class Medmnist(Auc):
     """MedMNIST's two measures."""
 
-    function = scores.medmnist
+    function: Callable = scores.medmnist
 
 
 class Regression(Measure):
