@@ -5,6 +5,9 @@ BIN := .venv/bin
 RUN := $(BIN)/python
 OFFLINE := HF_HUB_OFFLINE=1 HF_DATASETS_OFFLINE=1
 TEST := $(RUN) -m pytest -n 2 --dist loadfile
+# make test COVERAGE=yes also measures which lines the tests reach, and fails below the floor in pyproject.toml.
+COVERAGE ?=
+COVER := $(if $(COVERAGE),--cov --cov-report=term:skip-covered)
 STUDIES := hf_mhex.training.studies
 
 RECIPE ?= sample_fashion_mnist
@@ -13,13 +16,19 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs format lint pictures reference \
-	situations test test-app test-common test-docs test-extras test-hub test-older test-oldest test-slow types
+	situations test test-app test-common test-cycle test-docs test-extras test-hub test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
 
+# uv where it is there, else pip. make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
+UV := $(shell command -v uv 2>/dev/null)
+VENV := $(if $(UV),$(UV) venv --quiet --seed --allow-existing --python $(PYTHON) .venv,$(PYTHON) -m venv .venv)
+PIP := $(if $(UV),$(UV) pip install --quiet --python $(RUN),$(RUN) -m pip install --quiet)
+TORCH_INDEX ?=
+
 .venv/.installed: pyproject.toml
-	$(PYTHON) -m venv .venv
-	$(RUN) -m pip install --quiet --upgrade pip
-	$(RUN) -m pip install --quiet --editable '.[demo,test]'
+	$(VENV)
+	$(if $(TORCH_INDEX),$(PIP) --index-url $(TORCH_INDEX) torch torchvision)
+	$(PIP) --editable '.[demo,test]'
 	touch $@
 
 demo: .venv/.installed
@@ -28,17 +37,21 @@ demo: .venv/.installed
 # Tests
 
 test: .venv/.installed lint
-	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST)
+	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST) $(COVER)
 
 test-slow: .venv/.installed
 	$(OFFLINE) $(RUN) -m pytest -m slow
 
 test-extras: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[bench,export]'
+	$(PIP) --editable '.[bench,export]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST) tests/baselines tests/benchmarks tests/evaluation tests/export
 
 test-hub: .venv/.installed
 	$(TEST) -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py --ignore tests/hub/test_space.py
+
+# The part of it that .ci/run does: a model is published, pulled and used by a stranger, over a Hub on 127.0.0.1.
+test-cycle: .venv/.installed
+	$(TEST) -m 'slow or not slow' tests/hub/test_cycle.py
 
 test-app: .venv/.installed chromium
 	$(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py
@@ -59,7 +72,7 @@ test-common: .venv/.installed
 
 chromium: .venv/.installed
 	command -v chromium || (apt-get update && apt-get install --yes chromium)
-	$(RUN) -m pip install --quiet --editable '.[app,browser]'
+	$(PIP) --editable '.[app,browser]'
 
 # The site, in outputs/site; its notebooks run in it.
 docs: .venv/.installed
@@ -89,7 +102,7 @@ pictures:
 # make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"; the two networks are measured side by
 # side, one thread each, and what is there already (models, rows) is not made again.
 benchmark: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	test -d $(TRAINED)/mhex/model || $(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) --output $(TRAINED)/mhex
 	test -d $(TRAINED)/plain/model || \
 		$(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) model.kind=plain --output $(TRAINED)/plain
@@ -100,19 +113,19 @@ benchmark: .venv/.installed
 	$(RUN) -m hf_mhex.benchmarks.explanations.index results/explanations
 
 bench-speed: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
 
 architectures: .venv/.installed
 	$(OFFLINE) $(RUN) -m $(STUDIES).architectures resnet results/architectures
 
 situations: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[export]'
+	$(PIP) --editable '.[export]'
 	$(OFFLINE) $(RUN) -m $(STUDIES).situations tests/fixtures results
 
 # make accuracy SET=ag_news SOURCE=ag_news_test.csv
 accuracy: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).accuracy $(SET) source=$(SOURCE) --output results/accuracy
 
 # make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
@@ -129,7 +142,7 @@ types: .venv/.installed
 	cd outputs/types && $(CURDIR)/$(BIN)/mypy --config-file $(CURDIR)/pyproject.toml --cache-dir ../mypy
 
 dist: .venv/.installed
-	$(RUN) -m pip install --quiet build check-wheel-contents twine
+	$(PIP) build check-wheel-contents twine
 	rm -rf dist
 	$(RUN) -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
