@@ -76,7 +76,7 @@ chromium: .venv/.installed
 
 # The site, in outputs/site; its notebooks run in it.
 docs: .venv/.installed
-	$(RUN) -m pip install --quiet --editable '.[demo,docs]'
+	$(PIP) --editable '.[demo,docs]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m sphinx --builder html --conf-dir docs --nitpicky --fail-on-warning --keep-going \
 		--quiet . outputs/site
 
