@@ -64,6 +64,7 @@ def test_own_checkpoint(tmp_path, monkeypatch):
     [
         ("README.md", ["demo"]),
         ("docs/measured.md", ["explanations", "accuracy"]),
+        ("docs/meaning.md", ["explanations"]),
         ("docs/heads.md", ["single heads of Fashion-MNIST", "single heads of product reviews"]),
         ("docs/filters.md", ["filters of Fashion-MNIST"]),
         ("docs/paper.md", ["the paper's measures"]),

@@ -20,7 +20,10 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
     "single heads of Fashion-MNIST": "heads/fashion_mnist/heads.md",
     "single heads of product reviews": "heads/product_reviews/heads.md",
 }
-PAGES = ("README.md", "docs/measured.md", "docs/filters.md", "docs/heads.md", "docs/paper.md", "docs/taylor.md")
+PAGES = (
+    "README.md", "docs/measured.md", "docs/meaning.md", "docs/filters.md", "docs/heads.md", "docs/paper.md",
+    "docs/taylor.md",
+)  # fmt: skip
 
 
 def demo_table(result: dict) -> str:
