@@ -22,8 +22,6 @@ from transformers import (
     AutoTokenizer,
     DataCollatorWithPadding,
     PreTrainedModel,
-    PrinterCallback,
-    ProgressCallback,
     TrainingArguments,
     set_seed,
 )
@@ -43,6 +41,7 @@ from hf_mhex.pictures.words import words_html
 from hf_mhex.processors import image_processor_for, restore_image
 from hf_mhex.training.inputs import mosaics_of
 from hf_mhex.training.models import minilm_folder
+from hf_mhex.training.progress import tell_by_epoch
 from hf_mhex.training.trainer import MHEXTrainer
 
 SEED = 0
@@ -72,27 +71,6 @@ def label_names(data: DatasetDict) -> dict[int, str]:
     return dict(enumerate(data["train"].features["label"].names))
 
 
-class EpochLine(ProgressCallback):
-    """One line an epoch, and in a terminal Trainer's bar below it."""
-
-    def on_train_begin(self, args, state, control, **options):
-        if sys.stderr.isatty():
-            super().on_train_begin(args, state, control, **options)
-
-    def on_step_end(self, args, state, control, **options):
-        if self.training_bar is not None:
-            super().on_step_end(args, state, control, **options)
-
-    def on_train_end(self, args, state, control, **options):
-        if self.training_bar is not None:
-            super().on_train_end(args, state, control, **options)
-
-    def on_log(self, args, state, control, logs=None, **options):
-        if "loss" in logs:
-            line = f"epoch {logs['epoch']:.0f} of {args.num_train_epochs:g}: loss {logs['loss']:.2f}"
-            print(line, flush=True) if self.training_bar is None else self.training_bar.write(line)
-
-
 def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> dict:
     """Fine-tune and save the model, with its code, into `folder`; the recipe as numbers."""
     trainer = MHEXTrainer(
@@ -114,9 +92,7 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
         train_dataset=rows,
         data_collator=collate,
     )
-    for printer in (ProgressCallback, PrinterCallback):
-        trainer.remove_callback(printer)
-    trainer.add_callback(EpochLine())
+    tell_by_epoch(trainer)
     trainer.train()
     model.save_pretrained(folder)
     used = trainer.args.to_dict()

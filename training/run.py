@@ -21,6 +21,7 @@ import yaml
 from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
 from hf_mhex.modeling.mhex import MHEXClassifierMixin
 from hf_mhex.training.job import Job, check_batch, prepare
+from hf_mhex.training.progress import tell_by_epoch
 from hf_mhex.training.recipe import Recipe
 from hf_mhex.training.trainer import MHEXTrainer
 
@@ -60,7 +61,7 @@ def train(recipe: Recipe, output: Path, resume: bool = False) -> dict:
 
 def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
     """The Trainer of a job."""
-    return MHEXTrainer(
+    trainer = MHEXTrainer(
         optimisation=recipe.optimisation,
         metrics=recipe.evaluation.metrics,
         part_consistency=recipe.optimisation.consistency(),
@@ -70,6 +71,8 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
         eval_dataset=job.validation,
         data_collator=job.collate,
     )
+    tell_by_epoch(trainer)
+    return trainer
 
 
 def claim(output: Path, recipe: Recipe, resume: bool) -> None:

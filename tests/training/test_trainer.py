@@ -1,5 +1,7 @@
 """The Trainer: parts of the loss in its logs, mosaics, samplers, frozen blocks and learning rates as recipes say."""
 
+import re
+
 import numpy as np
 import pytest
 import torch
@@ -282,3 +284,22 @@ def test_part_consistency_takes_mask_and_special_tokens_from_the_tokenizer(tmp_p
     trainer = MHEXTrainer(lively("bert"), arguments, processing_class=tokenizer, part_consistency=1.0)
     assert trainer.part_consistency.mask_id == tokenizer.mask_token_id
     assert set(trainer.part_consistency.special_ids) == set(tokenizer.all_special_ids)
+
+
+def test_a_training_says_one_plain_line_an_epoch(recipe, tmp_path, capsys):
+    """Outside a terminal: loss and metrics together, no printed dicts and no bar."""
+    changes = ["max_steps=-1", "num_train_epochs=3", "eval_strategy=epoch", "logging_strategy=epoch"]
+    trainer_of(recipe(*changes), tmp_path).train()
+    captured = capsys.readouterr()
+    lines = captured.out.splitlines()
+    assert [line.partition(":")[0] for line in lines] == [f"epoch {number} of 3" for number in (1, 2, 3)]
+    for line in lines:
+        assert re.fullmatch(r"epoch \d of 3: loss [\d.]+, validation loss [\d.]+, validation accuracy [\d.]+", line)
+    assert "{" not in captured.out
+
+
+def test_a_training_by_steps_counts_steps_and_can_be_quiet(recipe, tmp_path, capsys):
+    trainer_of(recipe("eval_strategy=no"), tmp_path / "told").train()
+    assert re.fullmatch(r"step 6 of 6: loss [\d.]+", capsys.readouterr().out.splitlines()[-1])
+    trainer_of(recipe("disable_tqdm=true"), tmp_path / "quiet").train()
+    assert capsys.readouterr().out == ""
