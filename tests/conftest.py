@@ -1,5 +1,6 @@
-"""What a run leaves out, said at its end."""
+"""What a run leaves out, said at its end; and what tests of several rooms share."""
 
+import gc
 from collections import Counter
 from pathlib import Path
 
@@ -45,3 +46,11 @@ def pytest_terminal_summary(terminalreporter, config):
     if left:
         targets = ", ".join(f"make {target} {count}" for target, count in sorted(left.items()))
         terminalreporter.write_line(f"Left out for being slow, {left.total()} tests: {targets}.")
+
+
+@pytest.fixture
+def only_new_objects_collected():
+    """Let `gc.collect` look at what the test makes, not each time at all that torch and its kin hold."""
+    gc.freeze()
+    yield
+    gc.unfreeze()

@@ -7,7 +7,7 @@ import torch
 
 from networks import IMAGES, NAMES, WHOLE_PATCHES, batch_for, family_named, lively
 
-FULL = ["bert", "resnet"]  # take every option; the other families a few
+FULL = ["bert", "resnet"]  # take every option; the other families a few, and those in the slow tests
 OPTIONS = [
     ("generate_saliency", {}),
     ("generate_saliency", {"target": 1, "contrast": "mean"}),
@@ -17,6 +17,11 @@ OPTIONS = [
     ("paper_saliency", {"contrast": "runner_up"}),
     ("paper_saliency", {"mode": "contribution", "sign": "positive", "sharpness": 0.3, "normalize": "percentile"}),
 ]
+
+
+def slow_but(fast, cases):
+    """The cases as parameters, all but those of the families `fast` marked as slow: tracing takes seconds a case."""
+    return [pytest.param(*case, marks=() if case[0] in fast else pytest.mark.slow) for case in cases]
 
 
 @functools.cache
@@ -44,8 +49,10 @@ def test_forward_is_one_graph(name):
     agree(compiled(model, "aot_eager")(**inputs), model(**inputs))
 
 
-SALIENCIES = [(name, *OPTIONS[0]) for name in NAMES] + [(name, *OPTIONS[-1]) for name in FULL]
-SALIENCIES += [(name, OPTIONS[0][0], {"rollout": True}) for name in NAMES if family_named(name).body.can_roll_out]
+SALIENCIES = slow_but([*FULL, "vit", "signal"], [(name, *OPTIONS[0]) for name in NAMES])
+SALIENCIES += [(name, *OPTIONS[-1]) for name in FULL]
+ROLLED_OUT = [name for name in NAMES if family_named(name).body.can_roll_out]
+SALIENCIES += slow_but(["bert"], [(name, OPTIONS[0][0], {"rollout": True}) for name in ROLLED_OUT])
 
 
 @pytest.mark.parametrize("name, method, options", SALIENCIES)
@@ -55,7 +62,7 @@ def test_a_saliency_is_one_graph(name, method, options):
     agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", slow_but(FULL, [(name,) for name in NAMES]))
 def test_one_graph_serves_every_size(name):
     model, graphs = network(name), []
 

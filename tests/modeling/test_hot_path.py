@@ -85,6 +85,7 @@ def test_no_tensor_has_classes_channels_and_positions(name, method, options):
     assert explained.values <= max(plain.values, answer.saliency.numel(), *given)
 
 
+@pytest.mark.usefixtures("only_new_objects_collected")
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize(
     "options, kept", [({"target": 2}, False), ({"target": "all", "contrast": "mean"}, False), ({}, True)]

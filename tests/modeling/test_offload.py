@@ -21,8 +21,11 @@ def spread(model, way, folder):
     return dispatch_model(model, device_map, main_device="cpu", offload_dir=str(folder))
 
 
-@pytest.mark.parametrize("way", ["cpu", "disk", "device_map"])
-@pytest.mark.parametrize("name", NAMES)
+WAYS = [("bert", "cpu"), ("resnet", "disk"), *((name, "device_map") for name in NAMES)]  # "device_map" is both
+REST = [(name, way) for name in NAMES for way in ("cpu", "disk") if (name, way) not in WAYS]
+
+
+@pytest.mark.parametrize("name, way", WAYS + [pytest.param(*case, marks=pytest.mark.slow) for case in REST])
 def test_maps_of_offloaded_weights(name, way, tmp_path):
     model, inputs = lively(name, torch.float32), batch_for(name)
     options = [*OPTIONS, *([{"rollout": True}] if model.base_model.can_roll_out else [])]

@@ -53,6 +53,7 @@ class Watched:
         return self.collate(rows)
 
 
+@pytest.mark.usefixtures("only_new_objects_collected")
 @pytest.mark.parametrize("evaluate", [by_recipe, by_trainer])
 def test_growth_over_the_batches_does_not_depend_on_the_blocks(evaluate, tmp_path):
     (tmp_path / "recipe.yaml").write_text(RECIPE)
