@@ -43,8 +43,9 @@ test-slow: .venv/.installed
 	$(OFFLINE) $(RUN) -m pytest -m slow
 
 test-extras: .venv/.installed
-	$(PIP) --editable '.[bench,export]'
-	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST) tests/baselines tests/benchmarks tests/evaluation tests/export
+	$(PIP) --editable '.[bench,export,signals]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST) tests/baselines tests/benchmarks tests/evaluation tests/export \
+		tests/cli/test_smx.py tests/training/test_signals.py
 
 test-hub: .venv/.installed
 	$(TEST) -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py --ignore tests/hub/test_space.py

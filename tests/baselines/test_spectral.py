@@ -7,7 +7,7 @@ import torch
 from hf_mhex.baselines import smx
 from hf_mhex.explaining.zones import Zones, equal_zones
 
-pytest.importorskip("smx", reason="SMX is in the extra signals: pip install 'hf-mhex[signals]'")
+pytest.importorskip("smx", reason="SMX is in the extra signals: make test-extras")
 AXIS = np.linspace(100.0, 160.0, 61)
 ZONES = equal_zones(AXIS, 6)
 

@@ -11,7 +11,7 @@ from hf_mhex import MHEXSignalFeatureExtractor
 from hf_mhex.cli import app
 from networks import lively
 
-pytest.importorskip("smx", reason="SMX is in the extra signals: pip install 'hf-mhex[signals]'")
+pytest.importorskip("smx", reason="SMX is in the extra signals: make test-extras")
 AXIS = np.linspace(400, 1000, 61)
 
 

@@ -18,7 +18,7 @@ def test_folds_that_cannot_be_are_refused():
 
 
 def test_mayonnaise_is_read_from_a_package_of_r(tmp_path):
-    rdata = pytest.importorskip("rdata", reason="R's files need the extra signals: pip install 'hf-mhex[signals]'")
+    rdata = pytest.importorskip("rdata", reason="R's files need the extra signals: make test-extras")
 
     def written(value):
         rdata.write_rds(tmp_path / "one.rds", value, compression="gzip")
