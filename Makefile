@@ -83,7 +83,7 @@ docs: .venv/.installed
 
 # Every piece of code on the site runs, every link in it leads somewhere.
 test-docs: docs
-	$(RUN) -m pip install --quiet --editable '.[bench]'
+	$(PIP) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/test_readme.py tests/test_docs.py
 
 # Published figures

@@ -13,6 +13,7 @@ TARGETS = {  # where slow tests stand, and what runs them; the first that fits
     "hub/test_space.py": "test-app",
     "hub/": "test-hub",
     "common/": "test-common",
+    "test_docs.py": "test-docs",
     "modeling/test_older_transformers.py": "test-older",
     "": "test-slow",
 }

@@ -87,6 +87,7 @@ def things(tmp_path_factory):
     return home
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", RUN)
 def test_the_code_of_a_page_runs(page, things, tmp_path, monkeypatch):
     """Block after block, in a fresh folder."""
