@@ -185,7 +185,7 @@ class MHEXClassifierMixin:
     body_options: dict = {}
 
     def __init__(self, config):
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]  # a mixin: transformers' class comes next
         self.num_labels = config.num_labels
         body = self.body_class(config, **self.body_options)
         setattr(self, self.base_model_prefix, body)

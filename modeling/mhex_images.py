@@ -50,7 +50,7 @@ class MHEXImageBody(MHEXStagedBody):
     takes_mask = False
 
     def __init__(self, config):
-        super().__init__(config)
+        super().__init__(config)  # type: ignore[call-arg]  # a mixin: transformers' class comes next
         config.check_fields()
         self.trunk = self.create_trunk(config)
         if not any(parameter.is_meta for parameter in self.trunk.parameters()):

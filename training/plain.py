@@ -57,7 +57,7 @@ class PlainTextMixin(PlainTwin):
 
     def forward(self, input_ids=None, labels=None, num_items_in_batch=None, **inputs):
         """Logits [B, K] of input_ids [B, T] and, with labels ([B] ints or [B, K] floats), the loss."""
-        answer = super().forward(input_ids=input_ids, **inputs)
+        answer = super().forward(input_ids=input_ids, **inputs)  # type: ignore[misc]  # transformers' class comes next
         answer.loss = self.loss_of(answer.logits, labels, num_items_in_batch)
         return answer
 

@@ -170,6 +170,8 @@ class MHEXTrainer(Trainer):
             logs |= self.parts[False].averages(self.accelerator, f"{self.prefix}_")
         super().log(logs, start_time)
 
+    optimizer: torch.optim.Optimizer | None
+
     def create_optimizer(self, model=None):
         if self.optimisation is None:
             return super().create_optimizer(model)
