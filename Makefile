@@ -16,7 +16,8 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs format lint pictures reference \
-	situations test test-app test-common test-cycle test-docs test-extras test-hub test-older test-oldest test-slow types
+	situations test test-app test-common test-cycle test-docs test-extras test-hub test-latest test-lowest \
+	test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
 
 # uv where it is there, else pip. make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
@@ -56,6 +57,15 @@ test-cycle: .venv/.installed
 
 test-app: .venv/.installed chromium
 	$(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py
+
+# The lower bounds of pyproject.toml, and the newest releases, in environments of their own: results/versions.md.
+test-lowest: .venv/.installed
+	$(PIP) uv
+	$(RUN) tests/support/versions.py lowest --python 3.10
+
+test-latest: .venv/.installed
+	$(PIP) uv
+	$(RUN) tests/support/versions.py latest --python 3.13
 
 test-older: .venv/.installed
 	OLDER_TABLE=results/older_transformers.md $(RUN) -m pytest -m slow tests/modeling/test_older_transformers.py

@@ -9,11 +9,10 @@ words and the special tokens) of an answer adds up to `explained`.
 """
 
 import math
-import types
 import warnings
 
 import torch
-from torch.utils.data import Dataset
+from torch.utils.data import Dataset, IterableDataset
 from transformers import Pipeline
 from transformers.image_transforms import to_pil_image
 from transformers.image_utils import load_image, to_numpy_array
@@ -166,6 +165,16 @@ def paint_signal(signal: torch.Tensor, saliency: torch.Tensor, width: int = 640,
     return to_pil_image((255 * painted.clamp(0, 1)).round().byte().numpy(), do_rescale=False)
 
 
+class Stream(IterableDataset):
+    """Items that are read as they are asked for, as older releases of transformers do not read a generator."""
+
+    def __init__(self, items):
+        self.items = items
+
+    def __iter__(self):
+        return iter(self.items)
+
+
 class SaliencyPipeline(Pipeline):
     """Base of the pipelines: takes items of any kind of collection, reads the arguments, makes the answers."""
 
@@ -185,8 +194,8 @@ class SaliencyPipeline(Pipeline):
         if isinstance(inputs, (list, tuple)):
             return super().__call__(list(inputs), **kwargs) if len(inputs) else []
         single = isinstance(inputs, (str, bytes, dict, torch.Tensor)) or hasattr(inputs, "__array_interface__")
-        if not single and not isinstance(inputs, (types.GeneratorType, Dataset)) and hasattr(inputs, "__iter__"):
-            inputs = (item for item in inputs)
+        if not single and not isinstance(inputs, Dataset) and hasattr(inputs, "__iter__"):
+            inputs = Stream(inputs)
         return super().__call__(inputs, **kwargs)
 
     def _sanitize_parameters(self, **given):
