@@ -118,18 +118,19 @@ class GatedBlock:
             cam_gated: the paper's CAM reads gate * summands[0] + summands[1] (CNN) instead of z.
         """
         read, rectified, shown = summands, self.gate.rectified, self.feature_map
-        if rectified or shown._forward_hooks or shown._backward_hooks:
+        as_one = bool(rectified or len(shown._forward_hooks) or len(shown._backward_hooks))
+        if as_one:
             z = sum(summands[1:], summands[0])
             read = (shown(z.relu() if rectified else z),)
         views = tuple(self.positions(summand, trace.prefix) for summand in read)
         valid = None if trace.valid is None else trace.valid.to(summands[0].device)
         with no_autocast(summands[0].device):
-            p = pooled_descriptor(views, valid, first_sum if read is summands else None)
+            p = pooled_descriptor(views, valid, None if as_one else first_sum)
         scores = trace.scores[self.block] = self.gate(p)
         gate = (self.gate.scale * scores.sigmoid()).to(summands[0].dtype)
         if trace.explain:
             sides = summands[0].shape[2:] if self.channel_axis == 1 else summands[0].shape[1:-1]
-            scaled = gate if cam_gated and read is summands else None
+            scaled = gate if cam_gated and not as_one else None
             features = Features(views, p, tuple(trace.shape or sides), valid, scaled, trace.rollout())
             trace.explanations[self.block] = trace.explain(self.block, features)
         ones = (1,) * (summands[0].ndim - 2)

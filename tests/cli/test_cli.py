@@ -153,7 +153,8 @@ def test_convert(models, capsys, tmp_path):
     code, out, _ = mhex("convert", MINILM, tmp_path / "mini", "--num-labels", "3", "--json", capsys=capsys)
     found = json.loads(out)
     assert code == 0 and len(found["used"]) == 101 and len(found["new"]) == 12
-    assert found["unused"] == ["pooler.dense.bias", "pooler.dense.weight"]
+    older = {"embeddings.position_ids"}  # a buffer, which older releases of transformers count
+    assert set(found["unused"]) - older == {"pooler.dense.bias", "pooler.dense.weight"}
     assert load(tmp_path / "mini")[0].config.num_labels == 3
     code, _, err = mhex(*arguments, capsys=capsys)
     assert code == 1 and "exists and is not empty; name a new folder" in err

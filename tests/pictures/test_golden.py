@@ -7,6 +7,7 @@ import io
 import re
 from pathlib import Path
 
+import matplotlib
 import numpy as np
 import pytest
 from PIL import Image
@@ -82,6 +83,11 @@ PICTURES = {
 }
 
 
+# Older releases set the text of a figure elsewhere.
+OLDER = tuple(map(int, matplotlib.__version__.split(".")[:2])) < (3, 11)
+
+
+@pytest.mark.skipif(OLDER, reason="the kept pictures were drawn by matplotlib 3.11; pip install 'matplotlib>=3.11'")
 @pytest.mark.parametrize("name", PICTURES)
 def test_a_picture_looks_as_it_did(name):
     now = PICTURES[name]()
