@@ -221,7 +221,7 @@ def seen_picture(item: Prepared, processor) -> np.ndarray:
 
 
 class Explainer:
-    """A callable on batches of columns, for `datasets`, Ray or Spark; each worker loads the model at its first batch.
+    """A callable on batches of columns, as `datasets.map` hands them over; a worker loads the model at its first batch.
 
     `Explainer("folder")(batch)`, `data.map(Explainer("folder"), batched=True)`, or
     `ray_data.map_batches(Explainer("folder"))`. The answer is the batch's columns and `label`, `score`, `logit`,
