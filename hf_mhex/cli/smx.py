@@ -8,7 +8,9 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
+from hf_mhex.escaping import escaped_markdown
 
 
 def smx_command(
@@ -18,6 +20,8 @@ def smx_command(
     split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for smx.json, smx.md and smx.png.")] = Path("outputs/smx"),
     repetitions: Annotated[int, typer.Option(help="Bagging repetitions of the package.", min=1)] = 4,
+    device: Device = None,
+    json_: AsJson = False,
 ) -> None:
     """Name the zones that decide, by SMX and by exact contributions.
 
@@ -34,10 +38,12 @@ def smx_command(
     from hf_mhex.loading import load
     from hf_mhex.pictures.signals import Signal, axis_of, line_picture
 
+    place = find_device(device)
     network, processor = load(model)
     kind = family_of(network).input
     if kind.name != "signal":
         raise ValueError(f"model must be one of signals, got one of {kind.name}s.")
+    network = network.to(place)
     rows = open_data(data, split)
     signals = np.asarray(rows[find_input(rows, kind, "data")][:], dtype=np.float64)
     axis, label = axis_of(network.config, signals.shape[-1])
@@ -58,8 +64,8 @@ def smx_command(
     (output / "smx.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
     lines = ["| zone | from | to | SMX | exact | exact per width |", "|---|---:|---:|---:|---:|---:|"]
     lines += [
-        f"| {row['zone']} | {row['start']:g} | {row['stop']:g} | {row['smx']:.4g} | {row['exact']:.4g} "
-        f"| {row['exact_per_width']:.4g} |"
+        f"| {escaped_markdown(row['zone'])} | {row['start']:g} | {row['stop']:g} | {row['smx']:.4g} "
+        f"| {row['exact']:.4g} | {row['exact_per_width']:.4g} |"
         for row in table
     ]
     (output / "smx.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
@@ -67,5 +73,8 @@ def smx_command(
     maps = {"SMX, relevance of the zones": relevance, "exact contributions, mean size": np.abs(saliency).mean(0)}
     shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
     line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named).save(output / "smx.png")
+    if json_:
+        typer.echo(json.dumps(record, default=str))
+        return
     echo("\n".join(lines))
     echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")

@@ -31,6 +31,11 @@ def test_table_and_picture(tmp_path):
     record = json.loads((tmp_path / "out" / "smx.json").read_text())
     assert {row["zone"] for row in record["zones"]} == {"low", "middle", "high"} and record["passes"] == 4
     assert "| zone | from | to | SMX |" in found.output and (tmp_path / "out" / "smx.png").stat().st_size > 1000
+    (tmp_path / "zones.csv").write_text("name,start,stop\n<b>*low*,400,600\nrest,600,1000\n")
+    given = [*words, "--output", str(tmp_path / "out"), "--repetitions", "1", "--device", "cpu", "--json"]
+    printed = json.loads(CliRunner().invoke(app, given).stdout)
+    assert {row["zone"] for row in printed["zones"]} == {"<b>*low*", "rest"}
+    assert r"| \<b\>\*low\* |" in (tmp_path / "out" / "smx.md").read_text()  # no name is obeyed by Markdown
     (tmp_path / "zones.csv").write_text("name,start,stop\nlow,400,600\nmiddle,500,800\n")
     found = CliRunner().invoke(app, words)
     assert isinstance(found.exception, ValueError) and "must not overlap" in str(found.exception)
