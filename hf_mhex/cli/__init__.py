@@ -32,7 +32,7 @@ from hf_mhex.cli.train import train
 app = typer.Typer(
     name="mhex",
     no_args_is_help=True,
-    add_completion=False,
+    add_completion=True,
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from hf_mhex.cli.options import Device, find_device
+from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
 
 
@@ -20,6 +21,7 @@ def stability(
     rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Which rows and changes are drawn.")] = 0,
     device: Device = None,
+    json_: AsJson = False,
 ) -> None:
     """Measure stability (RIS, ROS, RES) and the prediction gap (PGI) of explanations of images.
 
@@ -40,7 +42,11 @@ def stability(
     command = " ".join(["mhex benchmark stability", recipe, "MODEL", *map(without_folders, overrides or [])])
     command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
     found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
-    echo(str(write_page(found, output, Path(recipe).stem)))
+    page = write_page(found, output, Path(recipe).stem)
     shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    echo(str(page))
     echo(str(picture))

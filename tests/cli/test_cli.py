@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import subprocess
 import sys
 import time
@@ -13,6 +14,7 @@ import torch
 from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoTokenizer
+from typer.main import get_command
 from typer.testing import CliRunner
 
 import hf_mhex
@@ -55,11 +57,29 @@ def models(tmp_path_factory):
     return folder
 
 
-@pytest.mark.parametrize("verb", ["demo", "convert", "info", "explain", "train", "evaluate", "card", "env"])
+def verbs(command=None, path=()):
+    """Every verb of the command line, as its words."""
+    command = get_command(app) if command is None else command
+    if not hasattr(command, "commands"):
+        return [" ".join(path)]
+    return [verb for name, found in command.commands.items() for verb in verbs(found, (*path, name))]
+
+
+@pytest.mark.parametrize("verb", verbs())
 def test_help_gives_an_example(verb):
-    result = CliRunner().invoke(app, [verb, "--help"])
+    """And every verb but the server of the app answers as JSON too."""
+    result = CliRunner().invoke(app, [*verb.split(), "--help"])
     assert result.exit_code == 0
-    assert f"Example: mhex {verb}" in result.output and "--json" in result.output
+    assert f"Example: mhex {verb}" in " ".join(result.output.split())
+    assert ("--json" in result.output) == (verb != "app")
+
+
+def test_a_shell_completes_verbs():
+    """By typer's own completion, which `mhex --install-completion` sets up."""
+    asked = {"_MHEX_COMPLETE": "complete_bash", "COMP_WORDS": "mhex ex", "COMP_CWORD": "1"}
+    code = "import sys; sys.argv = ['mhex']; from hf_mhex.cli import main; main()"
+    found = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=os.environ | asked)
+    assert found.stdout.split() == ["explain", "export"]
 
 
 def test_help_needs_nothing_heavy():
