@@ -4,6 +4,7 @@
 
 prints one JSON row, kept in results/explain_time.json: the median over fresh processes, in seconds, for an image by an
 MHEX-ResNet-50 and for a text by an MHEX-BERT made of MiniLM. The heads are new: time does not depend on what they say.
+Beside them stands what `import torch` and transformers' BERT take alone, in the same turns.
 """
 
 from __future__ import annotations
@@ -22,12 +23,13 @@ from hf_mhex import convert, image_processor_for, load_sample
 from hf_mhex.environment import environment
 from hf_mhex.training.models import minilm_folder
 
+IMPORTS = ["-c", "import torch, transformers.models.bert.modeling_bert"]
 
-def seconds(model: Path, item: str) -> float:
-    """Seconds of one `mhex explain` in a process of its own."""
+
+def seconds(arguments: list[str]) -> float:
+    """Seconds of a Python process with these arguments."""
     started = time.perf_counter()
-    command = [sys.executable, "-m", "hf_mhex.cli", "explain", str(model), item]
-    subprocess.run(command, capture_output=True, check=True)
+    subprocess.run([sys.executable, *arguments], capture_output=True, check=True)
     return time.perf_counter() - started
 
 
@@ -42,8 +44,10 @@ def main(rounds: int = 7) -> None:
         AutoTokenizer.from_pretrained(minilm_folder()).save_pretrained(text)
         picture = Path(folder) / "picture.png"
         load_sample("fashion_mnist")["test"][0]["image"].save(picture)
-        asked = {"image": (image, str(picture)), "text": (text, load_sample("product_reviews")["test"][0]["text"])}
-        found = {name: [seconds(*given) for _ in range(rounds)] for name, given in asked.items()}
+        sentence, verb = load_sample("product_reviews")["test"][0]["text"], ["-m", "hf_mhex.cli", "explain"]
+        asked = {"image": [*verb, str(image), str(picture)], "text": [*verb, str(text), sentence], "imports": IMPORTS}
+        turns = [{name: seconds(given) for name, given in asked.items()} for _ in range(rounds)]
+        found = {name: [turn[name] for turn in turns] for name in asked}
     row = {name: round(statistics.median(values), 1) for name, values in found.items()}
     print(json.dumps({"seconds": row, "rounds": rounds, "environment": environment()}, indent=1))
 
