@@ -223,10 +223,9 @@ def seen_picture(item: Prepared, processor) -> np.ndarray:
 class Explainer:
     """A callable on batches of columns, as `datasets.map` hands them over; a worker loads the model at its first batch.
 
-    `Explainer("folder")(batch)`, `data.map(Explainer("folder"), batched=True)`, or
-    `ray_data.map_batches(Explainer("folder"))`. The answer is the batch's columns and `label`, `score`, `logit`,
-    `explained`, `map` ([H, W] or [T]) and `error` (empty where there is none; else the others are empty or NaN); of
-    texts also `words` and `word_scores`.
+    `Explainer("folder")(batch)` or `data.map(Explainer("folder"), batched=True)`: the answer is the batch's columns and
+    `label`, `score`, `logit`, `explained`, `map` ([H, W] or [T]) and `error` (empty where there is none; else the
+    others are empty or NaN); of texts also `words` and `word_scores`.
 
     Args:
         source: folder or Hub id of a model. revision: branch, tag or commit.

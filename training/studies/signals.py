@@ -39,7 +39,8 @@ from hf_mhex.modeling.mhex import MHEXClassifierOutput
 from hf_mhex.pictures.signals import line_picture
 
 FAMILY = next(family for family in FAMILIES.values() if family.kind == "signal")
-EXTRACTOR = FAMILY.load_class("MHEXSignalFeatureExtractor")
+assert FAMILY.input.extractor is not None  # signals have a feature extractor
+EXTRACTOR = FAMILY.load_class(FAMILY.input.extractor[1])
 SYNTHETIC_ZONES = [("F1", 0, 125), ("F2", 125, 275), ("F3", 275, 425), ("F4", 425, 600), ("F5", 600, 800),
                    ("F6", 800, 1000)]  # fmt: skip
 PEAKS = {"F1": 50, "F2": 200, "F3": 350, "F4": 500, "F5": 700, "F6": 900}

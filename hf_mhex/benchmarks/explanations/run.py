@@ -103,7 +103,8 @@ def listed(inputs: str, kind: str, network, only: list[str] | None, journal: Jou
             yield method
     if kind == "mhex":
         chosen = journal.find(part="validation", network=kind, method=MHEX, group="choice")
-        yield blurred_mhex(chosen["chosen"] if chosen else {})
+        assert chosen is not None  # MHEX is listed first, and its settings are chosen before the next is asked for
+        yield blurred_mhex(chosen["chosen"])
 
 
 def choose(journal: Journal, measures, method: Method, kind: str, common: dict, say) -> dict:

@@ -50,8 +50,7 @@ def summarise_quality(model, part: Images | Texts, rows: int = 48, questions: in
         for statistic in ("mean", "median"):
             found.append(entry(f"Grid Pointing Game 2x2, {statistic}", "higher", values, groups, statistic))
         return found
-    texts = part.take(first)
-    rationales = {name: by_mask(model, texts, call, seed) for name, call in methods.items()}
+    rationales = {name: by_mask(model, part.take(first), call, seed) for name, call in methods.items()}
     for place, (name, better) in enumerate((("comprehensiveness", "higher"), ("sufficiency", "lower"))):
         values = {method: [row[place] for row in pairs] for method, pairs in rationales.items()}
         found.append(entry(f"{name} by [MASK], mean", better, values))
