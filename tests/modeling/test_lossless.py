@@ -10,8 +10,9 @@ from torch import nn
 from transformers import AutoModel, AutoTokenizer, BertModel
 
 import hf_mhex
+from hf_mhex.modeling.modeling_mhex_signal import waves
 from minilm import MINILM
-from networks import CONVERTED, TEXTS
+from networks import CONVERTED, TEXTS, batch_for, family_named, small_config
 from plain_networks import NETWORKS, features, inputs_for, pair, plain_part, save_text, scatter
 
 
@@ -50,6 +51,43 @@ def test_train_mode_is_the_source_s(tmp_path, name):
     for key in theirs.keys() & ours.keys():
         assert torch.equal(ours[key], theirs[key]), key
         assert torch.equal(theirs[key], before[key]) == ("running" not in key and "num_batches" not in key), key
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", CONVERTED)
+@torch.no_grad()
+def test_features_of_every_dtype_are_the_source_s(tmp_path, name, dtype):
+    plain, model = (network.to(dtype) for network in pair(name, tmp_path))
+    inputs = {key: value.to(dtype) if value.is_floating_point() else value for key, value in inputs_for(name).items()}
+    for train in (False, True):
+        expected = features(plain.train(train), inputs)
+        assert expected.dtype == dtype and expected.isfinite().all() and expected.std() > 0.1
+        assert torch.equal(features(model.train(train), inputs), expected)
+
+
+def plain_signal_features(body, values):
+    """The signal network without its gates, from the modules of `body`."""
+    x = body.stem(values)
+    x = x * (1 + body.places(waves(x, body.config.position_waves)))
+    for block in body.blocks:
+        f = block.bn2(block.conv2(block.bn1(block.conv1(x)).relu()))
+        x = (f + (x if block.downsample is None else block.downsample(x))).relu()
+    return x
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.float16, torch.bfloat16], ids=str)
+@torch.no_grad()
+def test_a_fresh_signal_network_is_the_plain_one(dtype):
+    body = scatter(family_named("signal").body(small_config("signal")))
+    assert all((gate.weight != 0).any() for gate in body.gates)  # scattered too
+    for gate in body.gates:
+        gate.reset_parameters()
+    body.to(dtype)
+    values = batch_for("signal", dtype, batch=4)["input_values"]
+    for train in (False, True):
+        expected = plain_signal_features(body.train(train), values)
+        assert expected.dtype == dtype and expected.std() > 0.1
+        assert torch.equal(body(values).last_hidden_state, expected)
 
 
 @pytest.mark.parametrize("name", TEXTS)

@@ -21,6 +21,8 @@ NETWORKS = {  # by name: timm's architecture and its arguments
     "deep stem": ("resnet10t", SMALL),
     "bottlenecks": ("resnet26d", SMALL),
     "wide stem": ("resnet50s", SMALL),
+    "ResNeXt": ("resnext50_32x4d", {"layers": [1, 1, 1, 2], "channels": [16, 16, 32, 32]}),
+    "wide": ("wide_resnet50_2", SMALL),
     "group norm": ("resnet50_gn", {"layers": [1, 1, 1, 2], "channels": [32, 32, 32, 64]}),
     "squeeze and excitation": ("seresnext26d_32x4d", {**SMALL, "channels": [16, 16, 32, 32]}),
     "senet": ("senet154", {**SMALL, "cardinality": 4, "base_width": 16}),
