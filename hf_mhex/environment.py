@@ -25,6 +25,7 @@ EXTRAS = {  # extra of pyproject.toml: the modules that it brings
     "signals": ("smx",),
     "bench": ("captum", "pytorch_grad_cam", "shap", "lime", "torchcam"),
     "test": ("pytest", "xdist", "parameterized", "ruff", "setuptools"),
+    "engines": ("ray", "pyspark"),
     "browser": ("playwright",),
     "docs": ("sphinx", "furo", "myst_nb", "ipykernel", "sphinx_copybutton"),
 }
