@@ -1,4 +1,4 @@
-"""Batches of rows: texts are tokenized and padded; images are augmented, processed and stacked."""
+"""Batches of rows: texts are tokenized and padded; images are augmented, processed and stacked; signals stacked."""
 
 from __future__ import annotations
 
@@ -45,6 +45,17 @@ class TextCollator:
         encodings = [{name: value for name, value in row.items() if name != "labels"} for row in rows]
         batch = dict(self.tokenizer.pad(encodings, return_tensors="pt"))
         return batch | {"labels": torch.as_tensor(np.stack([row["labels"] for row in rows]))}
+
+
+class SignalCollator:
+    """Standardises and stacks signals by their feature extractor."""
+
+    def __init__(self, extractor):
+        self.extractor = extractor
+
+    def __call__(self, rows: list[dict]) -> dict[str, torch.Tensor]:
+        values = self.extractor([row["signal"] for row in rows], return_tensors="pt")
+        return {**values, "labels": torch.as_tensor(np.stack([row["labels"] for row in rows]))}
 
 
 class ImageCollator:

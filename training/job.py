@@ -9,9 +9,9 @@ from torch.utils.data import Dataset
 from transformers import PreTrainedModel, set_seed
 
 from hf_mhex.data.rows import read_data
-from hf_mhex.training.inputs import ImageCollator, TextCollator, TokenizedRows
+from hf_mhex.training.inputs import ImageCollator, SignalCollator, TextCollator, TokenizedRows
 from hf_mhex.training.losses import balanced_weights
-from hf_mhex.training.models import build
+from hf_mhex.training.models import build, build_of_signals
 from hf_mhex.training.recipe import Recipe
 
 
@@ -24,7 +24,7 @@ class Job:
     train: Dataset
     validation: Dataset
     test: Dataset
-    collate: TextCollator | ImageCollator
+    collate: TextCollator | ImageCollator | SignalCollator
     names: list[str]
     skipped: dict[str, dict[str, int]]
 
@@ -34,17 +34,22 @@ def prepare(recipe: Recipe, seed: int) -> Job:
 
     Raises ValueError or TypeError where the recipe and the data do not go together.
     """
-    kind, channels = recipe.model.registered.kind, recipe.model.num_channels
+    kind, channels = recipe.model.registered.kind, recipe.model.channels
     data = read_data(recipe.data, kind, recipe.model.problem_type, channels)
     set_seed(seed)
-    model, processor = build(recipe.model, recipe.processing, data.names)
+    if kind == "signal":
+        model, processor = build_of_signals(recipe.model, recipe.processing, data)
+    else:
+        model, processor = build(recipe.model, recipe.processing, data.names)
     if recipe.optimisation.class_weights == "balanced":
         model.config.class_weights = balanced_weights(data.train.labels, len(data.names))
     rows: tuple = (data.train, data.validation, data.test)
-    collate: TextCollator | ImageCollator
+    collate: TextCollator | ImageCollator | SignalCollator
     if kind == "text":
         rows = tuple(TokenizedRows(part, processor) for part in rows)
         collate = TextCollator(processor)
+    elif kind == "signal":
+        collate = SignalCollator(processor)
     else:
         data.train.seed = seed  # that the training rows draw their augmentation from
         collate = ImageCollator(processor, recipe.processing, channels)

@@ -7,14 +7,16 @@ import importlib.util
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from transformers import AutoImageProcessor, AutoTokenizer, PreTrainedModel
+from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer, PreTrainedModel
 
-from hf_mhex.conversion import convert
+from hf_mhex.conversion import check_fields, convert
+from hf_mhex.data.rows import Data
 from hf_mhex.families import FAMILIES, family_of
 from hf_mhex.loading import source_config
 from hf_mhex.processors import image_processor_for, max_length
-from hf_mhex.training.plain import plain_image, plain_text, without_blocks
+from hf_mhex.training.plain import PlainSignalClassifier, plain_image, plain_text, without_blocks
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
 MINILM_SHA256 = "53aa51172d142c89d9012cce15ae4d6cc0ca6895895114379cacb4fab128d9db"
@@ -36,20 +38,17 @@ def minilm_folder() -> Path:
 
 
 def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, Any]:
-    """The model for the labels `names` and its tokenizer or image processor.
+    """The model of images or texts for the labels `names`, and its image processor or tokenizer.
 
     Raises ValueError or TypeError for a source or config fields that do not fit.
     """
     family = settings.registered
     source = str(minilm_folder()) if settings.weights == "minilm" else settings.weights
     image = family.kind == "image"
-    fields = dict(settings.config or {}) | {"problem_type": settings.problem_type}
-    fields |= {"id2label": dict(enumerate(names)), "label2id": {name: number for number, name in enumerate(names)}}
+    fields = fields_of(settings, names)
     if image:
-        fields |= {"num_channels": settings.num_channels, "architecture_kwargs": settings.architecture_kwargs}
-    trained = source is not None and Path(source).is_dir() and source_config(source).get("model_type") in FAMILIES
-    if settings.kind == "plain" and trained:
-        raise ValueError("model.weights is an MHEX folder, which kind=plain cannot start from; give plain weights.")
+        fields |= {"num_channels": settings.channels, "architecture_kwargs": settings.architecture_kwargs}
+    trained = is_trained(settings, source)
     if settings.kind == "plain" and image:
         config = family.config(architecture=settings.architecture, **without_blocks(fields))
         model = plain_image(config, source, settings.pretrained)
@@ -77,3 +76,64 @@ def build(settings: ModelSettings, processing: ProcessingSettings, names: list[s
             limits = family.body(family.config.from_dict(model.config.to_dict()))
     tokenizer.model_max_length = max_length(limits, tokenizer, processing.max_length)
     return model, tokenizer
+
+
+def build_of_signals(
+    settings: ModelSettings, processing: ProcessingSettings, data: Data
+) -> tuple[PreTrainedModel, Any]:
+    """The model of signals for the labels of `data`, and its feature extractor, fitted to the training rows.
+
+    The axis is that of `model.config.axis`, else that of the data. From the folder of a trained model both go on as
+    they are.
+
+    Raises ValueError or TypeError for config fields that do not fit, and for signals that the model cannot read.
+    """
+    family, source = settings.registered, settings.weights
+    fields = fields_of(settings, data.names)
+    signals = [data.train[row]["signal"] for row in range(len(data.train))]
+    if is_trained(settings, source):
+        extractor = AutoFeatureExtractor.from_pretrained(source)
+        model = family.classifier.from_pretrained(source, ignore_mismatched_sizes=True, **fields)
+    elif source is not None:
+        raise ValueError(f"model.weights={source!r} must be the folder of an MHEX model of signals, or be left out.")
+    else:
+        assert family.input.extractor is not None  # signals have a feature extractor
+        extractor = family.load_class(family.input.extractor[1])(num_channels=settings.channels)
+        if processing.standardise != "none":
+            extractor.fit(signals, by=processing.standardise)
+        fields = {"axis": data.axis, "num_channels": settings.channels} | fields
+        if settings.kind == "plain":
+            fields = without_blocks(fields)
+        config = family.config(**check_fields(family, fields))
+        model = PlainSignalClassifier(config) if settings.kind == "plain" else family.classifier(config)
+    check_signals(signals, data.axis, model.config)
+    return model, extractor
+
+
+def check_signals(signals: list, axis: list[float] | None, config) -> None:
+    """ValueError for training signals that differ in length, or stand at other places than the model's axis."""
+    lengths = sorted({len(signal[-1]) if signal.ndim > 1 else len(signal) for signal in signals})
+    if len(lengths) > 1:
+        raise ValueError(f"the training signals have {lengths[:5]} points; cut or resample them to one length.")
+    own = config.axis
+    if own is not None and len(own) != lengths[0]:
+        raise ValueError(f"model.config.axis has {len(own)} places, but the signals have {lengths[0]} points.")
+    if own is not None and axis is not None and not np.allclose(own, axis):
+        raise ValueError(
+            f"the data's axis runs from {axis[0]} to {axis[-1]}, the model's from {own[0]} to {own[-1]}; resample the "
+            "signals to the model's places."
+        )
+
+
+def fields_of(settings: ModelSettings, names: list[str]) -> dict:
+    """Fields of the configuration that a recipe gives, with the labels."""
+    fields = dict(settings.config or {}) | {"problem_type": settings.problem_type}
+    return fields | {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+
+
+def is_trained(settings: ModelSettings, source: str | None) -> bool:
+    """Whether a recipe starts from the folder of an MHEX model; ValueError where its plain twin cannot."""
+    trained = source is not None and Path(source).is_dir() and source_config(source).get("model_type") in FAMILIES
+    if settings.kind == "plain" and trained:
+        raise ValueError("model.weights is an MHEX folder, which kind=plain cannot start from; give plain weights.")
+    return trained

@@ -55,7 +55,7 @@ def freeze(model: nn.Module, settings: OptimisationSettings) -> list[nn.Module]:
     for name, parameter in model.named_parameters():
         if name in frozen:
             parameter.requires_grad_(False)
-    norms = (nn.BatchNorm2d, nn.SyncBatchNorm)
+    norms = (nn.BatchNorm1d, nn.BatchNorm2d, nn.SyncBatchNorm)
     return [
         module
         for name, module in model.named_modules()
@@ -99,7 +99,7 @@ class EpochSampler(Sampler):
         if sampling == "balanced" and (rows.labels.ndim != 1 or rows.labels.dtype.kind != "i"):
             raise ValueError("optimisation.sampling='balanced' needs one label a row; weigh several by class_weights.")
         if sampling == "by_length" and not hasattr(rows, "lengths"):
-            raise ValueError("optimisation.sampling='by_length' is for texts; images are alike in length.")
+            raise ValueError("optimisation.sampling='by_length' is for texts; images and signals are alike in length.")
         self.rows, self.sampling, self.seed, self.batch_size = rows, sampling, seed, batch_size
 
     def __len__(self) -> int:

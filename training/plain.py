@@ -16,7 +16,7 @@ from transformers import (
     PreTrainedConfig,
     PreTrainedModel,
 )
-from transformers.modeling_outputs import ImageClassifierOutput
+from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
 from hf_mhex.conversion import read_checkpoint
 from hf_mhex.families import FAMILIES, Family, family_for_source
@@ -109,6 +109,41 @@ class PlainImageClassifier(PlainTwin, PreTrainedModel):
         return self.network.forward_head(cells.permute(0, 2, 3, 1) if last else cells)
 
 
+class OpenGate(nn.Module):
+    """A gate without weights that is 1 everywhere: gate_scale * sigmoid(0)."""
+
+    scale, rectified = 2.0, False
+
+    def forward(self, p: torch.Tensor) -> torch.Tensor:
+        """0 for p [B, C]."""
+        return torch.zeros_like(p)
+
+
+class PlainSignalClassifier(PlainTwin, PreTrainedModel):
+    """The residual network of MHEX-Signal without gates, under one linear classifier of its pooled features."""
+
+    base_model_prefix = "signal"
+    main_input_name = "input_values"
+    supports_gradient_checkpointing = True
+
+    def __init__(self, config: PreTrainedConfig):
+        super().__init__(config)
+        self.signal = family_of_plain(config).body(config)
+        for block in self.signal.blocks:
+            block.gate = OpenGate()
+        self.classifier = nn.Linear(config.hidden_size, config.num_labels)
+        self.post_init()
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Start as MHEX-Signal does."""
+        self.signal._init_weights(module)
+
+    def forward(self, input_values=None, labels=None, num_items_in_batch=None, **options):
+        """Logits [B, K] of input_values [B, C, L] or [B, L] and, with labels, the loss."""
+        logits = self.classifier(self.signal(input_values=input_values).pooler_output)
+        return SequenceClassifierOutput(loss=self.loss_of(logits, labels, num_items_in_batch), logits=logits)
+
+
 def family_of_plain(config: PreTrainedConfig) -> Family:
     """The family whose models are made from a plain network; a timm network bears its MHEX twin's configuration.
 
@@ -122,7 +157,10 @@ def family_of_plain(config: PreTrainedConfig) -> Family:
 
 def plain_class(config: PreTrainedConfig) -> type[PreTrainedModel]:
     """The class of the plain twin with this configuration."""
-    if family_of_plain(config).library == "timm":
+    family = family_of_plain(config)
+    if family.kind == "signal":
+        return PlainSignalClassifier
+    if family.library == "timm":
         return PlainImageClassifier
     stock = AutoModelForSequenceClassification._model_mapping[type(config)]
     return type(f"Plain{stock.__name__}", (PlainTextMixin, stock), {"__module__": __name__})

@@ -19,13 +19,14 @@ class ModelSettings:
     weights: str | None = field(
         default=None,
         metadata={
-            "help": "text: a folder or Hub id, or 'minilm', the one of the demo extra; image: weights file, MHEX folder"
+            "help": "text: a folder or Hub id, or 'minilm', the one of the demo extra; image: weights file, "
+            "MHEX folder; signal: MHEX folder"
         },
     )
     architecture: str | None = field(default=None, metadata={"help": "timm's name of an image network"})
     architecture_kwargs: dict | None = field(default=None, metadata={"help": "changes to timm's architecture"})
     pretrained: bool = field(default=False, metadata={"help": "take the weights that timm publishes"})
-    num_channels: int = field(default=3, metadata={"help": "channels of the image"})
+    num_channels: int | None = field(default=None, metadata={"help": "of an image (3 if left out) or a signal (1)"})
     problem_type: str = field(default="single_label_classification", metadata={"help": " | ".join(PROBLEMS)})
     config: dict | None = field(default=None, metadata={"help": "fields of the model's config (head_decay, ...)"})
 
@@ -41,6 +42,16 @@ class ModelSettings:
             raise ValueError("model.weights must name the network to start from: a folder, a Hub id or 'minilm'.")
         if self.registered.kind == "image" and self.architecture is None:
             raise ValueError("model.architecture must be timm's name of the network, such as 'resnet18'.")
+        if self.registered.kind == "signal" and self.architecture is not None:
+            raise ValueError(
+                f"model.architecture={self.architecture!r} is for images; a network of signals is told by model.config "
+                "(widths, depths, strides)."
+            )
+
+    @property
+    def channels(self) -> int:
+        """Channels of an image or a signal."""
+        return self.num_channels or (1 if self.registered.kind == "signal" else 3)
 
     @property
     def registered(self) -> Family:
@@ -64,6 +75,9 @@ class ProcessingSettings:
     )
     mosaic_epochs: int | None = field(default=None, metadata={"help": "epochs from the first with mosaics; all"})
     max_length: int = field(default=128, metadata={"help": "tokens"})
+    standardise: str = field(
+        default="point", metadata={"help": "mean and std of signals: by point, by channel, or none"}
+    )
 
     def __post_init__(self):
         bounded("processing.flip", self.flip, 0, 1)
@@ -73,6 +87,7 @@ class ProcessingSettings:
         if self.mosaic_epochs is not None:
             bounded("processing.mosaic_epochs", self.mosaic_epochs, 0)
         bounded("processing.max_length", self.max_length, 1)
+        choose("processing.standardise", self.standardise, ("point", "channel", "none"))
 
 
 @dataclass

@@ -23,7 +23,7 @@ def train(
     on_bad_row: Annotated[str | None, typer.Option(help="error, or skip: leave bad rows out and count them.")] = None,
     json_: AsJson = False,
 ) -> None:
-    """Train a model by a recipe, on images or texts, and report on its test rows.
+    """Train a model by a recipe, on images, texts or signals, and report on its test rows.
 
     Several processes: torchrun --nproc-per-node 2 -m hf_mhex.cli train RECIPE ...
 

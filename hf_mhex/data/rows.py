@@ -31,12 +31,14 @@ class RawSplit:
         labels: a value, or one value a label.
         names: names of the labels, where the source knows them.
         ids: what the rows are called, such as their files' paths.
+        axis: places of a signal's points, where the source knows them.
     """
 
     inputs: Sequence
     labels: Sequence
     names: list[str] | None = None
     ids: Sequence[str] | None = None
+    axis: list[float] | None = None
 
 
 class Joined(Sequence):
@@ -56,7 +58,7 @@ class Joined(Sequence):
 
 
 def read_splits(settings: DataSettings, kind: str) -> dict[str, RawSplit]:
-    """The splits of the source for models of a kind of input, "image" or "text".
+    """The splits of the source for models of a kind of input, "image", "text" or "signal".
 
     Raises ValueError for a source that cannot be read and for columns that are not there or cannot be told.
     """
@@ -65,6 +67,7 @@ def read_splits(settings: DataSettings, kind: str) -> dict[str, RawSplit]:
 
 def _split_of(rows, settings: DataSettings, kind: Kind) -> RawSplit:
     """The input and label columns of a data set, by the settings or found by kind and usual name."""
+    axis = getattr(rows, "axis", None)
     inputs = settings.input_columns or [find_input(rows, kind, "data.input_columns")]
     labels = settings.label_columns or [_find_labels(rows)]
     absent = [name for name in [*inputs, *labels] if name not in rows.column_names]
@@ -83,13 +86,13 @@ def _split_of(rows, settings: DataSettings, kind: Kind) -> RawSplit:
                 raise ValueError(f"column {name!r} must hold texts, but holds {rows.features.get(name, 'numbers')}.")
         column = Joined([rows[name][:] for name in inputs])
     if len(labels) > 1:
-        return RawSplit(column, list(zip(*(rows[name][:] for name in labels))), labels, ids)
+        return RawSplit(column, list(zip(*(rows[name][:] for name in labels))), labels, ids, axis)
     feature, found = rows.features.get(labels[0]), rows[labels[0]][:]
     names = feature.names if isinstance(feature, ClassLabel) else None
     if isinstance(feature, List) and isinstance(feature.feature, ClassLabel):
         names = feature.feature.names
         found = [None if label is None else [int(k in label) for k in range(len(names))] for label in found]
-    return RawSplit(column, found, names, ids)
+    return RawSplit(column, found, names, ids, axis)
 
 
 def _find_labels(rows) -> str:
@@ -152,20 +155,24 @@ class BadRow(Exception):
 
 @dataclass
 class Data:
-    """The three splits of a run, the names of its labels and how many rows were left out, by split and reason."""
+    """The three splits of a run, the names of its labels, and how many rows were left out, by split and reason.
+
+    axis: places of the signals' points, where the source knows them.
+    """
 
     train: Rows
     validation: Rows
     test: Rows
     names: list[str]
     skipped: dict[str, dict[str, int]]
+    axis: list[float] | None = None
 
 
 def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels: int | None = None) -> Data:
     """All of it: read, encode, check, split.
 
     Args:
-        kind: of input, "image" or "text".
+        kind: of input, "image", "text" or "signal".
         problem_type: as in transformers' configurations.
         num_channels: of images, as in `read_image`.
 
@@ -180,6 +187,8 @@ def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels
     read = reader_of(kind, num_channels)
     rows, skipped = {}, {}
     for split in dict.fromkeys(name for name in sides.values() if name):
+        if raw[split].axis != train.axis:
+            raise ValueError(f"split {split!r} has another axis than the training rows; resample it to their places.")
         rows[split], counts = check(raw[split], split, encoder, read, settings)
         if counts:
             skipped[split] = counts
@@ -192,7 +201,7 @@ def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels
         if share < 1:
             parts["train"] = split_off(parts["train"], share, settings.split_seed, "max_train_rows")[1]
     check_classes(parts["train"], encoder)
-    return Data(**parts, names=encoder.names, skipped=skipped)
+    return Data(**parts, names=encoder.names, skipped=skipped, axis=train.axis)
 
 
 def choose_splits(raw: dict[str, RawSplit], settings: DataSettings) -> dict[str, str | None]:
@@ -259,7 +268,7 @@ def read_signal(item) -> dict:
     """The numbers of a row; BadRow where there are none or where one is not finite."""
     if item is None or not len(item):
         raise BadRow("missing signal")
-    values = np.asarray(item, dtype=np.float32)
+    values = np.array(item, dtype=np.float32)
     if not np.isfinite(values).all():
         raise BadRow("points that are NaN or infinite")
     return {"signal": values}

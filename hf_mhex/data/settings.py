@@ -24,7 +24,8 @@ class DataSettings:
     source: str | None = field(
         default=None,
         metadata={
-            "help": "sample:NAME, a .npz of MedMNIST, a .csv/.parquet/.json file, a folder (also of IDX files), Hub id"
+            "help": "sample:NAME, a .npz (MedMNIST, signals), a .csv/.parquet/.json file, "
+            "a folder (also of IDX files), Hub id"
         },
     )
     files: dict | None = field(default=None, metadata={"help": "one file a split, instead of source"})
@@ -32,7 +33,7 @@ class DataSettings:
     revision: str | None = field(default=None, metadata={"help": "branch, tag or commit of a Hub data set"})
     column_names: list[str] | None = field(default=None, metadata={"help": "columns of a .csv without a header"})
     input_columns: list[str] | None = field(
-        default=None, metadata={"help": "the image's column, or the texts' to join"}
+        default=None, metadata={"help": "the image's or signal's column, or the texts' to join"}
     )
     label_columns: list[str] | None = field(
         default=None, metadata={"help": "one column, or one a label (0/1 or number)"}

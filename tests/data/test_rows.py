@@ -100,7 +100,8 @@ def test_idx_folders(tmp_path, packed):
     assert np.asarray(row["image"])[21:, :7].min() >= 150  # the patch of class 3
     for path in folder.glob("t10k*"):
         path.unlink()
-    assert [len(part) for part in vars(read(folder, "image", test_fraction=0.2)).values()][:3] == [90, 10, 20]
+    data = read(folder, "image", test_fraction=0.2)
+    assert [len(data.train), len(data.validation), len(data.test)] == [90, 10, 20]
 
 
 IMAGES, LABELS = "train-images-idx3-ubyte.gz", "t10k-labels-idx1-ubyte.gz"

@@ -28,7 +28,7 @@ def test_the_recipes_that_ship():
     names = recipe_names()
     assert {f"medmnist/{name}mnist" for name in MEDMNIST} <= set(names)
     assert {"ag_news_bert_base", "ag_news_minilm", "fashion_mnist", "imagenet_resnet50"} <= set(names)
-    assert {"sample_fashion_mnist", "sample_product_reviews"} <= set(names)
+    assert {"sample_fashion_mnist", "sample_product_reviews", "sample_coffee"} <= set(names)
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -11,10 +11,12 @@ import timm
 import torch
 from PIL import Image
 from safetensors.torch import save_file
+from transformers import AutoFeatureExtractor
 
 from hf_mhex import load, load_sample
 from hf_mhex.explaining.explanation import explain
 from hf_mhex.training import run
+from hf_mhex.training.plain import load_plain
 from hf_mhex.training.recipe import load_recipe, recipe_names
 from schemas import (
     TOPICS,
@@ -201,10 +203,96 @@ def test_embedded_texts_by_the_recipes_own_weights(tmp_path):
     assert explained(model, **tokenizer(sentences, padding=True, return_tensors="pt")) < 1e-5
 
 
+@pytest.mark.parametrize("kind", ["mhex", "plain"])
+def test_embedded_signals(kind, tmp_path):
+    changes = [*FEW, "learning_rate=2e-3", "model.config.widths=[8, 16, 16]", "model.config.stem_stride=16"]
+    row = run.train(load_recipe("sample_coffee", [*changes, f"kind={kind}"]), tmp_path / "run")
+    assert fell(read_log(tmp_path / "run"))
+    assert row["labels"] == load_sample("coffee")["train"].features["label"].names
+    assert row["rows"] == {"train": 33, "validation": 9, "test": 18} and row["kind"] == kind
+    signals = load_sample("coffee")["test"]["signal"][:3]
+    if kind == "plain":
+        model = load_plain(tmp_path / "run" / "model")
+        extractor = AutoFeatureExtractor.from_pretrained(tmp_path / "run" / "model")
+        assert not any("gate" in name or "head" in name for name in model.state_dict())
+        answer = model(**extractor(signals, return_tensors="pt"))
+        assert answer.logits.shape == (3, 3) and answer.logits.isfinite().all()
+        return
+    model, extractor = load(tmp_path / "run" / "model")
+    assert explained(model, **extractor(signals, return_tensors="pt")) < 1e-5
+    record = explain(model, extractor, signals[0]).record
+    assert record["label"] in row["labels"] and record["sum"] == pytest.approx(record["explained"], abs=1e-4)
+    assert row["part_removal"]["parts"] == "16 intervals"
+
+
+def write_spectra(path, axis, rows=48, seed=0):
+    """A table of noise with a column a point, whose labels "a" and "b" differ by a peak."""
+    generator = np.random.default_rng(seed)
+    labels = np.array(["a", "b"])[np.arange(rows) % 2]
+    signals = generator.normal(scale=0.1, size=(rows, len(axis)))
+    signals[labels == "b", 5:9] += 1
+    lines = ["label," + ",".join(map(str, axis))]
+    lines += [f"{label}," + ",".join(map(repr, signal)) for label, signal in zip(labels, signals.tolist())]
+    path.write_text("\n".join(lines) + "\n")
+    return path
+
+
+def test_signals_of_ones_own_keep_their_axis_and_go_on(tmp_path):
+    axis = [1800.5 - 20 * place for place in range(24)]
+    source = write_spectra(tmp_path / "spectra.csv", axis)
+    changes = [*FEW, f"source={source}", "model.config.axis_unit=1/cm", "model.config.stem_stride=1"]
+    row = run.train(load_recipe("sample_coffee", changes), tmp_path / "run")
+    model, extractor = load(tmp_path / "run" / "model")
+    assert list(model.config.axis) == axis and model.config.axis_unit == "1/cm"
+    assert row["test"]["accuracy"] == 1 and len(extractor.mean[0]) == 24
+    again = [*changes, f"model.weights={tmp_path / 'run' / 'model'}"]
+    assert run.train(load_recipe("sample_coffee", again), tmp_path / "again")["test"]["accuracy"] == 1
+    _, kept = load(tmp_path / "again" / "model")
+    assert kept.mean == extractor.mean and kept.std == extractor.std
+    moved = write_spectra(tmp_path / "moved.csv", [place + 7 for place in axis])
+    with pytest.raises(ValueError, match="data's axis runs from 1807.5 to 1347.5, the model's from 1800.5 to 1340.5"):
+        run.train(load_recipe("sample_coffee", [*again, f"source={moved}"]), tmp_path / "moved")
+
+
+@pytest.mark.parametrize(
+    "change, words",
+    [
+        ("model.config.axis=[1, 2, 3]", "model.config.axis has 3 places, but the signals have 24 points"),
+        ("model.config.axis=[1, 3, 2]", "axis must rise or fall throughout, but goes from 3 to 2 at point 1; sort"),
+        ("model.config.widht=[4]", "'widht' is no field of MHEXSignalConfig; did you mean 'widths'"),
+        ("model.weights=other", "model.weights='other' must be the folder of an MHEX model of signals"),
+        ("model.num_channels=2", r"a signal must be \[L\] or \[2, L\] for num_channels=2, got shape \[24\]"),
+        ("sampling=by_length", "is for texts; images and signals are alike in length"),
+    ],
+)
+def test_signals_that_do_not_fit_the_recipe(change, words, tmp_path):
+    source = write_spectra(tmp_path / "spectra.csv", list(range(24)))
+    with pytest.raises((ValueError, TypeError), match=words):
+        run.train(load_recipe("sample_coffee", [*FEW, f"source={source}", change]), tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    "places, lines, words",
+    [
+        ([1, 2, 3, 5, 4, 6, 7, 8], None, "axis must rise or fall throughout, but goes from 5.0 to 4.0 at point 3"),
+        (range(8), "a,0,0,0,0,0,0,0,nan", "1 with points that are NaN or infinite; the first is row 4"),
+        (range(8), "a,0,0,0,0,0,0,0,", "1 with points that are NaN or infinite; the first is row 4"),
+    ],
+)
+def test_tables_of_signals_that_cannot_be(places, lines, words, tmp_path):
+    source = write_spectra(tmp_path / "spectra.csv", list(places), rows=40)
+    text = source.read_text().splitlines()
+    if lines:
+        text[5] = lines
+    source.write_text("\n".join(text) + "\n")
+    with pytest.raises(ValueError, match=words):
+        run.train(load_recipe("sample_coffee", [*FEW, f"source={source}"]), tmp_path / "run")
+
+
 def test_every_recipe_is_run_here():
     names = {f"medmnist/{name}" for name in SETS} | {"imagenet_resnet50", "fashion_mnist"}
     names |= {"ag_news_bert_base", "ag_news_minilm", "ag_news_minilm_7600"}
-    assert names | {"sample_fashion_mnist", "sample_product_reviews"} == set(recipe_names())
+    assert names | {"sample_fashion_mnist", "sample_product_reviews", "sample_coffee"} == set(recipe_names())
 
 
 @pytest.mark.parametrize("family", ["resnet", "bert"])
