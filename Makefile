@@ -51,9 +51,9 @@ test-extras: .venv/.installed
 test-hub: .venv/.installed
 	$(TEST) -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py --ignore tests/hub/test_space.py
 
-# The part of it that .ci/run does: a model is published, pulled and used by a stranger, over a Hub on 127.0.0.1.
+# What .ci/run does of it: models, one of a family from outside, are published, pulled and used over a Hub on 127.0.0.1.
 test-cycle: .venv/.installed
-	$(TEST) -m 'slow or not slow' tests/hub/test_cycle.py
+	OMP_NUM_THREADS=1 $(TEST) -m 'slow or not slow' tests/hub/test_cycle.py tests/modeling/test_toy_family.py
 
 test-app: .venv/.installed chromium
 	$(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py

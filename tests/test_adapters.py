@@ -42,7 +42,7 @@ def test_gates_and_heads_learn_and_travel_with_the_adapters(name, tmp_path):
     loaded = PeftModel.from_pretrained(lively(name, torch.float32), tmp_path).eval()
     assert (assert_exact(loaded, inputs).saliency - active.saliency).abs().max() <= 1e-5
     merged = loaded.merge_and_unload()
-    assert (assert_exact(merged, inputs).logits - active.logits).abs().max() <= 1e-4
+    assert (assert_exact(merged, inputs).logits - active.logits).abs().max() <= 1e-6 * active.logits.abs().max()
     assert set(merged.state_dict()) == set(plain.state_dict())
 
 

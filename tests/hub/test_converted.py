@@ -7,10 +7,9 @@ from hub_models import Publisher, check_pulled, pull, save_converted
 from networks import CONVERTED, family_named
 from stub_hub import TOKEN, stub_hub
 
-FAST = ("bert", "resnet")
 
-
-@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in CONVERTED])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", CONVERTED)
 def test_a_converted_model_is_published_and_loaded(name, tmp_path):
     """By its Auto classes and pipelines; the labels are the default two, and the card is made by `publish`."""
     kind = family_named(name).input

@@ -95,6 +95,7 @@ def test_it_is_explained_exactly_and_shown_in_a_pipeline(trained):
     assert words == pytest.approx(found.logit, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_it_is_published_and_loaded_by_a_stranger(trained, tmp_path, monkeypatch):
     """From the saved folder and from the Hub, each in a process that cannot import hf_mhex."""
     model, tokenizer, folder = trained

@@ -67,6 +67,7 @@ def run(name: str, python: str) -> dict:
     wanted = f"{ROOT}[{','.join(EXTRAS)}]"
     resolution = ["--resolution", RESOLUTIONS[name]]
     subprocess.run([*uv, "pip", "install", "--quiet", "--python", own, *resolution, "--editable", wanted], check=True)
+    subprocess.run([*uv, "pip", "install", "--quiet", "--python", own, "pip"], check=True)  # a test builds the wheel
     report = place / "report.xml"
     settings = {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "HF_DATASETS_OFFLINE": "1"}
     command = [own, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", f"--junit-xml={report}"]

@@ -36,7 +36,7 @@ def recipe_of(folder, family, kind, batch, accumulate):
     else:
         columns = {"single": "[topic]", "several": "[a, b, c]", "number": "[grade]"}[kind]
         changes += [f"model.weights={folder / 'bert'}", f"label_columns={columns}", "input_columns=[text]"]
-        changes += ["model.config.hidden_dropout_prob=0", "model.config.attention_probs_dropout_prob=0"]
+        changes += ["model.config.hidden_dropout_prob=0.0", "model.config.attention_probs_dropout_prob=0.0"]
     if kind == "single":
         changes += ["class_weights=balanced", "model.config.label_smoothing=0.1"]
     return load_recipe(str(folder / "recipe.yaml"), changes)

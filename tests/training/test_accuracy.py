@@ -23,6 +23,7 @@ def study(monkeypatch):
     return found
 
 
+@pytest.mark.slow
 def test_a_study_runs_stops_and_goes_on(study, tmp_path, monkeypatch):
     source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 48)}"
     rows = run_study("pneumoniamnist", [source], tmp_path / "out", command="the command", say=lambda line: None)

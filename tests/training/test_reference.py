@@ -17,6 +17,7 @@ QUICK = ("architecture_kwargs={layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}",
          "load_best_model_at_end=false")  # fmt: skip
 
 
+@pytest.mark.slow
 def test_a_reference_model_is_made_once_and_described_by_its_own_results(tmp_path, monkeypatch):
     monkeypatch.setitem(REFERENCES, NAME, Reference("medmnist/pneumoniamnist", QUICK))
     source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 96, (96, 24, 48))}"

@@ -92,7 +92,8 @@ def recipe(request, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("recipe", ["images", pytest.param("texts", marks=pytest.mark.slow)], indirect=True)
+@pytest.mark.slow
+@pytest.mark.parametrize("recipe", ["images", "texts"], indirect=True)
 def test_killed_and_resumed_is_uninterrupted(recipe, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     other, process = train(recipe, whole), train(recipe, killed)
