@@ -15,7 +15,7 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs format lint pictures reference \
+.PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs families format lint pictures reference \
 	situations test test-app test-common test-cycle test-docs test-extras test-hub test-latest test-lowest \
 	test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
@@ -139,6 +139,10 @@ situations: .venv/.installed
 accuracy: .venv/.installed
 	$(PIP) --editable '.[bench]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).accuracy $(SET) source=$(SOURCE) --output results/accuracy
+
+# make families ONLY="roberta;vit"
+families: .venv/.installed
+	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).families results/families $(if $(ONLY),--only "$(ONLY)")
 
 # make reference MODEL=mhex-bert-ag-news SOURCE=ag_news_test.csv
 reference: .venv/.installed
