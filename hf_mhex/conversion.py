@@ -14,6 +14,7 @@ from pathlib import Path
 
 import torch
 
+from hf_mhex.environment import downloading, missing_download
 from hf_mhex.families import FAMILIES, Family, family_for_source
 from hf_mhex.loading import source_config
 
@@ -86,9 +87,9 @@ def convert(
         if path.is_dir():
             raise
         close = get_close_matches(name, timm.list_models(), n=3)
-        hint = f"; timm has {', '.join(close)}" if close else ""
-        reason = str(error).strip().splitlines()[0]
-        raise ValueError(f"source={name!r} is no folder, no timm network and no Hub id: {reason}{hint}.") from error
+        hint = f" (timm has {', '.join(close)})" if close else ""
+        reason = missing_download(error) or f"{str(error).strip().splitlines()[0].rstrip('.')}."
+        raise ValueError(f"source={name!r} is no folder, no timm network{hint} and no Hub id: {reason}") from error
     if "architecture" in config and config.get("model_type") in (None, "timm_wrapper"):  # as transformers reads timm's
         weights = next((file for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))), None)
         if weights is None:
@@ -134,7 +135,8 @@ def from_timm(
         state = read_checkpoint(checkpoint_path)
     elif pretrained:
         source = f"timm's {architecture!r}"
-        state = timm.create_model(architecture, pretrained=True).state_dict()
+        with downloading(f"timm's weights of {architecture!r}"):
+            state = timm.create_model(architecture, pretrained=True).state_dict()
     report = load_trunk(model, state, source)
     model.eval()
     return (model, report) if output_loading_info else model
@@ -242,9 +244,10 @@ def from_transformers(
         near = f" (nearest: {close[0]})" if close else ""
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX is made from {', '.join(known)}{near}.")
     fields = check_fields(family, label_fields(num_labels, config_fields))
-    model, info = family.classifier.from_pretrained(
-        source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **fields
-    )
+    with downloading(f"source={fspath(source)!r}"):
+        model, info = family.classifier.from_pretrained(
+            source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **fields
+        )
     new = set(info["missing_keys"]) | {key for key, *_ in info["mismatched_keys"]}
     missing = sorted(key for key in new if ".gate." not in key and not key.startswith("heads."))
     if missing:

@@ -70,6 +70,38 @@ def missing_extra(error: ModuleNotFoundError) -> str | None:
     return None
 
 
+def missing_download(error: BaseException | None) -> str | None:
+    """Why nothing could be downloaded, and the way out; None for an error of another kind."""
+    from huggingface_hub import constants
+    from huggingface_hub.errors import LocalEntryNotFoundError, OfflineModeIsEnabled
+
+    chain = []
+    while error is not None:
+        chain.append(error)
+        error = error.__cause__ or error.__context__
+    cut = [link for link in chain if any(kind.__name__ == "TransportError" for kind in type(link).__mro__)]
+    known = (LocalEntryNotFoundError, OfflineModeIsEnabled, ConnectionError)
+    if not cut and not any(isinstance(link, known) for link in chain):
+        return None
+    if constants.HF_HUB_OFFLINE:
+        return "HF_HUB_OFFLINE is set; unset it to download, or name a folder of this machine."
+    causes = cut[:1] or [link for link in chain if type(link).__name__.startswith("Connect") and str(link)]
+    said = f" ({str(causes[-1]).splitlines()[0]})" if causes else ""
+    return f"{constants.ENDPOINT} cannot be reached{said}; mend the connection, or name a folder of this machine."
+
+
+@contextmanager
+def downloading(what: str) -> Iterator[None]:
+    """Let a download of `what` that cannot happen raise a ConnectionError that says why, and the way out."""
+    try:
+        yield
+    except Exception as error:
+        reason = missing_download(error)
+        if reason is None:
+            raise
+        raise ConnectionError(f"{what}: not on this machine, and {reason}") from error
+
+
 @contextmanager
 def named_extra() -> Iterator[None]:
     """Let the failed import of an extra's module say how to install it."""

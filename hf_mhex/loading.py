@@ -9,16 +9,21 @@ from pathlib import Path
 
 import torch
 
+from hf_mhex.environment import downloading
 from hf_mhex.families import FAMILIES, family_of
 
 
 def source_config(source: str | PathLike, revision: str | None = None) -> dict:
-    """The config.json of a local folder or a Hub id; OSError where there is none."""
+    """The config.json of a local folder or a Hub id; OSError where there is none.
+
+    It is a ConnectionError where the Hub would have to be asked and cannot be.
+    """
     from transformers import PreTrainedConfig
 
     if Path(source).is_dir() and not Path(source, "config.json").is_file():
         raise FileNotFoundError(f"source={fspath(source)!r} holds no model: no config.json in the folder.")
-    return PreTrainedConfig.get_config_dict(source, revision=revision)[0]
+    with downloading(f"source={fspath(source)!r}"):
+        return PreTrainedConfig.get_config_dict(source, revision=revision)[0]
 
 
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
@@ -40,7 +45,8 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
             "`mhex convert` makes one from a plain checkpoint."
         )
     family = FAMILIES[found]
-    model = family.classifier.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
+    with downloading(f"source={fspath(source)!r}"):
+        model = family.classifier.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
     if revision is None and not Path(source).is_dir():
         _warn_unpinned(fspath(source), getattr(model.config, "_commit_hash", None))
     return model, _processor(family, source, revision)
@@ -65,7 +71,8 @@ def load_processor(model):
 def _processor(family, source: str | PathLike, revision: str | None):
     import transformers
 
-    return getattr(transformers, family.input.auto_processor).from_pretrained(source, revision=revision)
+    with downloading(f"the {family.input.processor} of {fspath(source)!r}"):
+        return getattr(transformers, family.input.auto_processor).from_pretrained(source, revision=revision)
 
 
 @cache

@@ -8,6 +8,8 @@ import numpy as np
 import torch
 from PIL import Image
 
+from hf_mhex.environment import downloading
+
 
 def make_processor(model, source=None, revision: str | None = None, image_size: int | None = None):
     """The processor of a converted model: its source's tokenizer, or an image processor from timm's data config."""
@@ -15,7 +17,8 @@ def make_processor(model, source=None, revision: str | None = None, image_size: 
         return image_processor_for(model.config, image_size)
     from transformers import AutoTokenizer
 
-    tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
+    with downloading(f"the tokenizer of {source!r}"):
+        tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     tokenizer.model_max_length = max_length(model, tokenizer)
     return tokenizer
 

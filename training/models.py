@@ -13,6 +13,7 @@ from transformers import AutoFeatureExtractor, AutoImageProcessor, AutoTokenizer
 
 from hf_mhex.conversion import check_fields, convert
 from hf_mhex.data.rows import Data
+from hf_mhex.environment import downloading
 from hf_mhex.families import FAMILIES, family_of
 from hf_mhex.loading import source_config
 from hf_mhex.processors import image_processor_for, max_length
@@ -69,7 +70,8 @@ def build(settings: ModelSettings, processing: ProcessingSettings, names: list[s
             return model, AutoImageProcessor.from_pretrained(source)
         wanted = {name: getattr(processing, name) for name in ("image_size", "crop_pct", "mean", "std")}
         return model, image_processor_for(model.config, **wanted)
-    tokenizer = AutoTokenizer.from_pretrained(source)
+    with downloading(f"the tokenizer of {source!r}"):
+        tokenizer = AutoTokenizer.from_pretrained(source)
     limits = model
     if settings.kind == "plain":
         with torch.device("meta"):

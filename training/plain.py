@@ -19,6 +19,7 @@ from transformers import (
 from transformers.modeling_outputs import ImageClassifierOutput, SequenceClassifierOutput
 
 from hf_mhex.conversion import read_checkpoint
+from hf_mhex.environment import downloading
 from hf_mhex.families import FAMILIES, Family, family_for_source
 from hf_mhex.modeling.mhex_config import MHEXConfigMixin
 from hf_mhex.modeling.mhex_loss import deep_supervision_loss
@@ -185,10 +186,12 @@ def plain_text(source, fields: dict) -> PreTrainedModel:
     """
     fields = without_blocks(fields)
     loss = LOSS_FIELDS | {name: fields.pop(name) for name in LOSS_FIELDS if name in fields}
-    config = AutoConfig.from_pretrained(source, **fields)
+    with downloading(f"source={source!r}"):
+        config = AutoConfig.from_pretrained(source, **fields)
     for name, value in (loss | {"deep_supervision_weight": 0.0, "instance_share": 0.0}).items():
         setattr(config, name, value)
-    return plain_class(config).from_pretrained(source, config=config, ignore_mismatched_sizes=True)
+    with downloading(f"source={source!r}"):
+        return plain_class(config).from_pretrained(source, config=config, ignore_mismatched_sizes=True)
 
 
 def plain_image(config: PreTrainedConfig, weights=None, pretrained: bool = False) -> PreTrainedModel:
@@ -203,8 +206,11 @@ def plain_image(config: PreTrainedConfig, weights=None, pretrained: bool = False
     model = PlainImageClassifier(config)
     if not weights and not pretrained:
         return model
-    published = {} if weights else timm.create_model(config.architecture, pretrained=True).state_dict()
-    state = read_checkpoint(weights) if weights else published
+    if weights:
+        state = read_checkpoint(weights)
+    else:
+        with downloading(f"timm's weights of {config.architecture!r}"):
+            state = timm.create_model(config.architecture, pretrained=True).state_dict()
     new = {id(parameter) for parameter in model.network.get_classifier().parameters()}
     own = {name: value for name, value in model.network.state_dict(keep_vars=True).items() if id(value) not in new}
     fits = {name: state[name] for name, value in own.items() if name in state and state[name].shape == value.shape}

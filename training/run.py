@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import shutil
 from importlib.metadata import version
 from pathlib import Path
 
@@ -24,6 +25,7 @@ from hf_mhex.training.job import Job, check_batch, prepare
 from hf_mhex.training.progress import tell_by_epoch
 from hf_mhex.training.recipe import Recipe
 from hf_mhex.training.trainer import MHEXTrainer
+from hf_mhex.writing import write_whole
 
 PACKAGES = ("hf-mhex", "torch", "transformers", "timm", "accelerate", "datasets")
 
@@ -146,9 +148,17 @@ def describe(recipe: Recipe, job: Job, seed: int, processes: int, device) -> dic
 
 def save(trainer: MHEXTrainer, job: Job, output: Path, row: dict) -> None:
     """Model, processor, log and row. Trainer's pickle of its arguments is no part of a model."""
-    trainer.save_model(str(output / "model"))
+    begun, done = output / ".model", output / "model"  # one folder for all processes, renamed when it is whole
+    try:
+        trainer.save_model(str(begun))
+        if trainer.is_world_process_zero():
+            (begun / "training_args.bin").unlink(missing_ok=True)
+            job.processor.save_pretrained(begun)
+            shutil.rmtree(done, ignore_errors=True)  # of the run that is resumed
+            begun.rename(done)
+    except BaseException:
+        shutil.rmtree(begun, ignore_errors=True)
+        raise
     if trainer.is_world_process_zero():
-        (output / "model" / "training_args.bin").unlink(missing_ok=True)
-        job.processor.save_pretrained(output / "model")
-        (output / "log.json").write_text(json.dumps(trainer.state.log_history, indent=1) + "\n", encoding="utf-8")
-        (output / "result.json").write_text(json.dumps(row, indent=1) + "\n", encoding="utf-8")
+        write_whole(output / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
+        write_whole(output / "result.json", json.dumps(row, indent=1) + "\n")

@@ -24,6 +24,7 @@ from hf_mhex.cli.export import export
 from hf_mhex.cli.filters import filters
 from hf_mhex.cli.heads import heads
 from hf_mhex.cli.info import info
+from hf_mhex.cli.pull import pull
 from hf_mhex.cli.push import push
 from hf_mhex.cli.smx import smx_command
 from hf_mhex.cli.terminal import echo
@@ -36,7 +37,10 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for verb in (demo, convert, info, explain, train, evaluate, card, push, export, collaboration, heads, filters, env):
+VERBS = (
+    demo, convert, info, explain, train, evaluate, card, push, pull, export, collaboration, heads, filters, env,
+)  # fmt: skip
+for verb in VERBS:
     app.command()(verb)
 app.command("app")(serve)
 app.command("smx")(smx_command)
@@ -47,7 +51,8 @@ app.add_typer(benchmark, name="benchmark")
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False) -> None:
     """MHEX models for transformers: image and text classifiers that explain themselves.
 
-    Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 a bug in mhex.
+    Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 a bug in mhex, 130 ended by Ctrl-C.
+    What a verb writes is there as a whole or not at all.
     """
 
 
@@ -56,9 +61,17 @@ def main() -> None:
     if "TRANSFORMERS_VERBOSITY" not in os.environ:
         os.environ["TRANSFORMERS_VERBOSITY"] = "error"  # of the processes that a verb starts
         logging.getLogger("transformers").setLevel(logging.ERROR)
+    os.environ.setdefault("HF_HUB_VERBOSITY", "error")  # five lines for a Hub that cannot be reached
+    if not sys.stderr.isatty():
+        for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
+            os.environ.setdefault(bars, "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
     try:
         app(arguments)
+    except SystemExit as end:
+        if end.code == 130:
+            echo("mhex: ended by Ctrl-C.", err=True)
+        raise
     except Exception as error:
         line, code = failure(error)
         if len(arguments) < len(sys.argv) - 1:

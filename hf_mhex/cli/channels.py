@@ -11,6 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
+from hf_mhex.writing import write_whole
 
 
 def report_channels(network, processor, data: str, split: str | None, rows: int, output: Path, as_json: bool) -> None:
@@ -75,7 +76,7 @@ def collaboration(
     batches = read_batches(network, processor, data, overrides or [], split, rows)
     found = compare(network, batches, drop_of(network, processor)).summary()
     if output:
-        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(output, json.dumps(found, indent=1) + "\n")
     if json_:
         typer.echo(json.dumps(found))
         return

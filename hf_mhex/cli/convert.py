@@ -11,6 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Revision
 from hf_mhex.cli.terminal import echo
+from hf_mhex.writing import whole
 
 
 def convert(
@@ -35,10 +36,13 @@ def convert(
     """
     if output.exists() and (not output.is_dir() or any(output.iterdir())):
         raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder.")
+    from transformers.utils.logging import disable_progress_bar
+
     import hf_mhex
     from hf_mhex.families import family_of
     from hf_mhex.processors import make_processor
 
+    disable_progress_bar()  # of reading and writing weights, which take less than its lines
     fields: dict = {} if num_channels is None else {"num_channels": num_channels}
     if labels:
         fields["id2label"] = dict(enumerate(name.strip() for name in labels.split(",")))
@@ -55,8 +59,9 @@ def convert(
     if image_size is not None and kind != "image":
         raise ValueError(f"--image-size is for images; SOURCE {source!r} is a {kind} model.")
     processor = make_processor(model, source, revision, image_size)
-    model.save_pretrained(output)
-    processor.save_pretrained(output)
+    with whole(output) as place:
+        model.save_pretrained(place)
+        processor.save_pretrained(place)
     if json_:
         typer.echo(json.dumps({"output": str(output), **asdict(report)}))
     else:

@@ -11,6 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
+from hf_mhex.writing import write_whole
 
 
 def evaluate(
@@ -58,7 +59,7 @@ def evaluate(
         tokens = tokenizer_options(processor)
         found["part_removal"] = part_removal(network, spread(again, len(labels), parts), parts, **tokens).as_dict()
     if output:
-        output.write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(output, json.dumps(found, indent=1) + "\n")
     if json_:
         typer.echo(json.dumps(found))
         return

@@ -11,6 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Device, Model, Revision, Target, find_device, label_options
 from hf_mhex.cli.terminal import echo
+from hf_mhex.writing import whole, write_whole
 
 DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
 
@@ -160,9 +161,10 @@ def explain_one(network, processor, item: str, output: Path | None, options: dic
     found = hf_mhex.explain(network, processor, sys.stdin.read() if item == "-" else item, **options)
     if found.page is None:
         output = output or Path(f"{Path(item).stem}-saliency.png")
-        found.picture.save(output)
+        with whole(output) as place:
+            found.picture.save(place)
     elif output:
-        output.write_text(found.page, encoding="utf-8")
+        write_whole(output, found.page)
     if as_json:
         typer.echo(json.dumps(found.record | {"output": output and str(output)}))
         return

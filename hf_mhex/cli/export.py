@@ -14,6 +14,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Model, Revision, Target, label_options
 from hf_mhex.cli.terminal import echo
+from hf_mhex.writing import whole
 
 
 @contextmanager
@@ -58,18 +59,18 @@ def export(
     network, processor = load(model, revision, dtype=torch.float32)
     options = label_options(network.config, target, contrast)
     found: dict = {"output": str(output)}
-    with quiet():
-        if output.suffix == ".onnx":
-            room.export_onnx(network, output, **options)
+    with quiet(), whole(output) as place:
+        if place.suffix == ".onnx":
+            room.export_onnx(network, place, **options)
         else:
-            torch.export.save(room.export_program(network, **options), output)
-        found["largest_error"] = room.largest_error(network, output, **options)
+            torch.export.save(room.export_program(network, **options), place)
+        found["largest_error"] = room.largest_error(network, place, **options)
         if found["largest_error"] > room.LARGEST_ERROR:
-            raise RuntimeError(f"{output} differs from PyTorch by {found['largest_error']:.1e}; it is not to be used.")
+            raise RuntimeError(f"the graph differs from PyTorch by {found['largest_error']:.1e}; {output} is not made.")
         if int8:
-            small = room.quantize_onnx(output, output.with_name(f"{output.stem}-int8.onnx"))
-            changed = room.compare_quantised(output, small, room.sample_batches(network, processor))
-            found |= {"int8": {"output": str(small), **room.as_record(changed)}}
+            small = room.quantize_onnx(place, place.with_name(f"{place.stem}-int8.onnx"))
+            changed = room.compare_quantised(place, small, room.sample_batches(network, processor))
+            found |= {"int8": {"output": str(output.with_name(small.name)), **room.as_record(changed)}}
     if json_:
         typer.echo(json.dumps(found))
         return

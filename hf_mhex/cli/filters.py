@@ -11,6 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo
+from hf_mhex.writing import write_whole
 
 COLUMNS = (
     "filter", "contribution (share)", "Pearson", "Dice", "MSE", "intensity", "frequency", "spread",
@@ -59,8 +60,8 @@ def filters(
     made = {"command": f"{command} --target '{name}' --block={block} --rows {rows}", "environment": environment()}
     record = asdict(found) | {"name": name} | made
     channels, paths = write_channels(exact, network, processor, batches, output)
-    (output / "filters.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    (output / "filters.md").write_text(page_of(record, channels, top), encoding="utf-8")
+    write_whole(output / "filters.json", json.dumps(record) + "\n")
+    write_whole(output / "filters.md", page_of(record, channels, top))
     paths += [output / "filters.json", output / "filters.md", write_ablation(found, name, output / "ablation.png")]
     paths.append(write_maps(found, network, processor, batches, output / "filter-maps.png"))
     if json_:

@@ -11,6 +11,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
 from hf_mhex.escaping import escaped_markdown
+from hf_mhex.writing import write_whole
 
 COLUMNS = (
     "block",
@@ -71,8 +72,8 @@ def heads(
     made = {"command": f"{command} --threshold {threshold:g} --rows {rows}", "environment": environment()}
     record = found.record(network.config.id2label) | made
     output.mkdir(parents=True, exist_ok=True)
-    (output / "heads.json").write_text(json.dumps(record) + "\n", encoding="utf-8")
-    (output / "heads.md").write_text(page_of(record), encoding="utf-8")
+    write_whole(output / "heads.json", json.dumps(record) + "\n")
+    write_whole(output / "heads.md", page_of(record))
     paths = [output / "heads.md", output / "heads.json", *write_fields(found, network.config.id2label, output)]
     if json_:
         typer.echo(json.dumps(record))

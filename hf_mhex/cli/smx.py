@@ -11,6 +11,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
 from hf_mhex.escaping import escaped_markdown
+from hf_mhex.writing import whole, write_whole
 
 
 def smx_command(
@@ -61,18 +62,20 @@ def smx_command(
     table.sort(key=lambda row: -row["smx"])
     output.mkdir(parents=True, exist_ok=True)
     record = {"zones": table, "predicates": answer.predicates, "passes": answer.passes, "package": answer.package}
-    (output / "smx.json").write_text(json.dumps(record, indent=2, default=str) + "\n", encoding="utf-8")
+    write_whole(output / "smx.json", json.dumps(record, indent=2, default=str) + "\n")
     lines = ["| zone | from | to | SMX | exact | exact per width |", "|---|---:|---:|---:|---:|---:|"]
     lines += [
         f"| {escaped_markdown(row['zone'])} | {row['start']:g} | {row['stop']:g} | {row['smx']:.4g} "
         f"| {row['exact']:.4g} | {row['exact_per_width']:.4g} |"
         for row in table
     ]
-    (output / "smx.md").write_text("\n".join(lines) + "\n", encoding="utf-8")
+    write_whole(output / "smx.md", "\n".join(lines) + "\n")
     relevance = np.array([answer.relevance[zone.name] for zone in named]) @ named.members
     maps = {"SMX, relevance of the zones": relevance, "exact contributions, mean size": np.abs(saliency).mean(0)}
     shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
-    line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named).save(output / "smx.png")
+    picture = line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named)
+    with whole(output / "smx.png") as place:
+        picture.save(place)
     if json_:
         typer.echo(json.dumps(record, default=str))
         return

@@ -14,6 +14,7 @@ from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.data.signals import gather_signals, holds_signals, read_signals
 from hf_mhex.data.tables import encoding_of, separator_of
+from hf_mhex.environment import missing_download
 from hf_mhex.families import Kind
 
 READERS = {".csv": "csv", ".tsv": "csv", ".parquet": "parquet", ".json": "json", ".jsonl": "json", ".txt": "text"}
@@ -57,7 +58,8 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
     try:
         return load_dataset(source, settings.config_name, revision=settings.revision, streaming=streaming)
     except (DatasetNotFoundError, ConnectionError) as error:
-        raise ValueError(f"source={source!r} is no file, and no data set that can be reached: {error}") from error
+        reason = missing_download(error) or error
+        raise ValueError(f"source={source!r} is no file, and no data set that can be reached: {reason}") from error
 
 
 def _open_folder(path: Path, settings: DataSettings, streaming: bool) -> dict[str, OpenRows]:

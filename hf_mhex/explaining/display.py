@@ -28,6 +28,7 @@ from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import side_by_side
 from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import article, html_page, scale_terminal, words_picture
+from hf_mhex.writing import whole, write_whole
 
 LEGEND = "Red speaks for the label, blue against it; the deeper, the more. Every scale states its numbers."
 
@@ -84,9 +85,10 @@ class Display:
         """Write the picture (.png, .jpg, .webp) or the page (.html); ValueError for another ending."""
         path = Path(path)
         if path.suffix.lower() in (".html", ".htm"):
-            path.write_text(self.page, encoding="utf-8")
+            write_whole(path, self.page)
         elif path.suffix.lower() in (".png", ".jpg", ".jpeg", ".webp"):
-            self.picture.save(path)
+            with whole(path) as place:
+                self.picture.save(place)
         else:
             raise ValueError(f"path must end in .png, .jpg, .webp or .html, got {str(path)!r}.")
         return path

@@ -14,6 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from hf_mhex.escaping import escaped_markdown
 from hf_mhex.families import family_of
 from hf_mhex.loading import source_config
+from hf_mhex.writing import whole, write_whole
 
 SHIPPED = Path(__file__).parents[1] / "model_cards"
 if not SHIPPED.is_dir():  # in the checkout
@@ -147,14 +148,15 @@ def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path
     written = [output / "README.md"]
     if items:
         written.append(output / "saliency.png")
-        saliency_picture(folder, items).save(written[-1])
+        with whole(written[-1]) as place:
+            saliency_picture(folder, items).save(place)
     picture = "saliency.png" if items else None
-    written[0].write_text(render_card(facts, about, record, repo_id, revision, picture), encoding="utf-8")
+    write_whole(written[0], render_card(facts, about, record, repo_id, revision, picture))
     if output.resolve() != folder.resolve():
         sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}
         for name, values in sources.items():
             written.append(output / name)
-            written[-1].write_text(json.dumps(values, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
+            write_whole(written[-1], json.dumps(values, indent=2, ensure_ascii=False) + "\n")
     return written
 
 

