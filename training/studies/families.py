@@ -32,9 +32,9 @@ from hf_mhex.training.models import minilm_folder
 from hf_mhex.training.studies.accuracy import Study, run_one
 from hf_mhex.training.studies.signals import coffee_fold
 
-LAYERS = 3  # of MiniLM's six
-TEXT = ("max_train_rows=1600", "num_train_epochs=1", "max_length=48")
-IMAGE = ("image_size=28", "model.config={}", "mosaics=0", "num_train_epochs=8", "max_grad_norm=1.0")
+LAYERS = 2  # of MiniLM's six
+TEXT = ("max_train_rows=800", "num_train_epochs=1", "max_length=32", "per_device_train_batch_size=16")
+IMAGE = ("image_size=28", "model.config={}", "mosaics=0", "num_train_epochs=4")
 BESIDE_PLAIN: dict[str, tuple[str, ...]] = {"plain": (), "MHEX": ()}
 
 
@@ -79,8 +79,8 @@ FIRST = f"MiniLM's first {LAYERS} layers"
 ENTRIES = {
     "resnet": image("4 basic blocks", "resnet18", "layers: [1, 1, 1, 1], channels: [16, 32, 48, 64]", 1e-2),
     "convnext": image(
-        "5 blocks, patches of 2", "convnext_atto",
-        "depths: [1, 1, 2, 1], dims: [24, 32, 48, 64], patch_size: 2, ls_init_value: 0.1", 3e-3,
+        "4 blocks, patches of 2", "convnext_atto",
+        "depths: [1, 1, 1, 1], dims: [24, 32, 48, 64], patch_size: 2, ls_init_value: 0.1", 3e-3,
     ),
     "vit": image(
         "4 blocks, patches of 4", "vit_tiny_patch16_224",
