@@ -68,6 +68,7 @@ class MHEXModernBertPreTrainedModel(MHEXPreTrainedMixin, ModernBertPreTrainedMod
     config_class = MHEXModernBertConfig
     base_model_prefix = "model"
     _no_split_modules = ["ModernBertEmbeddings", "MHEXModernBertLayer"]
+    _supports_flash_attn = False  # gates pool by the mask of padded rows; unpadded ones are untried
 
 
 class MHEXModernBertModel(MHEXTextBody, ModernBertModel):
@@ -76,6 +77,7 @@ class MHEXModernBertModel(MHEXTextBody, ModernBertModel):
     config: MHEXModernBertConfig
     config_class = MHEXModernBertConfig
     _no_split_modules = MHEXModernBertPreTrainedModel._no_split_modules
+    _supports_flash_attn = False
     has_segments = False
 
     def __init__(self, config: MHEXModernBertConfig):

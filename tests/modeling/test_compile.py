@@ -47,10 +47,10 @@ def agree(found, expected, bound=1e-5):
             assert (one - two).abs().max() <= bound * max(1, two.abs().max().item()), name
 
 
-@pytest.mark.parametrize("name", FULL)
+@pytest.mark.parametrize("name", NAMES)
 def test_forward_is_one_graph(name):
     model, inputs = network(name), batch_for(name)
-    agree(compiled(model, "aot_eager")(**inputs), model(**inputs))
+    agree(compiled(model, "aot_eager" if name in FULL else "eager")(**inputs), model(**inputs))
 
 
 SALIENCIES = slow_but([*FULL, "vit", "signal"], [(name, *OPTIONS[0]) for name in NAMES])

@@ -104,6 +104,8 @@ def test_by_default_no_resnet_grows_by_more_than_15_percent(architecture):
         ("vit", {"architecture": "vit_small_patch16_224"}),
         ("vit", {"architecture": "vit_base_patch14_dinov2"}),
         ("swin", {"architecture": "swin_tiny_patch4_window7_224"}),
+        ("signal", {}),
+        ("signal", {"widths": [64, 128, 256, 512], "depths": [2, 2, 2, 2], "strides": [1, 2, 2, 2]}),
         *((name, {}) for name in TEXTS),
     ],
 )

@@ -13,9 +13,11 @@ from hf_mhex import (
     MHEXRobertaConfig,
     MHEXSwinConfig,
     MHEXViTConfig,
+    convert,
 )
 from hf_mhex.families import family_of
 from networks import IMAGES, NAMES, SIGNALS, TEXTS, batch_for, lively
+from plain_networks import save_text
 
 
 @functools.cache
@@ -239,3 +241,15 @@ def test_a_field_overridden_while_loading_is_checked_too(tmp_path):
     network("bert").save_pretrained(tmp_path)
     with pytest.raises(ValueError, match="chunk_size_feed_forward must be 0, got 4"):
         type(network("bert")).from_pretrained(tmp_path, chunk_size_feed_forward=4)
+
+
+def test_modernbert_refuses_unpadded_attention(tmp_path):
+    """Also where the kernels are installed; the source itself takes them."""
+    save_text("modernbert", tmp_path)
+    for attention in ("flash_attention_2", "flash_attention_3"):
+        number = attention[-1]
+        with pytest.raises(ValueError, match=f"MHEXModernBert.* does not support Flash Attention {number}"):
+            convert(tmp_path, num_labels=2, attn_implementation=attention)
+    model = convert(tmp_path, num_labels=2)
+    with pytest.raises(ValueError, match="MHEXModernBert.* does not support Flash Attention 2"):
+        model.set_attn_implementation("flash_attention_2")

@@ -12,7 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from torch import nn
+from transformers import Trainer, TrainingArguments
 
+from networks import NAMES, batch_for, lively
 from schemas import patches, small_bert, texts, write_csv
 
 SCRIPT = Path(__file__).with_name("gradient_norms.py")
@@ -71,3 +74,38 @@ def test_gradient_norms_are_alike_over_accumulation_and_processes(folder):
         assert norm > 0.05, case
         assert accumulated[case] == pytest.approx(norm, rel=1e-4), case
         assert shared[case] == pytest.approx(norm, rel=1e-4), case
+
+
+NO_DROPOUT = {
+    "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
+    "distilbert": {"dropout": 0.0, "attention_dropout": 0.0},
+}
+NO_DROPOUT |= dict.fromkeys(("roberta", "deberta_v2"), NO_DROPOUT["bert"])
+CHECKPOINTING = next(n for n in ("activation_checkpointing", "gradient_checkpointing") if hasattr(TrainingArguments, n))
+
+
+def norm_of_a_step(name, folder, batch, accumulate, **arguments):
+    """The gradient's norm of one step of transformers' Trainer over the same eight rows, norms' statistics kept."""
+    model = lively(name, torch.float32, **NO_DROPOUT.get(name, {}))
+    for module in model.modules():
+        if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+            module.train = lambda mode=True, module=module: module
+    columns = batch_for(name, batch=8) | {"labels": torch.arange(8) % 4}
+    rows = [dict(zip(columns, values)) for values in zip(*columns.values())]
+    common = {"max_steps": 1, "logging_steps": 1, "report_to": "none", "disable_tqdm": True, "use_cpu": True, "seed": 0}
+    sizes = {"per_device_train_batch_size": batch, "gradient_accumulation_steps": accumulate}
+    trainer = Trainer(model, TrainingArguments(str(folder), **common, **sizes, **arguments), train_dataset=rows)
+    trainer.train()
+    return trainer.state.log_history[0]["grad_norm"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_every_family_s_step_is_the_same_however_it_is_split(name, tmp_path):
+    """Accumulated, computed again in the backward pass, and in bfloat16."""
+    whole = norm_of_a_step(name, tmp_path, 8, 1)
+    assert whole > 0.05
+    assert norm_of_a_step(name, tmp_path, 2, 4) == pytest.approx(whole, rel=1e-4)
+    assert norm_of_a_step(name, tmp_path, 2, 4, **{CHECKPOINTING: True}) == pytest.approx(whole, rel=1e-4)
+    half = [norm_of_a_step(name, tmp_path, *split, bf16=True) for split in ((8, 1), (2, 4))]
+    assert half[1] == pytest.approx(half[0], rel=0.02)
+    assert half[0] == pytest.approx(whole, rel=0.3)  # such random weights make much of its rounding
