@@ -16,10 +16,12 @@ def speed(
     output: Annotated[Path, typer.Option(help="Folder for rows, tables and plot.")] = Path("outputs/speed"),
     networks: Annotated[
         str | None,
-        typer.Option(help="Of resnet50, bert-base, resnet18, minilm, resnet50-rank64, separated by commas; all."),
+        typer.Option(
+            help="Separated by commas, such as resnet50, minilm, resnet50-full, roberta-small; a wrong one lists them."
+        ),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(help="Of comparison, passes, growth, memory, separated by commas; all.")
+        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, separated by commas; all.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,

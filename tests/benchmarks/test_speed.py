@@ -1,5 +1,6 @@
 """Costs as measured and reported: turns, resumption, memory, ratios and goals; and the committed table."""
 
+import dataclasses
 import json
 import math
 import re
@@ -7,13 +8,27 @@ from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from hf_mhex.benchmarks.speed import measure_speed, run, subjects, write_report
-from hf_mhex.benchmarks.speed.cases import Case
-from hf_mhex.benchmarks.speed.methods import GIVEN, GRAD_CAM, PLAIN, PREDICTION, ROLLOUT, available, prepare
+from hf_mhex.benchmarks.speed.cases import Case, family_cases
+from hf_mhex.benchmarks.speed.methods import (
+    EVERY,
+    GIVEN,
+    GRAD_CAM,
+    PLAIN,
+    PLAIN_STEP,
+    PREDICTION,
+    ROLLOUT,
+    STEP,
+    available,
+    prepare,
+)
 from hf_mhex.benchmarks.speed.report import Rows
+from hf_mhex.benchmarks.speed.subjects import FAMILY_NETWORKS, find_source
 from hf_mhex.cli import app
+from hf_mhex.families import FAMILIES
 
 COMMITTED = Path(__file__).parents[2] / "results/speed"
 SMALL = [
@@ -53,21 +68,24 @@ def test_memory_is_that_of_the_features(tmp_path, monkeypatch):
 
 
 TORCH_CAM = "LayerCAM (torchcam)"
-NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 32}
+NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 128}
 
 
-@pytest.mark.parametrize("name", ["roberta", "vit_tiny_patch16_224", "resnet18-rank8"])
+SIZES = {"image": 224, "text": 16, "signal": 50}
+
+
+@pytest.mark.parametrize("name", ["roberta", "vit_tiny_patch16_224", "resnet18-rank8", "signal-small"])
 def test_any_family_is_timed_beside_its_plain_twin(name, monkeypatch):
     """Both forms take the same batch and answer alike in shape; methods that a network lacks are left out."""
     monkeypatch.setitem(subjects.SHAPES, "roberta", ("roberta", NARROW))
     networks = subjects.make_networks(name, 3, seed=0)
-    subject = subjects.make_subject(networks, name, 2, 224 if subjects.is_image(name) else 16, 3, seed=0)
+    subject = subjects.make_subject(networks, name, 2, SIZES[subjects.kind_of(name)], 3, seed=0)
     peers = [name for name, library in ((GRAD_CAM, "pytorch_grad_cam"), (TORCH_CAM, "torchcam")) if find_spec(library)]
-    for call in (PLAIN, PREDICTION, GIVEN, ROLLOUT, *peers):
-        if available(call, subject.mhex, subject.is_image):
+    for call in (PLAIN, PREDICTION, GIVEN, ROLLOUT, PLAIN_STEP, STEP, *peers):
+        if available(call, subject.mhex, subject.kind):
             prepare(call, subject)()
-    assert available(ROLLOUT, subject.mhex, subject.is_image) == (name != "resnet18-rank8")
-    assert available(GRAD_CAM, subject.mhex, subject.is_image) == (name != "roberta")
+    assert available(ROLLOUT, subject.mhex, subject.kind) == (name in ("roberta", "vit_tiny_patch16_224"))
+    assert available(GRAD_CAM, subject.mhex, subject.kind) == (subject.kind == "image")
     assert (subject.mhex.base_model.gates[-1].reduce is not None) == ("rank" in name)
 
 
@@ -86,8 +104,45 @@ def test_ratios_are_of_the_same_round_and_goals_are_judged(tmp_path):
     ]
     tables = write_report(rows, tmp_path)[0].read_text()
     assert f"| {PREDICTION} : {PLAIN} | resnet18 | 8 | <= 1.03 | 1.02 [1.02, 1.02] | yes |" in tables
-    assert f"| {GIVEN} : {PREDICTION} | resnet18 | 8 | <= 1.10 | 1.50 [1.00, 2.00] | no |" in tables
+    assert f"| {GIVEN} : {PLAIN} | resnet18 | 8 | <= 1.06 | 1.53 [1.02, 2.04] | no |" in tables
     assert f"| {GRAD_CAM} : {GIVEN} | resnet18 | 8 | >= 2.5 | 3.00 | yes |" in tables
+
+
+def test_every_family_has_a_small_network():
+    assert {find_source(name).family.name for name in FAMILY_NETWORKS} == {f.name for f in FAMILIES.values()}
+
+
+@torch.no_grad()
+def test_the_plain_signal_network_is_that_of_the_family():
+    """Its features are the body's while gates are open."""
+    mhex, plain = subjects.make_networks("signal-small", 3, seed=0)
+    for gate in mhex.base_model.gates:
+        gate.reset_parameters()
+    assert not any("gate" in name for name in plain.state_dict())
+    state = {name: value for name, value in mhex.base_model.state_dict().items() if "gate" not in name}
+    plain.body.load_state_dict(state)
+    values = torch.randn(2, 1, 100)
+    assert torch.equal(plain(values), plain.classifier(mhex.base_model(values).last_hidden_state.mean(-1)))
+
+
+@pytest.mark.parametrize("name, low", [("resnet50", 16), ("resnet50-full", 0), ("resnet50-rank8", 16)])
+def test_gates_are_the_library_s_own_unless_a_name_says_otherwise(name, low):
+    mhex, _ = subjects.make_networks(name, 3, seed=0)
+    assert sum(gate.reduce is not None for gate in mhex.base_model.gates) == low
+
+
+def test_families_are_measured_by_the_processor_s_time_and_judged(tmp_path, monkeypatch):
+    case = dataclasses.replace(family_cases(("signal-small",), ("families",))[0], size=40, batch=2)
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: [case])
+    rows = measure_speed(tmp_path, rounds=3, say=lambda line: None)
+    assert [found["method"] for found in rows] == [PLAIN, PREDICTION, GIVEN, EVERY, PLAIN_STEP, STEP]
+    assert rows[0]["parameters"] < rows[1]["parameters"] < 1.15 * rows[0]["parameters"]
+    changed = {PLAIN: [10.0] * 3, PREDICTION: [10.2] * 3, GIVEN: [11.0] * 3}
+    rows = [found | {"milliseconds": changed.get(found["method"], found["milliseconds"])} for found in rows]
+    [line] = [line for line in write_report(rows, tmp_path)[0].read_text().splitlines() if "| signal-small" in line]
+    cells = [cell.strip() for cell in line.split("|")[1:-1]]
+    assert cells[:4] == ["signal-small", "2 x 40 points", "1.02 [1.02, 1.02]", "1.10 [1.10, 1.10] †"]
+    assert cells[6:8] == ["-", "-"] and cells[8].startswith("1.")
 
 
 def test_growth_is_told_by_its_exponent(tmp_path):
@@ -106,7 +161,9 @@ def test_the_committed_table_is_what_its_rows_say(tmp_path):
 def test_the_docs_say_what_the_rows_say():
     rows = Rows([json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()])
     cases = [
-        {"network": network, "batch": batch} for network in ("resnet18", "resnet50", "bert-base") for batch in (8, 32)
+        {"network": network, "batch": batch}
+        for network in ("resnet18", "resnet50-full", "bert-base")
+        for batch in (8, 32)
     ]
     ratios = [rows.ratio(GIVEN, PREDICTION, part="comparison", threads=2, **case).estimate for case in cases]
     text = (COMMITTED / "../../docs/measured.md").read_text()
@@ -119,11 +176,11 @@ def test_the_docs_say_what_the_rows_say():
     [
         (
             ["--networks", "resnet19"],
-            "network 'resnet19' is no timm network, no model type of transformers (bert-base, minilm are known too), "
-            "and no folder or Hub id with a config.json.",
+            "network 'resnet19' is no timm network, no model type of transformers "
+            f"({', '.join(subjects.SHAPES)} are known too), and no folder or Hub id with a config.json.",
         ),
         (["--networks", "gpt2"], "network 'gpt2' is a 'gpt2' model, which MHEX is not made from."),
-        (["--parts", "time"], "parts must be of comparison, passes, growth, memory; got time."),
+        (["--parts", "time"], "parts must be of comparison, passes, growth, memory, families; got time."),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],
 )

@@ -7,20 +7,24 @@ from dataclasses import asdict, dataclass
 from hf_mhex.benchmarks.speed.methods import (
     BACKWARD,
     CLOSED,
+    EVERY,
     GIVEN,
     GRAD_CAM,
     PASSES,
     PLAIN,
+    PLAIN_STEP,
     PREDICTED,
     PREDICTION,
     SOFTMAX,
+    STEP,
 )
-from hf_mhex.benchmarks.speed.subjects import RANK, is_image
+from hf_mhex.benchmarks.speed.subjects import FAMILY_NETWORKS, FULL, RANK, kind_of
 
-PARTS = ("comparison", "passes", "growth", "memory")
+PARTS = ("comparison", "passes", "growth", "memory", "families")
 NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm", "resnet50-rank64")  # of the published table
 LONGEST = "bert-base"  # takes too long for methods of many passes
-LABELS, PIXELS, TOKENS = 10, 224, 128
+LABELS, SIZES = 10, {"image": 224, "text": 128, "signal": 1000}
+PIXELS = SIZES["image"]
 
 
 @dataclass(frozen=True)
@@ -31,6 +35,7 @@ class Case:
         part: one of PARTS. batch, size, labels: rows, pixels a side or tokens, and classes. threads: of the processor.
         methods: names that run in every round. seldom: names that run in every `every`-th round.
         rounds: share of the rounds asked for, at least 3.
+        clock: "wall", or "processor": this process's own time, which other work on the machine does not enter.
     """
 
     part: str
@@ -43,6 +48,7 @@ class Case:
     seldom: tuple[str, ...] = ()
     every: int = 5
     rounds: float = 1.0
+    clock: str = "wall"
 
     def about(self) -> dict:
         """What a row of this case is found again by."""
@@ -51,15 +57,20 @@ class Case:
 
 
 def usual_size(network: str) -> int:
-    """Pixels a side, or tokens."""
-    return PIXELS if is_image(network) else TOKENS
+    """Pixels a side, tokens, or points."""
+    return SIZES[kind_of(network)]
 
 
-def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PARTS) -> list[Case]:
-    """The cases of some networks and parts, in the order in which they are measured."""
+def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = PARTS) -> list[Case]:
+    """The cases of some networks and parts, in the order in which they are measured.
+
+    Args:
+        networks: None for `NETWORKS`, and in the part "families" for `FAMILY_NETWORKS`.
+    """
     found, few = [], (PLAIN, PREDICTION, GIVEN, SOFTMAX)
-    ranked = [network for network in networks if RANK in network]
-    full = [network for network in networks if network not in ranked]
+    chosen = NETWORKS if networks is None else networks
+    ranked = [network for network in chosen if RANK in network or network.endswith(FULL)]
+    full = [network for network in chosen if network not in ranked]
     for batch in (8, 32):
         found += [Case("comparison", network, batch, usual_size(network), methods=few) for network in ranked]
     for batch in (8, 32, 1):
@@ -77,7 +88,27 @@ def all_cases(networks: tuple[str, ...] = NETWORKS, parts: tuple[str, ...] = PAR
     found += growth_cases()
     for network in full:
         found.append(Case("memory", network, 8, usual_size(network), methods=(*CLOSED, GRAD_CAM)))
-    return [case for case in found if case.part in parts and case.network in networks]
+    found = [case for case in found if case.part in parts and case.network in chosen]
+    return found + family_cases(networks or FAMILY_NETWORKS, parts)
+
+
+def family_cases(networks: tuple[str, ...], parts: tuple[str, ...]) -> list[Case]:
+    """Networks beside their plain forms on one thread, with training steps; and their memory, where both parts are
+    asked for.
+    """
+    if "families" not in parts:
+        return []
+    usual: dict = {"part": "families", "batch": 8, "threads": 1, "clock": "processor"}
+    methods, steps = (PLAIN, PREDICTION, GIVEN, EVERY), (PLAIN_STEP, STEP)
+    found = [
+        Case(network=network, size=usual_size(network), methods=methods, seldom=steps, every=3, **usual)
+        for network in networks
+    ]
+    if "memory" in parts:
+        methods = (PLAIN, PREDICTION, GIVEN)
+        small = [network for network in networks if network in FAMILY_NETWORKS]
+        found += [Case("memory", network, 8, usual_size(network), methods=methods) for network in small]
+    return found
 
 
 def growth_cases() -> list[Case]:

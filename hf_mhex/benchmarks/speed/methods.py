@@ -7,6 +7,7 @@ network. They work on a copy, since they hook into the network and leave gradien
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Callable
 from contextlib import nullcontext
 from importlib.util import find_spec
@@ -22,15 +23,17 @@ Prepare = Callable[[Subject], Callable[[], object]]
 PLAIN, PREDICTION, GIVEN = "plain network", "MHEX prediction", "MHEX, given target"
 PREDICTED, SOFTMAX, EVERY = "MHEX, predicted class", "MHEX, predicted class, softmax contrast", "MHEX, all classes"
 ROLLOUT = "MHEX, given target, rollout"
+PLAIN_STEP, STEP = "training step of the plain network", "training step of MHEX"
 GRAD_CAM, GRAD_CAM_PLAIN = "Grad-CAM (grad-cam)", "Grad-CAM (grad-cam), plain network"
 INTEGRATED, SHAP = "integrated gradients, 50 steps (captum)", "SHAP partition, 500 evaluations (shap)"
 
 
 def plain_prediction(subject: Subject):
     """The plain network's forward."""
-    if subject.is_image:
-        return lambda: subject.plain(subject.inputs["pixel_values"])
-    return lambda: subject.plain(**subject.inputs)
+    if subject.kind == "text":
+        return lambda: subject.plain(**subject.inputs)
+    [values] = subject.inputs.values()
+    return lambda: subject.plain(values)
 
 
 def mhex_prediction(subject: Subject):
@@ -88,7 +91,7 @@ def torchcam(name: str) -> Prepare:
 def input_gradient(subject: Subject):
     """captum's input x gradient, over pixels or word embeddings."""
     attr = library("captum.attr")
-    if subject.is_image:
+    if subject.kind == "image":
         rest: tuple = ()
         network = PixelsToLogits(copy.deepcopy(subject.mhex))
         inputs = subject.inputs["pixel_values"].clone()
@@ -104,15 +107,38 @@ def baseline(name: str, **settings) -> Prepare:
     """A method of `hf_mhex.baselines` by its name there, with its own copy of the network where it needs one."""
 
     def prepare(subject: Subject):
-        methods = image_methods() if subject.is_image else text_methods()
+        methods = image_methods() if subject.kind == "image" else text_methods()
         call = next(method.call for method in methods if method.name == name)
-        if subject.is_image:
+        if subject.kind == "image":
             inputs, given = subject.inputs["pixel_values"], settings
         else:
             special = {"special_ids": [SPECIAL["first"], SPECIAL["last"]], "mask_id": SPECIAL["mask"]}
             inputs = subject.inputs | special
             given = {key: value for key, value in settings.items() if key != "cells"}
         return lambda: call(subject.mhex, inputs, subject.target, **given)
+
+    return prepare
+
+
+def training_step(plain: bool = False) -> Prepare:
+    """Forward, cross-entropy (of every head in MHEX), backward and AdamW, on a copy in training mode."""
+
+    def prepare(subject: Subject):
+        model = copy.deepcopy(subject.plain if plain else subject.mhex).train()
+        optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True)
+        forward = plain_prediction(dataclasses.replace(subject, plain=model))
+
+        def call():
+            if plain:
+                found = forward()
+                loss = torch.nn.functional.cross_entropy(getattr(found, "logits", found), subject.target)
+            else:
+                loss = model(**subject.inputs, labels=subject.target).loss
+            loss.backward()
+            optimizer.step()
+            optimizer.zero_grad()
+
+        return call
 
     return prepare
 
@@ -138,17 +164,22 @@ PASSES = {
     "occlusion, 14 x 14 (captum)": baseline("occlusion"),
     SHAP: baseline("SHAP partition", cells=14, evaluations=500),
 }
-METHODS = CLOSED | BACKWARD | PASSES
+STEPS = {PLAIN_STEP: training_step(plain=True), STEP: training_step()}
+METHODS = CLOSED | BACKWARD | PASSES | STEPS
 IMAGES_ALONE = {name for name in METHODS if "CAM" in name or name.startswith("occlusion")}
 
 
-def available(name: str, mhex, is_image: bool) -> bool:
-    """Whether a method exists for a network and its library is installed (torchcam is not for Python 3.10)."""
+def available(name: str, mhex, kind: str) -> bool:
+    """Whether a method exists for a network over images, texts or signals, and its library is installed (torchcam is
+    not for Python 3.10).
+    """
+    if kind == "signal":
+        return name in (CLOSED.keys() | STEPS.keys()) - {ROLLOUT}
     if name == ROLLOUT:
         return mhex.base_model.can_roll_out
     if "torchcam" in name and (find_spec("torchcam") is None or mhex.base_model.blocks[0].channel_axis != 1):
         return False  # torchcam takes features [B, C, h, w] alone
-    return is_image or name not in IMAGES_ALONE
+    return kind == "image" or name not in IMAGES_ALONE
 
 
 def prepare(name: str, subject: Subject) -> Callable[[], object]:

@@ -17,9 +17,9 @@ from pathlib import Path
 import torch
 
 from hf_mhex.benchmarks.journal import Journal
-from hf_mhex.benchmarks.speed.cases import NETWORKS, PARTS, Case, all_cases
-from hf_mhex.benchmarks.speed.methods import available, prepare
-from hf_mhex.benchmarks.speed.subjects import find_source, is_image, make_networks, make_subject
+from hf_mhex.benchmarks.speed.cases import PARTS, Case, all_cases
+from hf_mhex.benchmarks.speed.methods import PLAIN, PREDICTION, available, prepare
+from hf_mhex.benchmarks.speed.subjects import find_source, kind_of, make_networks, make_subject
 from hf_mhex.environment import environment, source_commit
 
 # What other methods come from, by the names of package and module: how a library does a thing changes by its version.
@@ -39,7 +39,7 @@ def measure_speed(
     """Measure every case and return the rows, which `output`/rows.jsonl holds.
 
     Args:
-        networks: names as in `subjects.find_source`; those of `NETWORKS`. parts: of `PARTS`; all.
+        networks: names as in `subjects.find_source`; those of `cases.all_cases`. parts: of `PARTS`; all.
         rounds: turns of each method; slow ones take a share of them.
         command: what the rows say they were made by.
         device: the first CUDA device where there is one, else the processor.
@@ -64,7 +64,7 @@ def measure_speed(
     common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
     before = torch.get_num_threads()
     try:
-        for case in all_cases(tuple(networks or NETWORKS), tuple(parts or PARTS)):
+        for case in all_cases(tuple(networks) if networks else None, tuple(parts or PARTS)):
             if journal.find(**case.about()) is None:
                 say(f"{case.part}: {case.network}, batch {case.batch}, size {case.size}, {case.labels} classes, "
                     f"{case.threads} threads")  # fmt: skip
@@ -77,18 +77,27 @@ def measure_speed(
 
 
 def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
-    """Rows with a method's milliseconds by round; None in rounds that it did not take part in."""
+    """Rows with a method's milliseconds by round, None where it did not take part; and the networks' parameters."""
     torch.set_num_threads(case.threads)
     networks = make_networks(case.network, case.labels, seed, device)
     subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
-    names = [name for name in (*case.methods, *case.seldom) if available(name, subject.mhex, subject.is_image)]
+    names = [name for name in (*case.methods, *case.seldom) if available(name, subject.mhex, subject.kind)]
     calls = {name: prepare(name, subject) for name in names}
-    times = take_turns(calls, max(3, round(case.rounds * rounds)), set(case.seldom), case.every, seed, device)
-    return [{"method": name, "milliseconds": found} for name, found in times.items()]
+    tick = time.process_time if case.clock == "processor" and device == "cpu" else time.perf_counter
+    times = take_turns(calls, max(3, round(case.rounds * rounds)), set(case.seldom), case.every, seed, device, tick)
+    sizes = {PLAIN: subject.plain, PREDICTION: subject.mhex}
+    counts = {name: {"parameters": sum(p.numel() for p in network.parameters())} for name, network in sizes.items()}
+    return [{"method": name, "milliseconds": found} | counts.get(name, {}) for name, found in times.items()]
 
 
-def take_turns(calls: dict, rounds: int, seldom: set[str], every: int, seed: int, device: str) -> dict[str, list]:
-    """Milliseconds of each call by round, in an order drawn anew each round, after one call each to warm up."""
+def take_turns(
+    calls: dict, rounds: int, seldom: set[str], every: int, seed: int, device: str, tick=time.perf_counter
+) -> dict[str, list]:
+    """Milliseconds of each call by round, in an order drawn anew each round, after one call each to warm up.
+
+    Args:
+        tick: the clock, in seconds.
+    """
     order = random.Random(seed)
     times: dict[str, list] = {name: [None] * rounds for name in calls}
     for call in calls.values():
@@ -101,10 +110,10 @@ def take_turns(calls: dict, rounds: int, seldom: set[str], every: int, seed: int
             order.shuffle(names)
             for name in names:
                 wait(device)
-                start = time.perf_counter()
+                start = tick()
                 calls[name]()
                 wait(device)
-                times[name][number] = round(1000 * (time.perf_counter() - start), 3)
+                times[name][number] = round(1000 * (tick() - start), 3)
             gc.collect()
     finally:
         gc.enable()
@@ -120,7 +129,7 @@ def wait(device: str) -> None:
 def measure_memory(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
     """Rows with the megabytes that a method needs at its peak besides the loaded networks."""
     mhex = make_networks(case.network, case.labels, seed)[0]
-    names = [name for name in case.methods if available(name, mhex, is_image(case.network))]
+    names = [name for name in case.methods if available(name, mhex, kind_of(case.network))]
     return [{"method": name, "megabytes": peak_megabytes(case, name, seed, device)} for name in names]
 
 
