@@ -175,11 +175,14 @@ def test_tables_plots_and_maps_are_written(found, network, tmp_path):
         "# A title",
         "### Localisation",
         "### Where MHEX loses",
-        "### Processor seconds",
+        "### Which implementation ran",
         "Settings, chosen",
         "*constant*",
     ):
         assert wanted in text
+    tables = [block.splitlines() for block in text.split("\n\n") if block.startswith("|")]
+    assert all(len({line.count(" | ") for line in lines[:1] + lines[2:]}) == 1 for lines in tables)
+    assert not any("|  |" in lines[0] for lines in tables)  # no column without a name
     entry = summary["mhex"]["input x gradient"]["measures"]["grid pointing 2x2"]
     assert entry["lower quartile"] <= entry["median"] <= entry["upper quartile"] and "mhex minus this" in entry
     assert all(path.stat().st_size > 5000 for path in plot_measures(summary, tmp_path))
@@ -210,7 +213,7 @@ def test_an_index_tells_how_mhex_stands_in_each_set(found, tmp_path):
 
 def test_the_report_names_a_method_that_is_surely_better(tmp_path):
     common = {"part": "test", "network": "mhex", "group": "rows", "source": "ours", "slow": False, "settings": {}}
-    common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {}}
+    common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {"hf-mhex": "0.1.0"}}
     values = [0.1, 0.2, 0.15, 0.1, 0.2, 0.1]
     rows = [
         common | {"method": "MHEX", "values": {"ROAD combined": values, "infidelity": values}},
@@ -226,7 +229,7 @@ def test_the_report_names_a_method_that_is_surely_better(tmp_path):
 
 def test_the_report_says_whether_published_orders_show(tmp_path):
     common = {"part": "test", "network": "plain", "group": "rows", "source": "ours", "slow": False, "settings": {}}
-    common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {}}
+    common |= {"sizes": vars(SIZES), "seed": 0, "command": "", "environment": {"hf-mhex": "0.1.0"}}
     low, high = [0.1, 0.2, 0.15, 0.1, 0.2, 0.1], [0.5, 0.7, 0.6, 0.5, 0.6, 0.5]
     rows = [
         common | {"method": "Score-CAM", "values": {"insertion": high, "deletion": high[:5]}},

@@ -100,7 +100,7 @@ def summarise(rows: list[dict]) -> dict:
     found: dict = {}
     for row in rows:
         methods = found.setdefault(row["network"], {})
-        by = {"source": row["source"], "implementation": row.get("implementation")}
+        by = {"source": row["source"], "implementation": ran_by(row), "replaced": replaced(row)}
         entry = methods.setdefault(
             row["method"], by | {"slow": row["slow"], "settings": row["settings"], "measures": {}}
         )
@@ -163,14 +163,22 @@ def present(columns, methods: dict) -> list[str]:
 def label(name: str, entry: dict) -> str:
     """A method's name with its chosen settings."""
     settings = ", ".join(f"{key} {value}" for key, value in entry["settings"].items())
-    mark = (" †" if entry["slow"] else "") + (" ‡" if replaced(name, entry) else "")
+    mark = (" †" if entry["slow"] else "") + (" ‡" if entry["replaced"] else "")
     text = f"{name}{mark}" + (f" ({settings})" if settings else "")
     return f"*{text}*" if name in CONTROLS else text
 
 
-def replaced(name: str, entry: dict) -> bool:
+def ran_by(row: dict) -> str:
+    """What computed the maps of a row, with its version; rows of before 0.2.0 kept the version of hf-mhex alone."""
+    if row.get("implementation"):
+        return row["implementation"]
+    own = row["source"] == "ours"
+    return f"hf-mhex {row['environment']['hf-mhex']}" if own else f"{row['source']}, version not kept"
+
+
+def replaced(row: dict) -> bool:
     """Whether a method was measured by an implementation that has been replaced since."""
-    return name in REBUILT and entry.get("implementation") is None
+    return row["method"] in REBUILT and not row.get("implementation")
 
 
 def table(name: str, columns: dict, methods: dict) -> str:
@@ -182,7 +190,7 @@ def table(name: str, columns: dict, methods: dict) -> str:
         heads += [f"{column}, median [quartiles]"] if column in MEDIANS else []
     lines = []
     for method, entry in methods.items():
-        cells = [text for column in columns for text in cell(column, entry["measures"].get(column))]
+        cells = [text for column in shown for text in cell(column, entry["measures"].get(column))]
         lines.append((label(method, entry), *cells))
     return f"### {name}\n\n" + markdown_table(("method", *heads), lines)
 
@@ -218,14 +226,18 @@ def losses(methods: dict) -> str:
 
 
 def costs(methods: dict) -> str:
-    """Processor seconds an explanation: other work on the machine does not lengthen them."""
+    """What computed each method's maps, and its processor seconds: other work on the machine does not lengthen them."""
     lines = [
-        (label(method, entry), entry.get("implementation") or entry["source"], f"{entry['seconds']:.4f}")
+        (label(method, entry), entry["implementation"], f"{entry['seconds']:.4f}" if timed(method, entry) else "")
         for method, entry in methods.items()
-        if "seconds" in entry and method not in CONTROLS
     ]
     table = markdown_table(("method", "computed by", "seconds"), lines)
-    return f"### Processor seconds an explanation\n\n{table}"
+    return f"### Which implementation ran, and its processor seconds an explanation\n\n{table}"
+
+
+def timed(method: str, entry: dict) -> bool:
+    """Whether a method's time says anything: controls ask no network."""
+    return "seconds" in entry and method not in CONTROLS
 
 
 def chosen(choices: list[dict]) -> str:
