@@ -45,12 +45,27 @@ class PlainTwin:
     @property
     def blocks(self) -> list[nn.Module]:
         """The residual blocks that have a gate in the MHEX twin."""
-        family = family_of_plain(self.config)
-        with torch.device("meta"):
-            body = family.body(family.config.from_dict(self.config.to_dict()))
+        body = self.twin
         gated = {id(block) for block in body.blocks}
         names = [name.removeprefix("trunk.") for name, module in body.named_modules() if id(module) in gated]
         return [self.base_model.get_submodule(name) for name in names]
+
+    @property
+    def block_widths(self) -> list[int]:
+        """The channels of each block."""
+        return [gate.out_features for gate in self.twin.gates]
+
+    @property
+    def channel_axis(self) -> int:
+        """The axis of a block's output that its channels lie on."""
+        return self.twin.blocks[0].channel_axis
+
+    @property
+    def twin(self) -> Any:
+        """The body of the MHEX twin, without weights."""
+        family = family_of_plain(self.config)
+        with torch.device("meta"):
+            return family.body(family.config.from_dict(self.config.to_dict()))
 
 
 class PlainTextMixin(PlainTwin):

@@ -85,7 +85,7 @@ def explain_zones(
     if natural.ndim != 2 or natural.shape[1] != len(zones.axis):
         raise ValueError(f"data must be signals [N, {len(zones.axis)}] of one channel, got {list(np.shape(data))}.")
     if len(natural) < 5:
-        raise ValueError(f"data must hold at least 5 signals, of which SMX draws bags; got {len(natural)}.")
+        raise ValueError(f"data must hold at least 5 signals, of which SMX draws bags; got {len(natural)}, add rows.")
     if not np.isfinite(natural).all():
         raise ValueError("data must be finite, got NaN or infinity; leave such signals out or fill them.")
     given = natural if processor is None else processor(natural, return_tensors="np")["input_values"][:, 0]
@@ -95,7 +95,10 @@ def explain_zones(
     scores = predictor.learn(np.ascontiguousarray(table.to_numpy()))
     labels = scores.argmax(-1)
     if target is None and len(np.unique(labels)) < 2:
-        raise ValueError(f"all {len(labels)} signals are of one predicted class; SMX compares classes.")
+        raise ValueError(
+            f"data must hold signals of two predicted classes, which SMX compares; all {len(labels)} are of class "
+            f"{labels[0]}. Add rows, or name a `target` whose probability varies."
+        )
     target = int(np.bincount(labels).argmax()) if target is None else target
     medians = table.median(axis=0).to_numpy()
     for inside in zones.members:

@@ -1,22 +1,33 @@
-"""RIS, ROS, RES and PGI of explanations of images, a JSON line for each network and method."""
+"""RIS, ROS, RES and PGI of explanations of images and texts, a JSON line for each network and method."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import torch
 
 from hf_mhex import evaluation as ev
-from hf_mhex.baselines import Method, implementation_of
+from hf_mhex.baselines import Method, implementation_of, text_methods
 from hf_mhex.baselines.cams import METHODS as CAMS
 from hf_mhex.baselines.gradients import IMAGE_METHODS as GRADIENTS
+from hf_mhex.baselines.networks import device_of
 from hf_mhex.baselines.perturbations import METHODS as PERTURBATIONS
 from hf_mhex.baselines.taylor import taylor_explanations
 from hf_mhex.benchmarks.explanations.images import in_batches
-from hf_mhex.benchmarks.explanations.methods import DEFAULT, PAPER_METHOD, mhex_map
-from hf_mhex.benchmarks.explanations.parts import Images, image_scores, logits_of_part, probabilities
+from hf_mhex.benchmarks.explanations.methods import DEFAULT, PAPER_METHOD, ROLLOUT, can_roll_out, mhex_map
+from hf_mhex.benchmarks.explanations.parts import (
+    Images,
+    Texts,
+    image_scores,
+    logits_of_part,
+    maps_of,
+    on_device,
+    probabilities,
+    text_scores,
+)
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
@@ -26,33 +37,38 @@ MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
 NAMES = ("Grad-CAM", "input x gradient", "integrated gradients", "LIME", "T-Explainer")
 
 
-def methods_of(network: str) -> list[Method]:
-    """The methods that are compared on a network, "mhex" or a plain one."""
-    shared = [method for method in (*CAMS, *GRADIENTS, *PERTURBATIONS) if method.name in NAMES]
-    return [Method(DEFAULT, mhex_map), PAPER_METHOD, *shared] if network == "mhex" else shared
+def methods_of(network: str, inputs: str = "images") -> list[Method]:
+    """The methods that are compared on a network, "mhex" or a plain one, over "images" or "texts"."""
+    known = (*CAMS, *GRADIENTS, *PERTURBATIONS) if inputs == "images" else text_methods()
+    shared = [method for method in known if method.name in NAMES]
+    if network != "mhex":
+        return shared
+    own = [Method(DEFAULT, mhex_map), PAPER_METHOD]
+    own += [Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out)] if inputs == "texts" else []
+    return own + shared
 
 
 def compare(
-    networks: dict, test: Images, output: Path, rows: int, seed: int, command: str = "", say: Callable = print
+    networks: dict, test: Images | Texts, output: Path, rows: int, seed: int, command: str = "", say: Callable = print
 ) -> list[dict]:
     """One JSON line for each network and method in `output`/rows.jsonl; the network's own answer is explained.
 
-    T-Explainer's line also has, over the same rows with all of `test` as background, phi_0, the size of the rest that
-    its terms leave, and the steps that were taken. Rows that are there are not made again.
+    T-Explainer's line also has, over the same rows with the first 200 of `test` as background, phi_0, the size of the
+    rest that its terms leave, and the steps that were taken. Rows that are there are not made again.
     """
     part, journal = test.take(torch.arange(min(rows, len(test)))), Journal(output / "rows.jsonl")
     for kind, network in networks.items():
         target = logits_of_part(network, part).argmax(-1)
-        score = probabilities(image_scores(network))
-        for method in methods_of(kind):
-            if journal.find(network=kind, method=method.name) is not None:
+        inputs, score = given_to(network, part)
+        for method in methods_of(kind, "images" if isinstance(test, Images) else "texts"):
+            if not method.fits(network) or journal.find(network=kind, method=method.name) is not None:
                 continue
             say(f"{kind}: {method.name}")
             torch.manual_seed(seed)
-            call = in_batches(method.call)
-            given = (network, part.pixels, target)
+            call = in_batches(method.call) if isinstance(test, Images) else partial(maps_of, method.call)
+            given = (network, inputs, target)
             values = relative_stability(call, score, *given, seed=seed) | {"RES": run_stability(call, *given)}
-            values["PGI"] = prediction_gap(score, part.pixels, call(*given), target)
+            values["PGI"] = prediction_gap(score, inputs, call(*given), target)
             found = {name: [round(value, 6) for value in one.tolist()] for name, one in values.items()}
             extra = {"taylor": taylor_facts(network, part, target, test)} if method.name == "T-Explainer" else {}
             about = {"network": kind, "method": method.name, "implementation": implementation_of(method)}
@@ -61,10 +77,22 @@ def compare(
     return journal.rows
 
 
-def taylor_facts(network, part: Images, target, background: Images) -> dict:
+def given_to(network, part: Images | Texts) -> tuple:
+    """A part's rows as methods take them, all at once, and `score(inputs)`: the network's probabilities [B, K]."""
+    if isinstance(part, Images):
+        return part.pixels, probabilities(image_scores(network))
+    scores = text_scores(network)
+    return part.inputs(range(len(part))), lambda given: scores(given["input_ids"], given["attention_mask"]).softmax(-1)
+
+
+def taylor_facts(network, part: Images | Texts, target, background: Images | Texts) -> dict:
     """Local accuracy of T-Explainer before and after the rest is spread, and its steps."""
+    device = device_of(network)
+    rows, others = (given_to(network, one)[0] for one in (part, background.take(range(min(200, len(background))))))
+    if isinstance(part, Texts):
+        rows, others = on_device(rows, device), on_device(others, device)
     with torch.no_grad():
-        found = taylor_explanations(network, part.pixels, target, background.pixels[:200])
+        found = taylor_explanations(network, rows, target, others)
     return {
         "steps": [round(one.step, 5) for one in found],
         "phi_0": [round(one.phi_0, 4) for one in found],

@@ -23,11 +23,13 @@ def stability(
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
-    """Measure stability (RIS, ROS, RES) and the prediction gap (PGI) of explanations of images.
+    """Measure stability (RIS, ROS, RES) and the prediction gap (PGI) of explanations of images or texts.
 
     Example: mhex benchmark stability sample_fashion_mnist MODEL --plain PLAIN
+
+    Example: mhex benchmark stability sample_product_reviews MODEL --rows 12
     """
-    from hf_mhex.benchmarks.explanations.pictures import page_of_maps
+    from hf_mhex.benchmarks.explanations.pictures import page_of_maps, page_of_words
     from hf_mhex.benchmarks.journal import without_folders
     from hf_mhex.benchmarks.stability import compare, methods_of, write_page
     from hf_mhex.cli.benchmark_data import load_networks, load_parts
@@ -35,16 +37,25 @@ def stability(
     from hf_mhex.processors import restore_image
 
     networks, processor = load_networks(model, plain, find_device(device))
-    if family_of(networks["mhex"]).kind != "image":
-        raise ValueError(f"model {str(model)!r} is not for images; these measures are of images.")
+    kind = family_of(networks["mhex"]).kind
+    if kind == "signal":
+        raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
     command = " ".join(["mhex benchmark stability", recipe, "MODEL", *map(without_folders, overrides or [])])
     command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
     found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
-    shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]
-    picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")
+    shown: list[tuple] = [(method, {}) for method in methods_of("mhex", f"{kind}s")]
+    if kind == "image":
+        picture = page_of_maps(
+            networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png"
+        )
+    else:
+        few = test.take(range(min(4, len(test))))
+        texts = [processor.decode(ids, skip_special_tokens=True) for ids in few.ids]
+        shown = [(method, options) for method, options in shown if method.fits(networks["mhex"])]
+        picture = page_of_words(networks["mhex"], processor, texts, shown, few, output / "maps.html")
     if json_:
         typer.echo(json.dumps(found))
         return

@@ -39,27 +39,31 @@ def filters(
     """
     from hf_mhex.benchmarks.journal import without_folders
     from hf_mhex.cli.channels import read_batches
+    from hf_mhex.cli.networks import load_network
     from hf_mhex.environment import environment
     from hf_mhex.evaluation.channels import channel_report
     from hf_mhex.evaluation.filters import filter_report
+    from hf_mhex.evaluation.pieces import is_plain
     from hf_mhex.explaining.explanation import label_index
-    from hf_mhex.loading import load
     from hf_mhex.pictures.channels import write_channels
     from hf_mhex.pictures.filters import write_ablation, write_maps
 
     place = find_device(device)
-    network, processor = load(model, revision)
+    network, processor = load_network(model, revision)
     label = label_index(network.config, target, "--target")
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
     found = filter_report(network, batches, label, block)
     name = network.config.id2label[label]
-    exact = [one for one in channel_report(network, batches, 6, 4) if one.label == label]
     command = " ".join(
         ["mhex filters", Path(model).name, without_folders(data), *map(without_folders, overrides or [])]
     )
     made = {"command": f"{command} --target '{name}' --block={block} --rows {rows}", "environment": environment()}
     record = asdict(found) | {"name": name} | made
-    channels, paths = write_channels(exact, network, processor, batches, output)
+    output.mkdir(parents=True, exist_ok=True)
+    channels, paths = [], []
+    if not is_plain(network):
+        exact = [one for one in channel_report(network, batches, 6, 4) if one.label == label]
+        channels, paths = write_channels(exact, network, processor, batches, output)
     write_whole(output / "filters.json", json.dumps(record) + "\n")
     write_whole(output / "filters.md", page_of(record, channels, top))
     paths += [output / "filters.json", output / "filters.md", write_ablation(found, name, output / "ablation.png")]
@@ -96,7 +100,7 @@ def page_of(record: dict, channels: list[dict], top: int) -> str:
     ]
     shares = [
         (str(one["block"]), str(one["channel"]), f"{one['contribution']:+.3f}", f"{one['share']:+.1%}")
-        for one in channels[0]["channels"]
+        for one in (channels[0]["channels"] if channels else ())
     ]
     parts = [
         f"# Filters of block {record['block']} for {record['name']}",
@@ -106,7 +110,12 @@ def page_of(record: dict, channels: list[dict], top: int) -> str:
         f"and {apart} are active otherwise in the class's rows than in the others' (q < 0.05).",
         "Mean probability of the class, and in brackets the share of its rows answered with it, as filters go:",
         markdown_table(("removed", *curves), removal),
-        "The channels of all blocks that carry the class, by their exact shares of the logit:",
-        markdown_table(("block", "channel", "contribution", "share"), shares),
     ]
+    if shares:
+        parts.append("The channels of all blocks that carry the class, by their exact shares of the logit:")
+        parts.append(markdown_table(("block", "channel", "contribution", "share"), shares))
+    elif record["filters"][0]["weight"] is None:
+        parts.append("A plain network: contributions are how far the logit falls without a filter.")
+    else:
+        parts.append("A plain network: contributions are those to its last linear layer, exact up to its bias.")
     return "\n\n".join(parts) + "\n"

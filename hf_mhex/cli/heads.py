@@ -51,12 +51,14 @@ def heads(
     Example: mhex heads outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist
 
     Example: mhex heads my-vit photos/ --blocks 9,10,11
+
+    Example: mhex heads outputs/train/sample_fashion_mnist-plain/model sample:fashion_mnist
     """
     from hf_mhex.benchmarks.journal import without_folders
     from hf_mhex.cli.channels import read_batches
+    from hf_mhex.cli.networks import load_network
     from hf_mhex.environment import environment
     from hf_mhex.evaluation.heads import single_heads
-    from hf_mhex.loading import load
     from hf_mhex.pictures.fields import write_fields
 
     try:
@@ -64,7 +66,7 @@ def heads(
     except ValueError as error:
         raise ValueError(f"--blocks must be numbers separated by commas, got {blocks!r}.") from error
     place = find_device(device)
-    network, processor = load(model, revision)
+    network, processor = load_network(model, revision)
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
     found = single_heads(network, batches, chosen, groups, threshold)
     command = " ".join(["mhex heads", Path(model).name, without_folders(data), *map(without_folders, overrides or [])])
@@ -90,6 +92,8 @@ def lines_of(record: dict) -> list[tuple[str, ...]]:
     weights = [count / sum(record["rows"]) for count in record["rows"]]
 
     def mean(values) -> str:
+        if values is None:
+            return ""
         return f"{sum(weight * value for weight, value in zip(weights, values)):+.3f}"
 
     return [
@@ -110,7 +114,7 @@ def curves_of(record: dict) -> list[tuple[str, ...]]:
     """Accuracies as pieces are removed, a line for each count: of the model, and of the blocks' own heads."""
     strongest, weakest = record["curves"]["strongest first"], record["curves"]["weakest first"]
     return [
-        (str(left[0]), *(f"{value:.3f}" for value in (*left[1:], *right[1:])))
+        (str(left[0]), *("" if value is None else f"{value:.3f}" for value in (*left[1:], *right[1:])))
         for left, right in zip(strongest, weakest)
     ]
 
@@ -118,6 +122,11 @@ def curves_of(record: dict) -> list[tuple[str, ...]]:
 def summary_of(record: dict) -> str:
     """What the lines have in common, as text."""
     agreement = record["agreement"]
+    if not agreement:
+        return (
+            f"{sum(record['rows'])} rows, accuracy {record['accuracy']:.3f}. A plain network has no heads on its "
+            "blocks: what a piece adds is how far the logits fall without it."
+        )
     return (
         f"{sum(record['rows'])} rows, accuracy {record['accuracy']:.3f}. Rank correlation over pieces and labels of "
         f"the falls that the fields predict with the real ones: {agreement['block']:+.3f} in the block's logits, "

@@ -24,7 +24,7 @@ def smx_command(
     device: Device = None,
     json_: AsJson = False,
 ) -> None:
-    """Name the zones that decide, by SMX and by exact contributions.
+    """Name the zones that decide, by SMX and, of an MHEX model, by exact contributions.
 
     Writes table (smx.json, smx.md) and picture (smx.png). Example: mhex smx outputs/model spectra.csv --zones zones.csv
     """
@@ -32,46 +32,53 @@ def smx_command(
     import torch
 
     from hf_mhex.baselines import smx
+    from hf_mhex.cli.networks import load_network
     from hf_mhex.data.opening import find_input
     from hf_mhex.data.source import open_data
+    from hf_mhex.evaluation.pieces import is_plain
+    from hf_mhex.explaining.signals import stack_signals
     from hf_mhex.explaining.zones import read_zones
-    from hf_mhex.families import family_of
-    from hf_mhex.loading import load
+    from hf_mhex.families import KINDS
     from hf_mhex.pictures.signals import Signal, axis_of, line_picture
 
     place = find_device(device)
-    network, processor = load(model)
-    kind = family_of(network).input
-    if kind.name != "signal":
-        raise ValueError(f"model must be one of signals, got one of {kind.name}s.")
+    network, processor = load_network(str(model))
+    kind = KINDS["signal"]
+    if network.main_input_name != kind.main_input:
+        raise ValueError(f"model={str(model)!r} must be one of signals, but it reads {network.main_input_name}.")
     network = network.to(place)
     rows = open_data(data, split)
-    signals = np.asarray(rows[find_input(rows, kind, "data")][:], dtype=np.float64)
+    signals = stack_signals(rows[find_input(rows, kind, "data")][:], getattr(rows, "axis", None), network.config)
     axis, label = axis_of(network.config, signals.shape[-1])
     named = read_zones(zones, axis.tolist())
     answer = smx(network, signals, named, processor, n_repetitions=repetitions)
     values = processor(signals, return_tensors="pt")["input_values"].to(network.device)
-    with torch.inference_mode():
-        saliency = network.generate_saliency(input_values=values, contrast="mean").saliency.cpu().numpy()
-    exact = np.abs(named.contributions(saliency)).mean(0)
     table = [
-        {"zone": zone.name, "start": zone.start, "stop": zone.stop, "smx": answer.relevance[zone.name],
-         "exact": float(one), "exact_per_width": float(one / zone.width)}
-        for zone, one in zip(named, exact)
+        {"zone": zone.name, "start": zone.start, "stop": zone.stop, "smx": answer.relevance[zone.name]}
+        for zone in named
     ]  # fmt: skip
+    maps = {"SMX, relevance of the zones": np.array([row["smx"] for row in table]) @ named.members}
+    if not is_plain(network):
+        with torch.inference_mode():
+            saliency = network.generate_saliency(input_values=values, contrast="mean").saliency.cpu().numpy()
+        maps["exact contributions, mean size"] = np.abs(saliency).mean(0)
+        for row, zone, one in zip(table, named, np.abs(named.contributions(saliency)).mean(0)):
+            row |= {"exact": float(one), "exact_per_width": float(one / zone.width)}
     table.sort(key=lambda row: -row["smx"])
     output.mkdir(parents=True, exist_ok=True)
     record = {"zones": table, "predicates": answer.predicates, "passes": answer.passes, "package": answer.package}
     write_whole(output / "smx.json", json.dumps(record, indent=2, default=str) + "\n")
-    lines = ["| zone | from | to | SMX | exact | exact per width |", "|---|---:|---:|---:|---:|---:|"]
+    numbers = ["smx", *(name for name in ("exact", "exact_per_width") if name in table[0])]
+    heads = {"smx": "SMX", "exact": "exact", "exact_per_width": "exact per width"}
+    lines = [f"| zone | from | to | {' | '.join(heads[name] for name in numbers)} |"]
+    lines += ["|---|---:|---:|" + "---:|" * len(numbers)]
     lines += [
-        f"| {escaped_markdown(row['zone'])} | {row['start']:g} | {row['stop']:g} | {row['smx']:.4g} "
-        f"| {row['exact']:.4g} | {row['exact_per_width']:.4g} |"
+        f"| {escaped_markdown(row['zone'])} | {row['start']:g} | {row['stop']:g} | "
+        + " | ".join(f"{row[name]:.4g}" for name in numbers)
+        + " |"
         for row in table
     ]
     write_whole(output / "smx.md", "\n".join(lines) + "\n")
-    relevance = np.array([answer.relevance[zone.name] for zone in named]) @ named.members
-    maps = {"SMX, relevance of the zones": relevance, "exact contributions, mean size": np.abs(saliency).mean(0)}
     shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
     picture = line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named)
     with whole(output / "smx.png") as place:

@@ -12,7 +12,6 @@ from hf_mhex.data.images import to_pixel_values
 from hf_mhex.data.labels import LabelEncoder
 from hf_mhex.data.rows import Rows, check, read_data, read_splits, reader_of
 from hf_mhex.data.settings import DataSettings
-from hf_mhex.families import family_of
 from hf_mhex.processors import max_length
 
 SPLITS = ("train", "validation", "test")
@@ -30,7 +29,7 @@ def rows_for(
 
     Raises ValueError for a split that is not there and for bad rows, such as labels that the model's config lacks.
     """
-    kind = family_of(model).kind
+    kind = {"pixel_values": "image", "input_values": "signal"}.get(model.main_input_name, "text")
     if problem_type is None:
         rows, skipped = _source_rows(model, kind, settings, split)
     else:
@@ -46,7 +45,7 @@ def rows_for(
                 "pixel_values": torch.stack([to_pixel_values(item, processor) for item in inputs]),
                 "labels": labels,
             }
-        longest = max_length(model, processor)
+        longest = max_length(model, processor) if hasattr(model, "max_tokens") else processor.model_max_length
         found = processor(inputs, truncation=True, max_length=longest, padding=True, return_tensors="pt")
         return {**found, "labels": labels}
 

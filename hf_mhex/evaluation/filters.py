@@ -16,9 +16,9 @@ import torch
 import torch.nn.functional as F
 
 from hf_mhex.baselines import library
-from hf_mhex.evaluation.channels import look, weighed_rows
+from hf_mhex.evaluation.channels import weighed_rows
 from hf_mhex.evaluation.ordering import correlation, unit_range
-from hf_mhex.evaluation.pieces import Piece, removed
+from hf_mhex.evaluation.pieces import Piece, block_features, blocks_of, is_plain, removed
 from hf_mhex.modeling.mhex_maps import Features, check_blocks
 
 MARKED = 0.5  # from which a map in [0, 1] marks a position
@@ -31,6 +31,8 @@ class Filter:
     Args:
         weight, contribution, share: exact, as in the channels report: the entry of the equivalent matrix with the
             block's factor, what it adds to the logit, and that as a share of all the block's filters' sizes, signed.
+            On a plain network exact before its last linear layer; else `weight` is None, and the contribution is how
+            far the logit falls without the filter.
         pearson, dice, mse: of its map and Grad-CAM's, both in [0, 1] at the input's size.
         intensity: mean activation. frequency: share of rows in which it is active (its mean above a tenth of its
             largest). spread: entropy of the map over that of an even one, 1 for everywhere.
@@ -40,7 +42,7 @@ class Filter:
     """
 
     channel: int
-    weight: float
+    weight: float | None
     contribution: float
     share: float
     pearson: float
@@ -81,7 +83,8 @@ def filter_report(
     """Every filter of a block over the rows of a class.
 
     Args:
-        model: an MHEX image classifier in eval mode. data: batches of pixel_values and labels.
+        model: an MHEX image classifier in eval mode, or a plain network of convolutions
+            (`hf_mhex.training.load_plain`). data: batches of pixel_values and labels.
         label: the class; its rows are those labelled with it. grad_cam: `grad_cam(model, pixels, target, block) ->
             [B, H, W]` in [0, 1]; None for grad-cam's (extra "bench"). steps: of the ablation.
 
@@ -92,16 +95,20 @@ def filter_report(
         raise ValueError(f"model must be for images, {type(model).__name__} is not; filters have maps there.")
     if not 0 <= label < model.config.num_labels:
         raise ValueError(f"label must lie in [0, {model.config.num_labels - 1}], got {label}.")
-    (block,) = check_blocks([block], model.num_blocks)
+    (block,) = check_blocks([block], len(blocks_of(model)))
     batches = [batch for batch in data if len(batch["labels"])]
     labels = torch.cat([batch["labels"].cpu() for batch in batches])
     inside = labels == label
     if inside.sum() < 2 or inside.all():
-        raise ValueError(f"data must hold two rows of label {label} and one of another; got {int(inside.sum())} of it.")
+        raise ValueError(
+            f"data must hold two rows of label {label} ({model.config.id2label[label]}) and one of another, which are "
+            f"compared; got {int(inside.sum())} of {len(labels)} rows. Take more rows, or shuffle a file that is "
+            "sorted by label."
+        )
     grad_cam = grad_cam or library_grad_cam
     maps, descriptors, cams, pixels = [], [], [], []
     for batch in batches:
-        shown = look(model, batch)[1][block]
+        shown = block_features(model, batch, block)
         descriptors.append(shown.p.double().cpu())
         here = (batch["labels"] == label).nonzero()[:, 0]
         if len(here):
@@ -114,15 +121,19 @@ def filter_report(
         of_filter(number, features[:, number], cams, torch.cat(descriptors)[:, number], inside)
         for number in range(features.shape[1])
     ]
-    weights = weighed_rows(model, None)[block][label].double()
-    amounts = weights * torch.cat(descriptors)[inside].mean(0)
+    weights = exact_weights(model, block, label)
+    if weights is None:
+        amounts = falls_without(model, torch.cat(pixels), label, block, features.shape[1])
+    else:
+        amounts = weights * torch.cat(descriptors)[inside].mean(0)
     size = float(amounts.abs().sum()) or 1.0
     q_values = {name: corrected([one[f"p_{name}"] for one in found]) for name in ("likeness", "class")}
     filters = []
     for number, one in enumerate(found):
         amount = float(amounts[number])
         rest = {f"q_{name}": values[number] for name, values in q_values.items()}
-        filters.append(Filter(number, float(weights[number]), amount, amount / size, **one, **rest))
+        weight = None if weights is None else float(weights[number])
+        filters.append(Filter(number, weight, amount, amount / size, **one, **rest))
     ranked = sorted(filters, key=lambda one: -abs(one.contribution))
     orders = {"contribution": ranked, "likeness": sorted(filters, key=lambda one: -one.pearson)}
     curves = {}
@@ -131,6 +142,34 @@ def filter_report(
             numbers = [one.channel for one in ordered]
             curves[f"{way} first by {name}"] = ablation(model, torch.cat(pixels), label, block, numbers, steps)
     return FilterReport(block, label, int(inside.sum()), tuple(ranked), curves)
+
+
+def exact_weights(model, block: int, label: int) -> torch.Tensor | None:
+    """What the logit of a label takes of a block's pooled filters, [C]; None where no linear layer reads them."""
+    from hf_mhex.baselines.cams import ends_in_cam
+    from hf_mhex.baselines.networks import trunk_of
+
+    if not is_plain(model):
+        return weighed_rows(model, None)[block][label].double()
+    if block < len(blocks_of(model)) - 1 or not ends_in_cam(model):
+        return None
+    return trunk_of(model).fc.weight[label].detach().double().cpu()
+
+
+@torch.no_grad()
+def falls_without(model, pixels, label: int, block: int, count: int) -> torch.Tensor:
+    """How far the mean logit of a label falls without each filter of a block, [C]."""
+
+    def logit() -> float:
+        return float(
+            torch.cat([model(pixel_values=part).logits for part in pixels.split(32)])[:, label].double().mean()
+        )
+
+    whole, found = logit(), []
+    for number in range(count):
+        with removed(model, [Piece(block, "channels", number, number, number + 1)]):
+            found.append(whole - logit())
+    return torch.tensor(found, dtype=torch.float64)
 
 
 def library_grad_cam(model, pixels: torch.Tensor, target: torch.Tensor, block: int) -> torch.Tensor:
@@ -142,8 +181,9 @@ def library_grad_cam(model, pixels: torch.Tensor, target: torch.Tensor, block: i
     from hf_mhex.baselines.networks import PixelsToLogits, private_copy
 
     network = PixelsToLogits(private_copy(model))
-    module = network.model.base_model.blocks[block]
-    layer = module.feature_map if block == model.num_blocks - 1 else module
+    module = blocks_of(network.model)[block]
+    last = not is_plain(model) and block == model.num_blocks - 1
+    layer = module.feature_map if last else module
     return cam_of_layer("GradCAM", network, layer, pixels, target)
 
 

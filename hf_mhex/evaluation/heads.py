@@ -4,7 +4,8 @@ Source: Koresh et al., "Unified CNNs and transformers underlying learning mechan
 vivendi" (arXiv 2501.12900). There a frozen layer is read out by new weights without bias, trained for that, and all of
 them but one piece's are silenced; the K x K mean field of a piece (row: true label, column: mean output) is scaled by
 its largest value, cut at a threshold, and sorted into groups of labels. Here the read-out is the block's own head, so
-that a piece is a slice of the equivalent matrix and the fields of all pieces add up to the block's mean logits.
+that a piece is a slice of the equivalent matrix and the fields of all pieces add up to the block's mean logits. On a
+plain network, whose blocks have no heads, what a piece adds is how far the logits fall without it.
 """
 
 from __future__ import annotations
@@ -15,7 +16,7 @@ from collections.abc import Iterable, Sequence
 import torch
 
 from hf_mhex.evaluation.ordering import correlation
-from hf_mhex.evaluation.pieces import Piece, look_at, pieces_of, removed
+from hf_mhex.evaluation.pieces import Piece, is_plain, look_at, pieces_of, removed, widths_of
 from hf_mhex.modeling.mhex_maps import check_blocks, decay_factors
 
 
@@ -29,7 +30,8 @@ class PieceReport:
         groups: groups of labels whose fields are above the threshold for each other; `labels` are all of them.
         noise: values above the threshold outside the groups. noise_share: what they are of all values above it.
         alone: accuracy of what this piece alone adds.
-        predicted: how far the field says that the logit of the true label falls without the piece, by label [K].
+        predicted: how far the field says that the logit of the true label falls without the piece, by label [K]; None
+            on a plain network, whose field is measured.
         block_fall, model_fall: how far the logit of the true label really fell without the piece, in its block's
             logits and in the model's, by label [K]; None where nothing was removed. predicted_model: `predicted` times
             the block's weight in the model's logits.
@@ -43,8 +45,8 @@ class PieceReport:
     noise: int
     noise_share: float
     alone: float
-    predicted: torch.Tensor = dataclasses.field(repr=False)
-    predicted_model: torch.Tensor = dataclasses.field(repr=False)
+    predicted: torch.Tensor | None = dataclasses.field(repr=False)
+    predicted_model: torch.Tensor | None = dataclasses.field(repr=False)
     block_fall: torch.Tensor | None = dataclasses.field(default=None, repr=False)
     model_fall: torch.Tensor | None = dataclasses.field(default=None, repr=False)
     accuracy: float | None = None
@@ -63,8 +65,9 @@ class SingleHeads:
         rows: by true label [K]. rest: field [K, K] of what is no piece, by block (0 for channel groups).
         accuracy: of the whole model. curves: accuracy after removing more and more pieces, "strongest first" and
             "weakest first" (by the mean of what a piece adds to its true label), as (pieces removed, accuracy, mean
-            accuracy of the split blocks' own heads).
-        agreement: rank correlation over pieces and labels of the predicted falls with the real ones, "block", "model".
+            accuracy of the split blocks' own heads, None on a plain network).
+        agreement: rank correlation over pieces and labels of the predicted falls with the real ones, "block", "model";
+            empty on a plain network.
     """
 
     threshold: float
@@ -72,7 +75,7 @@ class SingleHeads:
     accuracy: float
     pieces: tuple[PieceReport, ...]
     rest: dict[int, torch.Tensor] = dataclasses.field(repr=False)
-    curves: dict[str, tuple[tuple[int, float, float], ...]]
+    curves: dict[str, tuple[tuple[int, float, float | None], ...]]
     agreement: dict[str, float]
 
     def record(self, names: dict[int, str]) -> dict:
@@ -122,14 +125,16 @@ def single_heads(
     """The field of every piece of some blocks over labelled rows, and what happens without it.
 
     Args:
-        model: an MHEX classifier for single labels in eval mode. data: batches of inputs with labels [B].
+        model: an MHEX classifier for single labels in eval mode, or a plain network (`hf_mhex.training.load_plain`),
+            for which every piece is removed once. data: batches of inputs with labels [B].
         blocks: indices, negative ones from the end.
         groups: channel groups in a block; None for attention heads where the family has them, else 8 groups.
         threshold: share of the largest value from which a field's value counts.
         remove: also run the model without each piece, and without more and more of them in `steps` steps; that takes
             pieces + 2 steps passes over the data.
 
-    Raises ValueError for options that cannot be, a model in training mode or for other problems, and no labelled rows.
+    Raises ValueError for options that cannot be, a model in training mode or for other problems, no labelled rows,
+    and rows of one label only.
     """
     if not 0 < threshold <= 1:
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}.")
@@ -142,9 +147,16 @@ def single_heads(
     batches = list(data)
     if not batches or any("labels" not in batch for batch in batches):
         raise ValueError("data must be batches of inputs with `labels`, at least one: rows of a field are true labels.")
-    chosen = check_blocks(blocks, model.num_blocks)
+    chosen = check_blocks(blocks, len(widths_of(model)))
     pieces = pieces_of(model, chosen, groups)
     labels = torch.cat([batch["labels"].cpu() for batch in batches])
+    if len(labels.unique()) < 2:
+        raise ValueError(
+            f"data must hold rows of two labels, for a field compares them; all {len(labels)} are of "
+            f"{model.config.id2label[int(labels[0])]!r}. Take more rows, or shuffle a file that is sorted by label."
+        )
+    if is_plain(model):
+        return of_plain(model, batches, pieces, labels, threshold, steps if remove else 0)
     looks = [look_at(model, batch, pieces) for batch in batches]
     logits, block_logits, added = (
         torch.cat([getattr(look, name) for look in looks]) for name in ("logits", "block_logits", "added")
@@ -167,6 +179,20 @@ def single_heads(
     there = torch.bincount(labels, minlength=count)
     agreement = agreement_of(reports, there > 0) if remove else {}
     return SingleHeads(threshold, there, accuracy_of(logits, labels), tuple(reports), rest, curves, agreement)
+
+
+def of_plain(model, batches, pieces, labels: torch.Tensor, threshold: float, steps: int) -> SingleHeads:
+    """The fields of a plain network's pieces: how far the logits fall without each."""
+    count, whole = model.config.num_labels, logits_without(model, batches, [])
+    reports = []
+    for piece in pieces:
+        logits = logits_without(model, batches, [piece])[0]
+        found = report_of(piece, whole[0] - logits, labels, count, 1.0, threshold)
+        measured = {"model_fall": found.predicted, "accuracy": accuracy_of(logits, labels)}
+        reports.append(dataclasses.replace(found, predicted=None, predicted_model=None, **measured))
+    curves = removal_curves(model, batches, reports, labels, whole, steps) if steps else {}
+    there = torch.bincount(labels, minlength=count)
+    return SingleHeads(threshold, there, accuracy_of(whole[0], labels), tuple(reports), {}, curves, {})
 
 
 def by_label(values: torch.Tensor, labels: torch.Tensor, count: int) -> torch.Tensor:
@@ -224,26 +250,29 @@ def with_removal(model, batches, report: PieceReport, labels: torch.Tensor, whol
 
 @torch.no_grad()
 def logits_without(model, batches, pieces: Sequence[Piece]) -> tuple[torch.Tensor, torch.Tensor]:
-    """The model's logits [N, K] and its blocks' [N, blocks, K] without some pieces."""
+    """The model's logits [N, K] and its blocks' [N, blocks, K] (no block of a plain one) without some pieces."""
     found = []
     with removed(model, pieces):
         for batch in batches:
             inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
             answer = model(**inputs)
-            found.append((answer.logits.double().cpu(), answer.block_logits.double().cpu()))
+            blocks = answer.logits[:, None][:, :0] if is_plain(model) else answer.block_logits
+            found.append((answer.logits.double().cpu(), blocks.double().cpu()))
     return tuple(torch.cat(values) for values in zip(*found))
 
 
 def removal_curves(model, batches, reports, labels, whole, steps: int) -> dict:
     """Accuracies without the strongest and without the weakest pieces, more of them at each step."""
-    blocks = sorted({report.piece.block for report in reports})
+    blocks = [] if is_plain(model) else sorted({report.piece.block for report in reports})
 
-    def point(count: int, logits: torch.Tensor, block_logits: torch.Tensor) -> tuple[int, float, float]:
+    def point(count: int, logits: torch.Tensor, block_logits: torch.Tensor) -> tuple[int, float, float | None]:
         own = [accuracy_of(block_logits[:, block], labels) for block in blocks]
-        return count, accuracy_of(logits, labels), sum(own) / len(own)
+        return count, accuracy_of(logits, labels), sum(own) / len(own) if own else None
 
-    rows = torch.bincount(labels, minlength=len(reports[0].predicted)) / len(labels)
-    order = sorted(reports, key=lambda report: -float(report.predicted_model @ rows.double()))
+    rows = torch.bincount(labels, minlength=len(reports[0].field)).double() / len(labels)
+    falls = [report.model_fall if is_plain(model) else report.predicted_model for report in reports]
+    strength = [float(fall @ rows) for fall in falls if fall is not None]
+    order = [report for _, report in sorted(zip(strength, reports), key=lambda pair: -pair[0])]
     counts = sorted({round(step * len(order) / steps) for step in range(1, steps + 1)} - {0})
     curves = {}
     for name, ranked in (("strongest first", order), ("weakest first", order[::-1])):

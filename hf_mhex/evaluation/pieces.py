@@ -6,6 +6,9 @@ the indicator that the block's map has (1[mean z > 0], or 1[z > 0] where z is re
 W_eq (1[...] * mean over positions of W_O[:, h] c_h): a slice of W_eq W_O. Where a LayerNorm stands between W_O and z,
 it is taken with the mean and deviation that it has on the row, with which it is linear. What the heads do not add comes
 from the shortcut, the biases and the feed-forward branch, which reads the heads too: `rest`.
+
+A plain network (`hf_mhex.training.plain`) has one read-out, at its end. What a piece of it adds is measured: how far
+the logits fall without it. For channels before a last linear layer that is W[:, S] p[S] again.
 """
 
 from __future__ import annotations
@@ -19,7 +22,7 @@ from typing import Any
 
 import torch
 
-from hf_mhex.families import Attention, family_of
+from hf_mhex.families import FAMILIES, Attention, family_for_source
 from hf_mhex.modeling.mhex_maps import Features
 
 
@@ -45,10 +48,10 @@ def pieces_of(model, blocks: Sequence[int], groups: int | None = None) -> list[P
     Args:
         blocks: indices, 0 and up. groups: of about equal size in a block; None for heads, or 8 groups.
     """
-    attention = attention_of(model)
+    attention, widths = attention_of(model), widths_of(model)
     found = []
     for number in blocks:
-        block, width = model.base_model.blocks[number], model.base_model.gates[number].out_features
+        block, width = blocks_of(model)[number], widths[number]
         if attention is not None and groups is None:
             heads = int(attrgetter(attention.heads)(block))
             size = attrgetter(attention.project)(block).in_features // heads
@@ -61,7 +64,53 @@ def pieces_of(model, blocks: Sequence[int], groups: int | None = None) -> list[P
 
 def attention_of(model) -> Any:
     """Where the blocks of a model keep their heads, an `Attention`, or None."""
-    return family_of(model).attention
+    name = model.config.model_type
+    family = FAMILIES.get(name) or family_for_source("transformers", name)
+    return None if family is None else family.attention
+
+
+def is_plain(model) -> bool:
+    """Whether a model is a plain network: it has `blocks`, and no heads on them."""
+    return not hasattr(model, "num_blocks")
+
+
+def blocks_of(model) -> list:
+    """The residual blocks of an MHEX model or of a plain network."""
+    return list(model.blocks if is_plain(model) else model.base_model.blocks)
+
+
+def widths_of(model) -> list[int]:
+    """The channels of each block."""
+    return model.block_widths if is_plain(model) else [gate.out_features for gate in model.base_model.gates]
+
+
+def channel_axis_of(model) -> int:
+    """The axis of a block's output that its channels lie on."""
+    return model.channel_axis if is_plain(model) else model.base_model.blocks[0].channel_axis
+
+
+@torch.no_grad()
+def block_features(model, batch: dict, block: int) -> Features:
+    """What the head of a block reads of a batch of images; of a plain network what the block gives, which has no head.
+
+    Raises ValueError for a plain network whose blocks give tokens in place of a map.
+    """
+    inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
+    shown: dict[int, Any] = {}
+    if not is_plain(model):
+        model(**inputs, explain=lambda number, features: shown.update({number: features.added()}))
+        return shown[block]
+    handle = blocks_of(model)[block].register_forward_hook(lambda module, given, output: shown.update({block: output}))
+    try:
+        model(**inputs)
+    finally:
+        handle.remove()
+    output = shown[block]
+    if output.ndim != 4:
+        raise ValueError("a plain network that classifies by tokens has no map of a filter; give one of convolutions.")
+    output = output.movedim(channel_axis_of(model), 1)
+    flat = output.flatten(2)
+    return Features((flat,), flat.mean(-1), tuple(output.shape[2:]))
 
 
 @dataclass(frozen=True)
@@ -136,18 +185,18 @@ def removed(model, pieces: Sequence[Piece]) -> Iterator[None]:
 
     Hooks stand on the model's own modules meanwhile; afterwards it is as it was.
     """
-    attention = attention_of(model)
+    attention, blocks = attention_of(model), blocks_of(model)
     with ExitStack() as stack:
         for number in {piece.block for piece in pieces}:
-            block = model.base_model.blocks[number]
+            block = blocks[number]
             heads = [piece for piece in pieces if piece.block == number and piece.kind == "head"]
             channels = [piece for piece in pieces if piece.block == number and piece.kind == "channels"]
             if heads:
                 module = attrgetter(attention.project)(block)
                 stack.callback(module.register_forward_pre_hook(without_inputs(heads)).remove)
             if channels:
-                hook = without_channels(channels, block.channel_axis)
-                for module in (block.feature_map, block):
+                hook = without_channels(channels, channel_axis_of(model))
+                for module in (block,) if is_plain(model) else (block.feature_map, block):
                     stack.callback(module.register_forward_hook(hook).remove)
         yield
 

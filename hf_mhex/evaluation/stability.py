@@ -9,7 +9,10 @@ vector v to v' is |(v - v') / v|, Euclidean, entry by entry; entries of 0 count 
     RES = largest distance of a run's explanation from the runs' mean    lower; 0 without chance
     PGI = |p(x) - p(x without the k strongest features)|, the mean over k    higher
 
-`method(model, inputs, target) -> maps` explains images [B, C, H, W]; features are square cells.
+`method(model, inputs, target) -> maps` explains images [B, C, H, W], whose features are square cells and whose change
+is Gaussian noise; or texts, a dict of input_ids and attention_mask [B, T] and the tokenizer's mask_id and special_ids.
+Features of a text are its tokens, a missing one is [MASK], and its change is one token that becomes [MASK], measured on
+the word embeddings. That is ours: the source explains tables.
 """
 
 from __future__ import annotations
@@ -18,6 +21,8 @@ from collections.abc import Callable
 
 import torch
 import torch.nn.functional as F
+
+from hf_mhex.evaluation.drop import content_tokens
 
 SMALL = 1e-6
 
@@ -33,27 +38,29 @@ def relative_stability(
     method: Callable,
     score: Callable,
     model,
-    inputs: torch.Tensor,
+    inputs,
     target: torch.Tensor,
     changes: int = 4,
     noise: float = 0.05,
     cells: int = 7,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """RIS and ROS of every row, [B]: the largest over `changes` draws of Gaussian noise that keep the answered class.
+    """RIS and ROS of every row, [B]: the largest over `changes` draws of a change that keep the answered class.
 
     Args:
         score: probabilities [B, K] of inputs. A draw that changes the class is left out; a row without any has 0.
+        noise: standard deviation, of images. cells: along a side, of images.
     """
     generator = torch.Generator().manual_seed(seed)
-    own, before = as_cells(method(model, inputs, target), cells), score(inputs)
-    found = {name: torch.zeros(len(inputs), dtype=torch.float64) for name in ("RIS", "ROS")}
+    own, before = as_features(method(model, inputs, target), inputs, cells), score(inputs)
+    found = {name: torch.zeros(len(before), dtype=torch.float64) for name in ("RIS", "ROS")}
     for _ in range(changes):
-        changed = inputs + noise * torch.randn(inputs.shape, generator=generator).to(inputs)
+        changed = change_of(inputs, noise, generator)
         after = score(changed)
         kept = (before.argmax(-1) == after.argmax(-1)).cpu()
-        moved = relative_change(own, as_cells(method(model, changed, target), cells)).cpu()
-        for name, pair in (("RIS", (inputs, changed)), ("ROS", (before, after))):
+        moved = relative_change(own, as_features(method(model, changed, target), inputs, cells)).cpu()
+        pairs = {"RIS": (as_numbers(model, inputs), as_numbers(model, changed)), "ROS": (before, after)}
+        for name, pair in pairs.items():
             ratio = moved / relative_change(*pair).cpu().clamp(min=SMALL)
             found[name] = torch.where(kept, torch.maximum(found[name], ratio), found[name])
     return found
@@ -61,24 +68,64 @@ def relative_stability(
 
 def run_stability(method: Callable, model, inputs, target, runs: int = 3, cells: int = 7) -> torch.Tensor:
     """RES of every row, [B]: how far the explanation of a run lies from their mean at most; random states go on."""
-    maps = torch.stack([as_cells(method(model, inputs, target), cells) for _ in range(runs)]).double()
+    maps = torch.stack([as_features(method(model, inputs, target), inputs, cells) for _ in range(runs)]).double()
     return (maps - maps.mean(0)).flatten(2).norm(dim=2).amax(0).cpu()
 
 
 def prediction_gap(
-    score: Callable, inputs: torch.Tensor, maps: torch.Tensor, target: torch.Tensor, most=(1, 3, 5), cells: int = 7
+    score: Callable, inputs, maps: torch.Tensor, target: torch.Tensor, most=(1, 3, 5), cells: int = 7
 ) -> torch.Tensor:
-    """PGI of every row, [B]: |p - p'| of the target with the k cells of largest size set to 0, the mean over k."""
-    values = as_cells(maps, cells)
+    """PGI of every row, [B]: |p - p'| of the target without the k features of largest size, the mean over k.
+
+    Missing cells are 0; missing tokens [MASK], all of them where a text has fewer than k.
+    """
+    values = as_features(maps, inputs, cells)
     order = values.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
-    rows = torch.arange(len(inputs), device=inputs.device)
+    rows = torch.arange(len(target), device=target.device)
     before = score(inputs)[rows, target].double()
     gaps = []
     for count in most:
         keep = torch.ones_like(values).flatten(1).scatter(1, order[:, :count], 0).view_as(values)
-        shown = F.interpolate(keep[:, None].to(inputs), inputs.shape[-2:], mode="nearest-exact")
-        gaps.append((before - score(inputs * shown)[rows, target].double()).abs())
+        gaps.append((before - score(only_kept(inputs, keep))[rows, target].double()).abs())
     return torch.stack(gaps).mean(0).cpu()
+
+
+def change_of(inputs, noise: float, generator: torch.Generator):
+    """The same inputs, a little changed: noise on pixels, or one content token of each text as [MASK]."""
+    if not isinstance(inputs, dict):
+        return inputs + noise * torch.randn(inputs.shape, generator=generator).to(inputs)
+    ids, content = inputs["input_ids"], content_of(inputs)
+    draws = torch.rand(ids.shape, generator=generator).to(ids.device).masked_fill(~content, -1)
+    chosen = torch.zeros_like(content).scatter(1, draws.argmax(1, keepdim=True), True) & content
+    return inputs | {"input_ids": ids.masked_fill(chosen, inputs["mask_id"])}
+
+
+def only_kept(inputs, keep: torch.Tensor):
+    """The inputs without the features for which `keep` is 0: [B, h, w] of cells, or [B, T] of tokens."""
+    if not isinstance(inputs, dict):
+        return inputs * F.interpolate(keep[:, None].to(inputs), inputs.shape[-2:], mode="nearest-exact")
+    gone = (keep == 0) & content_of(inputs)
+    return inputs | {"input_ids": inputs["input_ids"].masked_fill(gone, inputs["mask_id"])}
+
+
+def as_numbers(model, inputs) -> torch.Tensor:
+    """What a change of the inputs is measured on: pixels [B, C, H, W], or word embeddings [B, T, C]."""
+    if not isinstance(inputs, dict):
+        return inputs
+    embed = model.get_input_embeddings()
+    return embed(inputs["input_ids"].to(embed.weight.device)).detach()
+
+
+def as_features(maps: torch.Tensor, inputs, cells: int) -> torch.Tensor:
+    """Maps as explanations are compared: [B, h, w] of cells, or [B, T] with 0 on what is no content token."""
+    if not isinstance(inputs, dict):
+        return as_cells(maps, cells)
+    return maps.double() * content_of(inputs).to(maps.device)
+
+
+def content_of(inputs: dict) -> torch.BoolTensor:
+    """The tokens of a batch of texts that are neither padding nor special, [B, T]."""
+    return content_tokens(inputs["input_ids"], inputs["attention_mask"], inputs["special_ids"])
 
 
 def as_cells(maps: torch.Tensor, cells: int) -> torch.Tensor:

@@ -76,19 +76,28 @@ class Zones(Sequence):
         low, high = self.axis.min(), self.axis.max()
         for zone in self.zones:
             if not (math.isfinite(zone.start) and math.isfinite(zone.stop) and zone.start < zone.stop):
-                raise ValueError(f"zone {zone.name!r} must start below its stop, got [{zone.start}, {zone.stop}).")
+                raise ValueError(
+                    f"zone {zone.name!r} must start below its stop, whichever way the axis runs, got "
+                    f"[{zone.start}, {zone.stop}); swap or mend the two."
+                )
             if zone.start < low or zone.stop > high:
                 raise ValueError(
                     f"zone {zone.name!r} [{zone.start}, {zone.stop}) lies outside the axis, {low} to {high}; cut it."
                 )
         for before, after in zip(self.zones, self.zones[1:]):
             if after.start < before.start:
-                raise ValueError(f"zones must be sorted by their start, but {after.name!r} follows {before.name!r}.")
+                raise ValueError(
+                    f"zones must be sorted by their start, but {after.name!r}, from {after.start}, follows "
+                    f"{before.name!r}, from {before.start}; sort them."
+                )
             if after.start < before.stop:
-                raise ValueError(f"zones must not overlap, but {after.name!r} starts before {before.name!r} stops.")
+                raise ValueError(
+                    f"zones must not overlap, but {after.name!r} starts at {after.start}, before {before.name!r} stops "
+                    f"at {before.stop}; let one stop where the next starts."
+                )
         names = [zone.name for zone in self.zones]
         if len(set(names)) < len(names):
-            raise ValueError(f"zones must have names of their own, got {names}.")
+            raise ValueError(f"zones must have names of their own, got {names}; rename those that are alike.")
         self.members = np.stack([self._members(zone, high) for zone in self.zones])  # [Z, L]
         for zone, inside in zip(self.zones, self.members):
             if not inside.any():
@@ -185,7 +194,16 @@ def read_zones(path: str | PathLike, axis: Sequence[float]) -> Zones:
         rows = list(csv.DictReader(file))
     if not rows or not {"name", "start", "stop"} <= rows[0].keys():
         raise ValueError(f"{path} must be a CSV file with the columns name, start and stop.")
+    for number, row in enumerate(rows, 2):
+        for name in ("start", "stop"):
+            try:
+                float(row[name])
+            except (TypeError, ValueError) as error:
+                raise ValueError(
+                    f"{path}, line {number}: {name} of zone {row['name']!r} must be a place on the axis, got "
+                    f"{row[name]!r}; write a number."
+                ) from error
     try:
         return Zones([(row["name"], float(row["start"]), float(row["stop"])) for row in rows], axis)
-    except (TypeError, ValueError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {error}") from error

@@ -10,9 +10,9 @@ from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_mhex.escaping import visible
-from hf_mhex.evaluation.channels import look
 from hf_mhex.evaluation.filters import FilterReport, maps_of
 from hf_mhex.evaluation.ordering import unit_range
+from hf_mhex.evaluation.pieces import block_features
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.processors import restore_image
 
@@ -27,7 +27,7 @@ def write_maps(report: FilterReport, model, processor, batches: list[dict], path
     batch = next(batch for batch in batches if (batch["labels"] == report.label).any())
     row = int((batch["labels"] == report.label).nonzero()[0, 0])
     one = {name: value[row : row + 1] for name, value in batch.items()}
-    maps = unit_range(maps_of(look(model, one)[1][report.block])[0])
+    maps = unit_range(maps_of(block_features(model, one, report.block))[0])
     image = restore_image(one["pixel_values"][0], processor)
     ground = image if image.shape[-1] in (1, 3) else image.mean(-1).round().astype(np.uint8)
     tiles = [

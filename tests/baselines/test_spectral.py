@@ -76,9 +76,9 @@ def test_the_table_answers_as_the_model_does():
     "data, words",
     [
         (signals()[:, :60], r"data must be signals \[N, 61\] of one channel, got \[40, 60\]"),
-        (signals()[:4], "at least 5 signals"),
+        (signals()[:4], "at least 5 signals, .* got 4, add rows"),
         (np.where(np.arange(61) == 3, np.nan, signals()), "must be finite, got NaN"),
-        (np.abs(signals()) + 1, "one predicted class"),
+        (np.abs(signals()) + 1, "two predicted classes, .* all 40 are of class 0. Add rows"),
     ],
 )
 def test_data_that_cannot_be_are_refused(data, words):

@@ -67,6 +67,32 @@ def test_heads(models, kind, data, tmp_path):
     assert "speaks" in shown and "strongest" in shown
     with pytest.raises(ValueError, match="--blocks must be numbers"):
         mhex("heads", models / kind, data, "--blocks", "last")
+    with pytest.raises(ValueError, match="two labels, for a field compares them; all 1 are of '.*'. Take more rows"):
+        mhex("heads", models / kind, one_row_of(data, tmp_path))
+
+
+def test_heads_and_filters_of_a_plain_twin(models, tmp_path):
+    pytest.importorskip("pytorch_grad_cam", reason="grad-cam is in the extra bench: make test-extras")
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    from hf_mhex.training.plain import plain_image
+
+    config = AutoModelForImageClassification.from_pretrained(models / "image").config
+    plain_image(config).save_pretrained(tmp_path / "plain")
+    AutoImageProcessor.from_pretrained(models / "image").save_pretrained(tmp_path / "plain")
+    given = (tmp_path / "plain", "sample:fashion_mnist", "--rows", 40, "--output", tmp_path)
+    record = json.loads(mhex("heads", *given, "--groups", 2, "--json").stdout)
+    assert [piece["predicted"] for piece in record["pieces"]] == [None, None] and record["agreement"] == {}
+    assert "no heads on its blocks" in (tmp_path / "heads.md").read_text() and (tmp_path / "heads-4.png").exists()
+    shown = mhex("filters", *given, "--target", "Bag").stdout
+    assert "exact up to its bias" in shown and not (tmp_path / "channels.json").exists()
+
+
+def one_row_of(data, folder):
+    """A file of one row of an embedded sample."""
+    path = folder / "one.parquet"
+    load_sample(data.removeprefix("sample:"))["test"].select([0]).to_parquet(path)
+    return path
 
 
 def test_filters_of_a_class(models, tmp_path):
@@ -78,6 +104,13 @@ def test_filters_of_a_class(models, tmp_path):
     assert "q, likeness" in shown and (tmp_path / "ablation.png").exists() and (tmp_path / "channels.json").exists()
     with pytest.raises(ValueError, match="for images"):
         mhex("filters", models / "text", "sample:product_reviews")
+    one = one_row_of("sample:fashion_mnist", tmp_path)
+    with pytest.raises(
+        ValueError, match=r"two rows of label 8 \(Bag\) and one of another, .* got 0 of 1 rows. Take more"
+    ):
+        mhex("filters", models / "image", one, "--target", "Bag")
+    with pytest.raises(ValueError, match="--target must be a label .*got 'Hat'"):
+        mhex("filters", models / "image", one, "--target", "Hat")
 
 
 @pytest.mark.slow
@@ -85,8 +118,24 @@ def test_the_papers_measures_and_stability_from_a_recipe(models, tmp_path):
     for verb in ("paper", "stability"):
         mhex("benchmark", verb, "sample_fashion_mnist", models / "image", "--rows", 2, "--output", tmp_path / verb)
         assert "the paper's CAM" in (tmp_path / verb / "tables.md").read_text()
-        with pytest.raises(ValueError, match="is for texts|is not for images"):
-            mhex("benchmark", verb, "sample_product_reviews", models / "text", "--output", tmp_path / "text")
+    with pytest.raises(ValueError, match="is for texts"):
+        mhex("benchmark", "paper", "sample_product_reviews", models / "text", "--output", tmp_path / "text")
+
+
+@pytest.mark.slow
+def test_stability_of_texts(models, tmp_path, monkeypatch):
+    from hf_mhex.benchmarks import stability
+
+    names = ("input x gradient", "T-Explainer")  # LIME takes long, and goes the same way
+    monkeypatch.setattr(stability, "NAMES", names)
+    mhex("benchmark", "stability", "sample_product_reviews", models / "text", "--rows", 1, "--output", tmp_path)
+    rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
+    assert [row["method"] for row in rows] == ["MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout", *names]
+    for row in rows:
+        assert {name: len(values) for name, values in row["values"].items()} == dict.fromkeys(stability.MEASURES, 1)
+        assert row["values"]["RES"] == [0] and min(row["values"]["RIS"]) >= 0
+    assert rows[-1]["taylor"]["error"] < 1e-6 and "error after" in (tmp_path / "tables.md").read_text()
+    assert (tmp_path / "maps.html").read_text().count("<article") == 4 * len(rows)
 
 
 @pytest.mark.slow

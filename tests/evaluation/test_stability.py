@@ -76,6 +76,61 @@ def test_the_gap_takes_the_strongest_cells_away():
     assert found.tolist() == pytest.approx([1.5 / 49] * 3)
 
 
+TEXTS = {
+    "input_ids": torch.tensor([[1, 11, 12, 13, 2], [1, 21, 22, 2, 0], [1, 2, 0, 0, 0]]),
+    "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]),
+    "mask_id": 9, "pad_id": 0, "special_ids": (0, 1, 2),
+}  # fmt: skip
+
+
+def of_words(inputs):
+    """Probabilities [B, 2] that fall with each content token that is [MASK]."""
+    left = ((inputs["input_ids"] > 9) * (inputs["input_ids"] % 10)).sum(1) / 100
+    return torch.stack([0.6 + left, 0.4 - left], 1).double()
+
+
+def test_a_change_of_a_text_is_one_token_of_its_own_as_mask():
+    seen, places = [], set()
+
+    def method(model, inputs, target):
+        seen.append(inputs["input_ids"])
+        return (inputs["input_ids"] + 1).double()
+
+    class Embedding(torch.nn.Module):
+        table = torch.nn.Embedding(40, 3)
+
+        def get_input_embeddings(self):
+            return self.table
+
+    model, target = Embedding(), torch.zeros(3, dtype=torch.long)
+    found = relative_stability(method, of_words, model, TEXTS, target, changes=6, seed=1)
+    original, *changed = seen
+    worst = {"RIS": [0.0] * 3, "ROS": [0.0] * 3}
+    for ids in changed:
+        for row in range(3):
+            different = (ids[row] != original[row]).nonzero()[:, 0].tolist()
+            assert len(different) == (0 if row == 2 else 1)  # the last text has no token of its own
+            content = [place for place in range(5) if original[row, place] > 9]
+            assert all(place in content and ids[row, place] == 9 for place in different)
+            places |= {(row, place) for place in different}
+            maps = [torch.tensor([float(one[row, place] + 1) for place in content]) for one in (original, ids)]
+            moved = slow_change(*maps)
+            words = [model.table(one[row]).detach() for one in (original, ids)]
+            scores = [of_words({"input_ids": one[row : row + 1]})[0] for one in (original, ids)]
+            for name, pair in (("RIS", words), ("ROS", scores)):
+                worst[name][row] = max(worst[name][row], moved / max(1e-6, slow_change(*pair)))
+    assert len(places) == 5  # over six draws every token was chosen
+    for name, values in worst.items():
+        assert found[name].tolist() == pytest.approx(values, rel=1e-5)
+
+
+def test_the_gap_of_a_text_takes_its_strongest_tokens_and_no_special_one():
+    maps = torch.tensor([[50.0, 1, -3, 2, 50], [50, 1, 2, 50, 50], [50, 50, 50, 50, 50]])
+    found = prediction_gap(of_words, TEXTS, maps, torch.zeros(3, dtype=torch.long), most=(1, 5))
+    assert found.tolist() == pytest.approx([(0.02 + 0.06) / 2, (0.02 + 0.03) / 2, 0.0], abs=1e-6)
+    assert (run_stability(lambda model, inputs, target: inputs["input_ids"].double(), None, TEXTS, None) == 0).all()
+
+
 def slow_search(function, count, left, right, turns):
     """The search of the authors' notebook with a dictionary of nothing: every derivative is computed anew."""
     centre = torch.ones(count, dtype=torch.float64)

@@ -43,13 +43,19 @@ def test_a_table_has_the_largest_first_and_a_width():
     "zones, words",
     [
         ([], "at least one zone"),
-        ([("a", 500, 450)], "'a' must start below its stop"),
+        ([("a", 500, 450)], r"'a' must start below its stop, .* got \[500, 450\); swap"),
         ([("a", float("nan"), 450)], "'a' must start below its stop"),
         ([("a", 300, 450)], "'a' .* lies outside the axis, 400.0 to 1000.0"),
         ([("a", 900, 1100)], "'a' .* lies outside the axis"),
-        ([("a", 600, 700), ("b", 450, 500)], "sorted by their start, but 'b' follows 'a'"),
-        ([("a", 450, 600), ("b", 550, 700)], "must not overlap, but 'b' starts before 'a' stops"),
-        ([("a", 450, 500), ("a", 550, 700)], "names of their own"),
+        (
+            [("a", 600, 700), ("b", 450, 500)],
+            "sorted by their start, but 'b', from 450, follows 'a', from 600; sort them",
+        ),
+        (
+            [("a", 450, 600), ("b", 550, 700)],
+            "must not overlap, but 'b' starts at 550, before 'a' stops at 600; let one stop",
+        ),
+        ([("a", 450, 500), ("a", 550, 700)], "names of their own, .*; rename"),
         ([("a", 401, 402)], "'a' holds no point of the axis"),
     ],
 )
@@ -80,7 +86,13 @@ def test_zones_of_a_file(tmp_path):
     path.write_text("name,start,stop\namide,400,700\nrest,700,1000\n")
     assert read_zones(path, AXIS).names == ["amide", "rest"] and read_zones(path, AXIS).tile
     path.write_text("name,start,stop\namide,400,seven\n")
-    with pytest.raises(ValueError, match="zones.csv: could not convert"):
+    with pytest.raises(
+        ValueError,
+        match="zones.csv, line 2: stop of zone 'amide' must be a place on the axis, got 'seven'; write a number",
+    ):
+        read_zones(path, AXIS)
+    path.write_text("name,start,stop\nrest,700,1000\namide,400,700\n")
+    with pytest.raises(ValueError, match="zones.csv: zones must be sorted by their start"):
         read_zones(path, AXIS)
     path.write_text("a,b\n1,2\n")
     with pytest.raises(ValueError, match="with the columns name, start and stop"):

@@ -278,12 +278,19 @@ def test_signals_that_do_not_fit_the_recipe(change, words, tmp_path):
         ([1, 2, 3, 5, 4, 6, 7, 8], None, "axis must rise or fall throughout, but goes from 5.0 to 4.0 at point 3"),
         (range(8), "a,0,0,0,0,0,0,0,nan", "1 with points that are NaN or infinite; the first is row 4"),
         (range(8), "a,0,0,0,0,0,0,0,", "1 with points that are NaN or infinite; the first is row 4"),
+        (range(8), "a", "all 14 training rows are of label 'a': nothing can be learnt from one class only"),
+        (range(8), 4, "4 rows are too few to split a share of 0.1 off for test"),
+        (range(8), 20, "training has 14 rows, fewer than one batch of 16; lower training.per_device_train_batch_size"),
     ],
 )
 def test_tables_of_signals_that_cannot_be(places, lines, words, tmp_path):
     source = write_spectra(tmp_path / "spectra.csv", list(places), rows=40)
     text = source.read_text().splitlines()
-    if lines:
+    if lines == "a":
+        text = text[:1] + [line for line in text if line.startswith("a")]
+    elif isinstance(lines, int):
+        text = text[: lines + 1]
+    elif lines:
         text[5] = lines
     source.write_text("\n".join(text) + "\n")
     with pytest.raises(ValueError, match=words):

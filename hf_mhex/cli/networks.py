@@ -1,0 +1,19 @@
+"""Loading of what an analysis runs on: an MHEX model, or the plain twin that a recipe trained."""
+
+from __future__ import annotations
+
+
+def load_network(source: str, revision: str | None = None):
+    """The classifier in eval mode and its processor, of an MHEX model or of a run with model.kind=plain."""
+    import transformers
+
+    from hf_mhex.loading import load, source_config
+
+    classes = source_config(source, revision).get("architectures") or [""]
+    if not classes[0].startswith("Plain"):
+        return load(source, revision)
+    from hf_mhex.training.plain import family_of_plain, load_plain
+
+    network = load_plain(source)
+    processor = family_of_plain(network.config).input.auto_processor
+    return network, getattr(transformers, processor).from_pretrained(source)
