@@ -25,7 +25,14 @@ DPI, MARGIN, LINE, BAR, CHARACTER = 128, 12, 18, 10, 8
 
 
 def overlay(
-    image, saliency, *, title: str | None = None, note: str | None = None, alpha: float = 0.75, size: int = 448
+    image,
+    saliency,
+    *,
+    title: str | None = None,
+    note: str | None = None,
+    alpha: float = 0.75,
+    size: int = 448,
+    limits: tuple[float, float] | None = None,
 ) -> Image.Image:
     """Paint a map over its image, with the colour scale below it.
 
@@ -43,10 +50,14 @@ def overlay(
         note: text below the scale.
         alpha: opacity of the strongest value, in (0, 1].
         size: longer side of the painted image, in pixels.
+        limits: least and greatest value of the scale, which several overlays may share; the map's own if None.
 
     Raises ValueError naming the argument.
     """
-    return _figure(_picture(image), [(title or "", _map(saliency, "saliency"), note or "")], None, alpha, size, 1)
+    values = _map(saliency, "saliency")
+    if limits is not None and not limits[0] <= values.min() <= values.max() <= limits[1]:
+        raise ValueError(f"limits must hold the map, {values.min()} to {values.max()}, got {limits}.")
+    return _figure(_picture(image), [(title or "", values, note or "")], None, alpha, size, 1, limits)
 
 
 def side_by_side(

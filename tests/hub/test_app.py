@@ -6,10 +6,18 @@ import sys
 import pytest
 from PIL import Image
 
-from browser import changed, chromium, opened, pick, said, served, upload
+from browser import changed, choose, chromium, opened, paste, pick, said, served, upload
 from hf_mhex import load, load_sample
 from hf_mhex.hub.app import build_app
-from hf_mhex.hub.app.explaining import NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.hub.app.explaining import (
+    NO_CONTRAST,
+    PREDICTED,
+    explain_input,
+    explain_picture,
+    explain_sentence,
+    labels_beside,
+    readable,
+)
 from hub_models import save_image_model, save_text_model
 
 
@@ -25,9 +33,9 @@ def test_text_stays_text(models):
     model, tokenizer = load(models[1])
     blocks = list(range(model.num_blocks))
     text = "<script>alert('x')</script> \" onload=alert(1) good"
-    scores, line, words, by_block = explain_sentence(model, tokenizer, text, PREDICTED, NO_CONTRAST, blocks)
-    assert set(scores) == set(model.config.id2label.values()) and "Explained" in line
-    for framed in (words, by_block):
+    scores, line, *frames = explain_sentence(model, tokenizer, text, PREDICTED, NO_CONTRAST, blocks)
+    assert set(scores) == set(model.config.id2label.values()) and "Explained" in line and len(frames) == 3
+    for framed in frames:
         assert framed.startswith("<iframe sandbox srcdoc=") and framed.count("<") == 2  # nothing but the frame itself
         page = html.unescape(framed.partition('srcdoc="')[2].partition('" style')[0])
         assert "<script" not in page and "&lt;" in page and "default-src 'none'" in page
@@ -78,10 +86,38 @@ def test_a_missing_extra_is_one_line(models, monkeypatch):
         build_app(models)
 
 
+def test_labels_stand_beside_each_other_on_one_scale(models):
+    """Each map adds up to what stands below it, and the scale is as long as the widest map."""
+    model, processor = load(models[0])
+    picture = load_sample("fashion_mnist")["test"][1]["image"]
+    display = explain_input(model, processor, picture, "b", "mean", [0, 1, 2, 3, 4])
+    assert display.first.label == "b" and len(display.explanations) == 3
+    assert {found.label for found in display.explanations} == {"a", "b", "c"}
+    for found in display.explanations:
+        alone = model.generate_saliency(
+            **processor(picture.convert("RGB"), return_tensors="pt"), target=found.target, contrast="mean"
+        )
+        assert found.saliency.sum(dtype="float64") == pytest.approx(float(alone.explained), abs=1e-4)
+    page = labels_beside(display)
+    assert page.count("<figure>") == 3 and all(found.sentence in page for found in display.explanations)
+
+
+def test_names_of_labels_are_no_markup(models):
+    """Neither of HTML nor of Markdown, wherever the page says them."""
+    model, tokenizer = load(models[1])
+    model.config.id2label[1] = "*<b>x</b>*"
+    _, line, *frames = explain_sentence(model, tokenizer, "a good film", "*<b>x</b>*", NO_CONTRAST, [0, 1, 2])
+    assert r"\*\<b\>x\</b\>\*" in line and not any("<b>x" in html.unescape(framed) for framed in frames)
+    model, processor = load(models[0])
+    model.config.id2label[1] = "*<b>x</b>*"
+    picture = load_sample("fashion_mnist")["test"][1]["image"]
+    assert "<b>x" not in labels_beside(explain_input(model, processor, picture, PREDICTED, NO_CONTRAST, [0, 1]))
+
+
 @pytest.mark.parametrize(
     ("content", "blocks", "message"),
     [
-        (None, [0], "Pick or upload"),
+        (None, [0], "Pick, paste or upload"),
         (b"no picture", [0], "^This file is no image that can be read"),
         ("whole", [], "one block"),
     ],
@@ -105,12 +141,18 @@ def test_half_an_image_is_no_image(tmp_path):
 
 
 @pytest.fixture(scope="module")
-def page(models, tmp_path_factory):
+def address(models, tmp_path_factory):
     pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
     pytest.importorskip("playwright.sync_api", reason="playwright drives the browser: make test-app")
     if chromium() is None:
         pytest.skip("the browser is Debian's chromium: apt-get install chromium")
-    with served(models, tmp_path_factory.mktemp("home")) as address, opened(address) as page:
+    with served(models, tmp_path_factory.mktemp("home")) as address:
+        yield address
+
+
+@pytest.fixture(scope="module")
+def page(address):
+    with opened(address) as page:
         yield page
 
 
@@ -132,18 +174,111 @@ def test_it_explains_an_image_that_is_uploaded(page, tmp_path):
 
 
 @pytest.mark.slow
+def test_it_explains_an_image_that_is_pasted(page, tmp_path):
+    """By Ctrl+V anywhere, over an image that is there already."""
+    load_sample("fashion_mnist")["test"][7]["image"].save(tmp_path / "given.png")
+    pick(page, 1)
+    before = said(page, "#image-sum")
+    paste(page, tmp_path / "given.png")
+    check_sum(changed(page, "#image-sum", before))
+
+
+@pytest.mark.slow
+def test_a_click_on_a_label_explains_it(page):
+    """The labels stand in the order of their scores, each with its own; the second one's explanation is a new one."""
+    pick(page, 2)
+    rows = page.locator("#prediction button")
+    names, shares = rows.locator("dt").all_inner_texts(), rows.locator("dd").all_inner_texts()
+    found = [int(share.rstrip("%")) for share in shares]
+    assert sorted(names) == ["a", "b", "c"] and found == sorted(found, reverse=True) and sum(found) in (99, 100, 101)
+    before = said(page, "#image-sum")
+    rows.nth(1).click()
+    line = changed(page, "#image-sum", before)
+    check_sum(line)
+    assert (
+        line.startswith(f"Explained: {names[1]}.")
+        and page.get_by_label("Label to explain").first.input_value() == names[1]
+    )
+    titles = page.locator("#labels figcaption b").all_inner_texts()
+    assert [title.split(" ")[0] for title in titles] == [names[1], names[0], names[2]]
+    choose(page, "Label to explain", PREDICTED)
+
+
+@pytest.mark.slow
 def test_a_picture_can_be_picked_and_choices_count(page):
     """One of the shelf, then another label, contrast and fewer blocks: each time the page explains something else."""
     pick(page, 0)
     for label, option in (("Compared with", "nothing"), ("Label to explain", "b"), ("Blocks", None)):
         before = said(page, "#image-sum")
         if option:
-            page.get_by_label(label).first.click()
-            page.get_by_role("option", name=option, exact=True).click()
+            choose(page, label, option)
         else:
             page.get_by_label("1", exact=True).first.uncheck()
         page.get_by_role("button", name="Explain the image").click()
         check_sum(changed(page, "#image-sum", before))
+
+
+def focused(page, selector, presses=60):
+    """Press Tab until the focus is on what `selector` names; what it is on, in words."""
+    for _ in range(presses):
+        page.keyboard.press("Tab")
+        if page.evaluate("selector => document.activeElement.matches(selector)", selector):
+            return page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel")
+    raise AssertionError(f"Tab does not reach {selector}")
+
+
+@pytest.mark.slow
+def test_the_keyboard_alone_is_enough(address, page):
+    """Tab, Enter, Space and arrows pick a picture, another label, fewer blocks and a text; the focus can be seen."""
+    with opened(address, beside=page) as page:
+        focused(page, "#shelf button")
+        outline = page.evaluate("getComputedStyle(document.activeElement).outlineStyle")
+        page.keyboard.press("Enter")
+        check_sum(first := changed(page, "#image-sum", ""))
+        focused(page, "#prediction button")
+        focused(page, "#prediction button")
+        page.keyboard.press("Enter")
+        check_sum(second := changed(page, "#image-sum", first))
+        page.evaluate("document.activeElement.blur(); window.getSelection().removeAllRanges()")
+        page.locator("h1").click()
+        focused(page, "input[type=checkbox]")
+        page.keyboard.press("Space")
+        focused(page, "button.primary")
+        page.keyboard.press("Enter")
+        check_sum(changed(page, "#image-sum", second))
+        page.locator("h1").click()
+        focused(page, "[role=tab]")
+        page.keyboard.press("ArrowRight")
+        focused(page, "#text textarea")
+        page.keyboard.type("It is a good phone.")
+        focused(page, "button.primary")
+        page.keyboard.press("Enter")
+        check_sum(changed(page, "#text-sum", ""))
+        assert outline != "none" and page.problems == []
+
+
+@pytest.mark.slow
+def test_a_phone_shows_all_of_it(address, page):
+    """At 390 px nothing sticks out of the page, and what is asked and answered can be touched and read."""
+    with opened(address, width=390, height=844, beside=page) as page:
+        pick(page, 1)
+        check_narrow(page, "#image", "#shelf", "#overlay", "#prediction", "#image-sum", "#labels", "#blocks")
+        page.locator("#labels img").first.wait_for()
+        page.get_by_role("tab").nth(1).click()
+        page.locator("#text textarea").fill("It is a good phone.")
+        page.get_by_role("button", name="Explain the text").click()
+        check_sum(changed(page, "#text-sum", ""))
+        check_narrow(page, "#text", "#prediction >> visible=true", "#text-sum", "#words")
+        assert page.problems == []
+
+
+def check_narrow(page, *places):
+    """The page is no wider than its window, and neither is what stands in those places."""
+    width = page.viewport_size["width"]
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    for place in places:
+        box = page.locator(place).first.bounding_box()
+        assert box["x"] >= 0 and box["x"] + box["width"] <= width and box["width"] > width / 2, place
 
 
 @pytest.mark.slow

@@ -68,12 +68,12 @@ def test_it_explains_images_and_texts_of_the_hub(address, space, server):
     scores, line, *painted = app.predict(
         client.handle_file(pictures[0]), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4], api_name="/explain_image"
     )
-    assert scores["label"] in ("a", "b", "c") and "The map sums to" in line and len(painted) == 2
-    scores, line, words, by_block = app.predict(
+    assert scores["label"] in ("a", "b", "c") and "The map sums to" in line and len(painted) == 3
+    scores, line, words, labels, by_block = app.predict(
         SENTENCES[1], PREDICTED, NO_CONTRAST, [0, 1, 2], api_name="/explain_text"
     )
     assert scores["label"] in ("bad", "good", "unclear") and "The map sums to" in line
-    assert "battery" in words and words.startswith("<iframe sandbox") and by_block.startswith("<iframe sandbox")
+    assert "battery" in words and all(framed.startswith("<iframe sandbox") for framed in (words, labels, by_block))
     asked = [path.split("/resolve/") for _, path, _ in server.requests if "/resolve/" in path]
     for name in ("texts", "images"):
         revisions = {file.split("/")[0] for repo_id, file in asked if repo_id == f"/me/{name}"}

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from contextlib import contextmanager
+from pathlib import Path
 from urllib.request import urlopen
 
 
@@ -52,20 +53,34 @@ def chromium():
 
 
 @contextmanager
-def opened(address, width=1280, height=1020):
-    """The app's page in a browser window of that size; `problems` lists the errors of its scripts."""
+def browsing(beside=None):
+    """A running browser: that of a page which is open already, or one of its own."""
+    if beside:
+        yield beside.context.browser
+        return
     from playwright.sync_api import sync_playwright
 
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium(), args=["--no-sandbox"])
-        page = browser.new_page(viewport={"width": width, "height": height})
+        yield browser
+        browser.close()
+
+
+@contextmanager
+def opened(address, width=1280, height=1020, beside=None):
+    """The app's page in a browser window of that size; `problems` lists the errors of its scripts.
+
+    The window is a visitor's of its own, also where it opens in the browser of the page `beside`.
+    """
+    with browsing(beside) as browser:
+        page = browser.new_context(viewport={"width": width, "height": height}).new_page()
         page.set_default_timeout(60_000)
         page.problems = []
         page.on("pageerror", lambda error: page.problems.append(str(error)))
         page.goto(address)
         page.get_by_role("heading", name="Why this label?").wait_for()
         yield page
-        browser.close()
+        page.context.close()
 
 
 SAID = "selector => (/Explained: .*/.exec(document.querySelector(selector)?.innerText) || [''])[0]"
@@ -93,5 +108,25 @@ def pick(page, number):
 def upload(page, path):
     """Hand a file to the page as a visitor does."""
     with page.expect_file_chooser() as chooser:
-        page.get_by_role("button", name="Upload an image").click()
+        empty = page.get_by_text("Drop, paste or choose an image")
+        (empty if empty.is_visible() else page.get_by_label("Upload file")).first.click()
     chooser.value.set_files(path)
+
+
+def paste(page, path):
+    """Press Ctrl+V on the page with a picture on the clipboard."""
+    page.context.grant_permissions(["clipboard-read", "clipboard-write"])
+    page.evaluate(TO_CLIPBOARD, list(Path(path).read_bytes()))
+    page.locator("body").press("Control+v")
+
+
+TO_CLIPBOARD = """async (bytes) => {
+  const picture = new Blob([new Uint8Array(bytes)], { type: "image/png" });
+  await navigator.clipboard.write([new ClipboardItem({ "image/png": picture })]);
+}"""
+
+
+def choose(page, label, option):
+    """Open a list of choices and take one."""
+    page.get_by_label(label).first.click()
+    page.get_by_role("option", name=option, exact=True).click()

@@ -1,16 +1,18 @@
-"""What the page shows of one image or one text: prediction, overlay or coloured words, and the blocks' own maps."""
+"""What the page shows of one input: scores, the map over it, the best labels side by side, and the blocks' own maps."""
 
 from __future__ import annotations
 
 import html
 
-from hf_mhex.data.images import read_image, to_pixel_values
-from hf_mhex.escaping import escaped
-from hf_mhex.explaining.words import explain_words
+import torch
+
+from hf_mhex.data.images import read_image
+from hf_mhex.escaping import escaped, escaped_markdown
+from hf_mhex.explaining.display import Display
+from hf_mhex.explaining.explanation import explain_items, picture_tag, read_input
 from hf_mhex.modeling.pipeline_mhex import scores_of
-from hf_mhex.pictures.maps import block_strip, overlay
+from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html
-from hf_mhex.processors import max_length, restore_image
 
 PREDICTED, NO_CONTRAST = "the predicted one", "nothing"
 CONTRASTS = [  # what the page says, and what it means
@@ -24,31 +26,41 @@ OVER = {
     "mean": "the mean of the others",
     "softmax": "the others, weighed by their scores,",
 }
+BESIDE = 3  # labels side by side
 
 
-def options_of(model, target: str, contrast: str, blocks: list[int]) -> dict:
-    """Arguments of `generate_saliency` for what is chosen on the page; ValueError where no block is."""
+def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], rollout=False) -> Display:
+    """The explanation of the label to explain, then those of the best others, as the page's choices want them.
+
+    Raises ValueError, to be shown, where no block is chosen, and what `hf_mhex.explain` raises for the value.
+    """
     if not blocks:
         raise ValueError("Choose at least one block.")
     names = {name: index for index, name in model.config.id2label.items()}
-    return {
+    options = {
         "target": None if target == PREDICTED else names[target],
         "blocks": None if len(blocks) == model.num_blocks else sorted(blocks),
         "contrast": None if contrast == NO_CONTRAST else contrast,
+        "rollout": rollout,
     }
+    item = read_input(model, processor, value)
+    [first] = explain_items(model, processor, item, options)
+    others = [label for label in first.ranking if label != first.target][: BESIDE - 1]
+    return Display([first, *(explain_items(model, processor, item, options | {"target": o})[0] for o in others)])
 
 
-def scores(model, logits) -> dict[str, float]:
+def scores(model, display: Display) -> dict[str, float]:
     """Every label's score."""
-    return {model.config.id2label[index]: score for index, score in enumerate(scores_of(logits, model.config).tolist())}
+    found = scores_of(torch.from_numpy(display.first.logits), model.config)
+    return {model.config.id2label[index]: score for index, score in enumerate(found.tolist())}
 
 
-def sum_line(model, answer, contrast: str) -> str:
+def sum_line(display: Display) -> str:
     """The explained label, and the map's sum beside what it explains, in words."""
-    label = escaped(model.config.id2label[int(answer.target[0])])
-    total, explained = float(answer.saliency[0].double().sum()), float(answer.explained[0])
-    what = "the explained logit" if contrast == NO_CONTRAST else f"the logit's lead over {OVER[contrast]}"
-    return f"Explained: **{label}**. The map sums to {total:+.4f}; {what} is {explained:+.4f}."
+    first = display.first
+    label, total, contrast = (first.record[name] for name in ("label", "sum", "contrast"))
+    what = "the explained logit" if contrast is None else f"the logit's lead over {OVER[contrast]}"
+    return f"Explained: **{escaped_markdown(label)}**. The map sums to {total:+.4f}; {what} is {first.explained:+.4f}."
 
 
 def readable(path: str) -> str:
@@ -69,41 +81,41 @@ def open_image(path: str, num_channels: int | None = None):
 def explain_picture(
     model, processor, path: str | None, target: str, contrast: str, blocks: list[int], rollout: bool = False
 ):
-    """Scores, sum line, overlay and strip of blocks for an image file; ValueError, to be shown, where it is none."""
+    """Scores, sum line, overlay, labels side by side and strip of blocks for an image file; ValueError, to be shown,
+    where it is none.
+    """
     if not path:
-        raise ValueError("Pick or upload an image first.")
-    pixel_values = to_pixel_values(open_image(path, model.config.num_channels), processor)
-    options = options_of(model, target, contrast, blocks)
-    answer = model.generate_saliency(pixel_values=pixel_values[None], **options, rollout=rollout)
-    pixels = restore_image(pixel_values, processor)
-    if pixels.shape[-1] not in (1, 3):
-        pixels = pixels.mean(-1).round().astype(pixels.dtype)
-    maps = [found[0] for found in answer.block_saliency]
-    names = [f"block {block}" for block in sorted(blocks)]
-    strip = block_strip(pixels, maps, labels=names, columns=7, size=160)
-    return (
-        scores(model, answer.logits[0]),
-        sum_line(model, answer, contrast),
-        overlay(pixels, answer.saliency[0]),
-        strip,
-    )
+        raise ValueError("Pick, paste or upload an image first.")
+    image = open_image(path, model.config.num_channels)
+    display = explain_input(model, processor, image, target, contrast, blocks, rollout)
+    first = display.first
+    painted = overlay(first.seen, first.saliency)
+    return scores(model, display), sum_line(display), painted, labels_beside(display), first.block_picture
+
+
+def labels_beside(display: Display) -> str:
+    """The labels' maps over the image as figures of HTML, on one scale; narrow pages set them one below the other."""
+    maps = [found.saliency for found in display.explanations]
+    limits = min(float(values.min()) for values in maps), max(float(values.max()) for values in maps)
+    figures = []
+    for found in display.explanations:
+        painted = overlay(found.seen, found.saliency, limits=limits, size=320)
+        said = f"<b>{escaped(found.title)}</b><br>{escaped(found.sentence)}"
+        alternative = picture_tag(painted, f"map for {found.title}")
+        figures.append(f"<figure>{alternative}<figcaption>{said}</figcaption></figure>")
+    return f'<div class="mhex-labels">{"".join(figures)}</div>'
 
 
 def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int], rollout: bool = False):
-    """Scores, sum line, the coloured words and those of each block, both as frames of escaped HTML."""
+    """Scores, sum line, and as frames of escaped HTML the coloured words, the best labels', and those of each block."""
     if not text or not text.strip():
         raise ValueError("Type a text first.")
-    encoding = tokenizer(text, truncation=True, max_length=max_length(model, tokenizer), return_tensors="pt")
-    answer = model.generate_saliency(**encoding, **options_of(model, target, contrast, blocks), rollout=rollout)
-    label = model.config.id2label[int(answer.target[0])]
-    [words] = explain_words(text, encoding, answer.saliency)
-    entries = []
-    for block, found in zip(sorted(blocks), answer.block_saliency):
-        [by_block] = explain_words(text, encoding, found)
-        entries.append((by_block, f"block {block}", by_block.total))
-    whole = frame(words_html([(words, label, float(answer.explained[0]))], title=None), 14)
-    blocks_apart = frame(words_html(entries, title=None), 12 * len(entries))
-    return scores(model, answer.logits[0]), sum_line(model, answer, contrast), whole, blocks_apart
+    display = explain_input(model, tokenizer, text, target, contrast, blocks, rollout)
+    first = display.first
+    entries = [(found.seen, found.title, found.explained, found.sentence) for found in display.explanations]
+    pages = [[(first.seen, first.label, first.explained)], entries, first.block_entries]
+    framed = [frame(words_html(page, title=None), 13 * len(page) + 1) for page in pages]
+    return scores(model, display), sum_line(display), *framed
 
 
 def frame(page: str, height: int) -> str:

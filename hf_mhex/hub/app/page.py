@@ -20,14 +20,32 @@ SENTENCES = [
     "Easy to set up, and the sound is wonderful.",
 ]
 BUTTONS = ["download", "fullscreen"]
+LABELS = 5  # of the prediction, the best ones
 STYLE = """<style>
 #image img { width: 100%; height: 100%; object-fit: contain; }
 #shelf .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 #shelf .thumbnail-lg, #shelf .thumbnail-item { aspect-ratio: 1; min-width: 0; height: auto; }
-</style>"""  # small pictures are shown large, and the shelf on one line
+.mhex-labels { display: flex; flex-wrap: wrap; gap: 1rem; }
+.mhex-labels figure { flex: 1 1 16rem; max-width: 24rem; margin: 0; }
+@media (max-width: 640px) {
+  #blocks .image-container { overflow-x: auto; }
+  #blocks img { width: auto; max-width: none; height: 14rem; object-fit: contain; }
+}
+:focus-visible { outline: 2px solid var(--color-accent, orange); outline-offset: 2px; }
+</style>"""  # small pictures are shown large, the shelf on one line, and a narrow page scrolls its strip alone
+PASTE = """document.addEventListener("paste", (event) => {
+  const file = [...event.clipboardData.files].find((one) => one.type.startsWith("image/"));
+  const field = [...document.querySelectorAll(".mhex-image")].find((one) => one.offsetParent !== null);
+  const chooser = field && field.querySelector("input[type=file]");
+  if (!file || !chooser) return;
+  const carried = new DataTransfer();
+  carried.items.add(file);
+  chooser.files = carried.files;
+  chooser.dispatchEvent(new Event("change", { bubbles: true }));
+});"""  # a picture pasted anywhere goes where a chosen file goes
 NOTE = (
-    "Red speaks for the label, blue against it. A map adds up to the logit that it explains: it splits the logit over "
-    "positions of features, which have seen their surroundings. No diagnosis, no advice."
+    "Red speaks for the label, blue against it. A map adds up to the logit that it explains, or to the logit's lead: "
+    "it splits it over positions of features, which have seen their surroundings. No diagnosis, no advice."
 )
 
 
@@ -40,7 +58,7 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
         raise ValueError("models must name at least one saved model or Hub id.")
     with gr.Blocks(title="Models that explain themselves", analytics_enabled=False) as app:
         gr.Markdown(f"# Why this label?\n{NOTE}")
-        gr.HTML(STYLE, visible="hidden")
+        gr.HTML(STYLE, visible="hidden", js_on_load=PASTE)
         for name in models:
             source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
             model, processor = load(source, revision or None)
@@ -63,7 +81,7 @@ def choices(model) -> list[gr.components.Component]:
             gr.Dropdown(
                 contrasts, value=lead_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
             ),
-            gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=320),
+            gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=280),
         ]
     if model.base_model.can_roll_out:
         is_text = family_of(model).input.name == "text"
@@ -83,34 +101,53 @@ def shown(explain: Callable) -> Callable:
     return run
 
 
+def chosen(event: gr.SelectData) -> str:
+    """The label that was clicked."""
+    return event.value
+
+
 def image_tab(model, processor) -> None:
-    """Pick or upload an image; prediction and overlay beside it, the blocks' maps below, all at once."""
+    """Pick, paste or upload an image; prediction and overlay beside it, other labels and the blocks' maps below."""
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=5, min_width=280):
             given = gr.Image(
-                label="Image", type="filepath", image_mode=None, interactive=False, height=190,
-                elem_id="image", buttons=BUTTONS,
+                label="Image", type="filepath", image_mode=None, height=220, sources=["upload", "clipboard"],
+                placeholder="Drop, paste or choose an image", elem_id="image", elem_classes="mhex-image",
+                buttons=BUTTONS,
             )  # fmt: skip
+            vars(given).update(preprocess=path_of)  # or Gradio opens the file, and does not say what is wrong with it
             samples = sample_pictures()
             shelf = gr.Gallery(
                 samples, show_label=False, columns=len(samples), height=100, allow_preview=False, elem_id="shelf",
                 buttons=[],
             )  # fmt: skip
-            upload = gr.UploadButton("Upload an image", size="sm", elem_id="upload")
             options = choices(model)
             button = gr.Button("Explain the image", variant="primary")
-        with gr.Column(scale=7, min_width=320), gr.Row(equal_height=False):
+        with gr.Column(scale=7, min_width=280), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=280):
                 painted = gr.Image(label="Why", elem_id="overlay", interactive=False, buttons=BUTTONS)
             with gr.Column(scale=3, min_width=200):
-                prediction = gr.Label(label="Prediction", num_top_classes=4)
+                prediction = predicted()
                 line = gr.Markdown(elem_id="image-sum")
-    strip = gr.Image(label="Block by block", elem_id="blocks", interactive=False, buttons=BUTTONS)
+    with gr.Accordion("Labels side by side, on one scale"):
+        labels = gr.HTML(elem_id="labels")
+    strip = gr.Image(show_label=False, elem_id="blocks", interactive=False, buttons=BUTTONS)
     explain = shown(lambda *arguments: explain_picture(model, processor, *arguments))
-    asked, found = [given, *options], [prediction, line, painted, strip]
+    asked, found = [given, *options], [prediction, line, painted, labels, strip]
     button.click(explain, asked, found, api_name="explain_image")
     shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
-    upload.upload(shown(readable), upload, given).success(explain, asked, found, api_name=False)
+    given.upload(shown(readable), given, None).success(explain, asked, found, api_name=False)
+    prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
+
+
+def path_of(payload) -> str | None:
+    """The file that was given, whatever is in it."""
+    return None if payload is None else payload.path
+
+
+def predicted() -> gr.Label:
+    """The best labels with their scores; a click explains one of them."""
+    return gr.Label(label="Prediction: click a label to explain it", num_top_classes=LABELS, elem_id="prediction")
 
 
 def picked(paths: list[str]) -> Callable:
@@ -123,23 +160,26 @@ def picked(paths: list[str]) -> Callable:
 
 
 def text_tab(model, tokenizer) -> None:
-    """Type a text; its coloured words beside it, those of each block below."""
+    """Type a text; its coloured words beside it, other labels' and those of each block below."""
     with gr.Row(equal_height=False):
-        with gr.Column(scale=5, min_width=320):
+        with gr.Column(scale=5, min_width=280):
             given = gr.Textbox(label="Text", lines=4, elem_id="text")
             examples = gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
             options = choices(model)
             button = gr.Button("Explain the text", variant="primary")
-        with gr.Column(scale=7, min_width=320):
-            prediction = gr.Label(label="Prediction", num_top_classes=3)
+        with gr.Column(scale=7, min_width=280):
+            prediction = predicted()
             line = gr.Markdown(elem_id="text-sum")
             words = gr.HTML(label="Words", elem_id="words")
-    with gr.Accordion("Block by block"):
+    with gr.Accordion("Labels, one below the other"):
+        labels = gr.HTML(elem_id="label-words")
+    with gr.Accordion("Block by block", open=False):
         by_block = gr.HTML(elem_id="block-words")
     explain = shown(lambda *arguments: explain_sentence(model, tokenizer, *arguments))
-    asked, found = [given, *options], [prediction, line, words, by_block]
+    asked, found = [given, *options], [prediction, line, words, labels, by_block]
     gr.on([button.click, given.submit], explain, asked, found, api_name="explain_text")
     examples.load_input_event.success(explain, asked, found, api_name=False)
+    prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
 
 
 def sample_pictures(count: int = 6) -> list[str]:
