@@ -218,12 +218,69 @@ def test_a_picture_can_be_picked_and_choices_count(page):
         check_sum(changed(page, "#image-sum", before))
 
 
-def focused(page, selector, presses=60):
-    """Press Tab until the focus is on what `selector` names; what it is on, in words."""
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["sample", "upload", "text"])
+def test_a_link_opens_the_same_explanation(address, page, tmp_path, kind):
+    """Of the shelf, of a file that the link carries, and of a text: with its label, contrast and blocks."""
+    given, numbers = ("text", [0, 1, 2]) if kind == "text" else ("image", [0, 1, 2, 3, 4])
+    first = page
+    with opened(address, beside=first) as page:
+        if kind == "sample":
+            pick(page, 3)
+        elif kind == "upload":
+            load_sample("fashion_mnist")["test"][8]["image"].save(tmp_path / "given.png")
+            upload(page, tmp_path / "given.png")
+            changed(page, "#image-sum", "")
+        else:
+            page.get_by_role("tab").nth(1).click()
+            page.locator("#text textarea").fill("A <b>good</b> phone & a 'poor' battery.\nSecond line.")
+        panel = page.locator("[role=tabpanel]").nth(given == "text")
+        before = said(page, f"#{given}-sum")
+        label = "unclear" if kind == "text" else "b"
+        choose(panel, "Label to explain", label)
+        choose(panel, "Compared with", "the runner-up")
+        panel.get_by_label("1", exact=True).uncheck()
+        panel.locator("button.primary").click()
+        line = changed(page, f"#{given}-sum", before)
+        link = page.locator(f"#{given}-link a").get_attribute("href")
+        value = page.locator("#text textarea").input_value()
+        titles = page.locator("#labels figcaption").all_inner_texts()
+    with opened(address + "/" + link, beside=first) as page:
+        assert changed(page, f"#{given}-sum", "") == line and line.startswith(f"Explained: {label}.")
+        panel = page.locator("[role=tabpanel]").nth(given == "text")
+        assert panel.is_visible() and panel.get_by_label("Label to explain").input_value() == label
+        assert panel.get_by_label("Compared with").input_value() == "the runner-up"
+        assert [panel.get_by_label(str(n), exact=True).is_checked() for n in numbers] == [n != 1 for n in numbers]
+        assert page.locator("#text textarea").input_value() == value
+        assert page.locator("#labels figcaption").all_inner_texts() == titles
+        assert page.locator(f"#{given}-link a").get_attribute("href") == link and page.problems == []
+
+
+@pytest.mark.slow
+def test_a_link_that_does_not_fit_says_so(address, page):
+    """To another revision of a model, to a model that is not there, to a label that it lacks, and cut."""
+    with opened(address, beside=page) as beside:
+        pick(beside, 0)
+        link = address + "/" + beside.locator("#image-link a").get_attribute("href")
+    revision = link.partition("revision=")[2].partition("&")[0]
+    for wrong, message in (
+        (link.replace(revision, "weights-0123456789abcdef"), "was made with images at weights-01234567"),
+        (link.replace("model=images", "model=me%2Fothers"), f"mhex app me/others@{revision}"),
+        (link + "&label=none", "asks for label 'none'"),
+        (link.replace("sample=0", "file=AAAA%21"), "cut or changed"),
+        (address + "/#top", "no link to an explanation"),
+    ):
+        with opened(wrong, beside=page) as beside:
+            beside.get_by_text(message).first.wait_for()
+            assert said(beside, "#image-sum") == ""
+
+
+def focused(page, selector, presses=100):
+    """Press Tab until the focus is on what `selector` names; after the last place comes the first one."""
     for _ in range(presses):
         page.keyboard.press("Tab")
         if page.evaluate("selector => document.activeElement.matches(selector)", selector):
-            return page.evaluate("document.activeElement.innerText || document.activeElement.ariaLabel")
+            return
     raise AssertionError(f"Tab does not reach {selector}")
 
 
@@ -239,16 +296,13 @@ def test_the_keyboard_alone_is_enough(address, page):
         focused(page, "#prediction button")
         page.keyboard.press("Enter")
         check_sum(second := changed(page, "#image-sum", first))
-        page.evaluate("document.activeElement.blur(); window.getSelection().removeAllRanges()")
-        page.locator("h1").click()
         focused(page, "input[type=checkbox]")
         page.keyboard.press("Space")
         focused(page, "button.primary")
         page.keyboard.press("Enter")
         check_sum(changed(page, "#image-sum", second))
-        page.locator("h1").click()
-        focused(page, "[role=tab]")
-        page.keyboard.press("ArrowRight")
+        focused(page, "[role=tab][aria-selected=false]")
+        page.keyboard.press("Enter")
         focused(page, "#text textarea")
         page.keyboard.type("It is a good phone.")
         focused(page, "button.primary")

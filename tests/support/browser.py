@@ -126,7 +126,7 @@ TO_CLIPBOARD = """async (bytes) => {
 }"""
 
 
-def choose(page, label, option):
-    """Open a list of choices and take one."""
-    page.get_by_label(label).first.click()
-    page.get_by_role("option", name=option, exact=True).click()
+def choose(place, label, option):
+    """Open a list of choices, on the page or in a part of it, and take one."""
+    place.get_by_label(label).first.click()
+    place.get_by_role("option", name=option, exact=True).click()

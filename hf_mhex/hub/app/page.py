@@ -4,13 +4,18 @@ from __future__ import annotations
 
 import tempfile
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from html import escape
 from pathlib import Path
 
 import gradio as gr
+from gradio.processing_utils import save_bytes_to_cache
 
 from hf_mhex.data.samples import load_sample
+from hf_mhex.escaping import escaped
 from hf_mhex.explaining.explanation import lead_contrast
 from hf_mhex.families import KINDS, family_of
+from hf_mhex.hub.app import links
 from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
 from hf_mhex.loading import load
 
@@ -43,6 +48,7 @@ PASTE = """document.addEventListener("paste", (event) => {
   chooser.files = carried.files;
   chooser.dispatchEvent(new Event("change", { bubbles: true }));
 });"""  # a picture pasted anywhere goes where a chosen file goes
+ADDRESS = "() => window.location.hash"
 NOTE = (
     "Red speaks for the label, blue against it. A map adds up to the logit that it explains, or to the logit's lead: "
     "it splits it over positions of features, which have seen their surroundings. No diagnosis, no advice."
@@ -59,15 +65,96 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
     with gr.Blocks(title="Models that explain themselves", analytics_enabled=False) as app:
         gr.Markdown(f"# Why this label?\n{NOTE}")
         gr.HTML(STYLE, visible="hidden", js_on_load=PASTE)
-        for name in models:
-            source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
-            model, processor = load(source, revision or None)
-            kind = family_of(model).input.name
-            if kind not in TABS:
-                raise ValueError(f"models: {name!r} reads {kind}s; the app shows {' and '.join(TABS)} models.")
-            with gr.Tab(Path(source).name):
-                TABS[kind](model, processor)
+        address = gr.Textbox(visible=False)  # the link that the page was opened with, from # on
+        shown = []
+        with gr.Tabs() as tabs:
+            for number, name in enumerate(models):
+                source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
+                model, processor = load(source, revision or None)
+                kind = family_of(model).input.name
+                if kind not in TABS:
+                    raise ValueError(f"models: {name!r} reads {kind}s; the app shows {' and '.join(TABS)} models.")
+                shown.append(links.pinned(source, model))
+                with gr.Tab(Path(source).name, id=number):
+                    page = TABS[kind](model, processor, shown[-1])
+                opened = [tabs, page.given, *page.options, *page.found]
+                app.load(opener(page, number), address, opened, js=ADDRESS, api_name=False)
+        app.load(stranger(shown), address, None, js=ADDRESS, api_name=False)
     return app
+
+
+@dataclass(frozen=True, eq=False)
+class Page:
+    """What a model's tab shows, and what fills it.
+
+    Args:
+        model: as links name it. defaults: values of the choices, before anybody chose.
+        given, options, found: the components of the input, the choices and the answer.
+        explain: from the values of input and choices to those of the answer.
+        given_of: from a link to the value of the input; None where the link only names it.
+    """
+
+    model: links.Pinned
+    given: gr.components.Component
+    options: list[gr.components.Component]
+    found: list[gr.components.Component]
+    explain: Callable
+    given_of: Callable
+
+
+def opener(page: Page, number: int) -> Callable:
+    """What fills a model's tab when the page is opened by a link to one of its explanations."""
+
+    def run(fragment: str):
+        link = links.read_link(fragment)
+        if link.get(links.MODEL) != page.model.name:
+            return gr.skip()
+        if link[links.REVISION] != page.model.revision:
+            asked = links.Pinned(page.model.name, link[links.REVISION])
+            raise ValueError(f"The link was made with {asked.short}; this page shows {page.model.short}.")
+        chosen = [link_value(option, link) for option in page.options]
+        value = page.given_of(link)
+        if value is None:
+            gr.Warning(f"The link is to {link.get(links.NAME, 'a file')}, which is too large for one: upload it again.")
+            return [gr.Tabs(selected=number), None, *chosen, *[gr.skip() for _ in page.found]]
+        return [gr.Tabs(selected=number), value, *chosen, *page.explain(value, *chosen)]
+
+    return complaining(run)
+
+
+def stranger(shown: list[links.Pinned]) -> Callable:
+    """What says that a link is to a model which the page does not show."""
+
+    def run(fragment: str) -> None:
+        link = links.read_link(fragment)
+        if link and link[links.MODEL] not in [model.name for model in shown]:
+            asked = f"{link[links.MODEL]}@{link[links.REVISION]}"
+            raise ValueError(f"The link is to {asked}, which this page does not show: mhex app {asked}")
+
+    return complaining(run)
+
+
+def link_value(option, link: dict[str, str]):
+    """The value of a choice in a link, or the choice's own; ValueError for one that it does not have."""
+    name = option.elem_classes[0]
+    if name not in link:
+        return option.value
+    found = link[name]
+    values = [value for _, value in option.choices] if hasattr(option, "choices") else []
+    if isinstance(option, gr.Checkbox):
+        return found == "True"
+    if isinstance(option, gr.CheckboxGroup):
+        found = [value for value in values if str(value) in found.split(".")]
+    elif found not in values:
+        raise ValueError(f"The link asks for {name} {found!r}, which this model does not have.")
+    return found
+
+
+def link_choices(options: list, chosen: Sequence) -> dict:
+    """The choices as a link says them, as far as they are not the page's own."""
+    found = {option.elem_classes[0]: (option.value, value) for option, value in zip(options, chosen)}
+    changed = {name: value for name, (own, value) in found.items() if value != own}
+    return {name: ".".join(map(str, sorted(v))) if isinstance(v, list) else v for name, v in changed.items()}
 
 
 def choices(model) -> list[gr.components.Component]:
@@ -77,19 +164,26 @@ def choices(model) -> list[gr.components.Component]:
     contrasts = CONTRASTS if len(labels) > 1 else CONTRASTS[:1]
     with gr.Row():
         found = [
-            gr.Dropdown([PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120),
             gr.Dropdown(
-                contrasts, value=lead_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120
+                [PREDICTED, *labels], value=PREDICTED, label="Label to explain", min_width=120,
+                elem_classes=links.LABEL,
             ),
-            gr.CheckboxGroup([(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=280),
-        ]
+            gr.Dropdown(
+                contrasts, value=lead_contrast(model.config) or NO_CONTRAST, label="Compared with", min_width=120,
+                elem_classes=links.CONTRAST,
+            ),
+            gr.CheckboxGroup(
+                [(str(block), block) for block in blocks], value=blocks, label="Blocks", min_width=280,
+                elem_classes=links.BLOCKS,
+            ),
+        ]  # fmt: skip
     if model.base_model.can_roll_out:
-        is_text = family_of(model).input.name == "text"
-        found.append(gr.Checkbox(is_text, label="Carry maps back to the input, through the attention (rollout)"))
+        said = "Carry maps back to the input, through the attention (rollout)"
+        found.append(gr.Checkbox(family_of(model).input.name == "text", label=said, elem_classes=links.ROLLOUT))
     return found
 
 
-def shown(explain: Callable) -> Callable:
+def complaining(explain: Callable) -> Callable:
     """`explain` with its complaints as messages on the page."""
 
     def run(*arguments):
@@ -106,7 +200,7 @@ def chosen(event: gr.SelectData) -> str:
     return event.value
 
 
-def image_tab(model, processor) -> None:
+def image_tab(model, processor, name: links.Pinned) -> Page:
     """Pick, paste or upload an image; prediction and overlay beside it, other labels and the blocks' maps below."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
@@ -128,21 +222,37 @@ def image_tab(model, processor) -> None:
                 painted = gr.Image(label="Why", elem_id="overlay", interactive=False, buttons=BUTTONS)
             with gr.Column(scale=3, min_width=200):
                 prediction = predicted()
-                line = gr.Markdown(elem_id="image-sum")
+                line, link = gr.Markdown(elem_id="image-sum"), gr.HTML(elem_id="image-link")
     with gr.Accordion("Labels side by side, on one scale"):
         labels = gr.HTML(elem_id="labels")
     strip = gr.Image(show_label=False, elem_id="blocks", interactive=False, buttons=BUTTONS)
-    explain = shown(lambda *arguments: explain_picture(model, processor, *arguments))
-    asked, found = [given, *options], [prediction, line, painted, labels, strip]
+
+    def explain(path, *chosen):
+        answer = explain_picture(model, processor, path, *chosen)
+        return *answer, link_html(name, link_choices(options, chosen), links.file_given(path, samples))
+
+    def given_of(found):
+        value = links.file_of(found, samples)
+        return save_bytes_to_cache(value, "linked", given.GRADIO_CACHE) if isinstance(value, bytes) else value
+
+    asked, found = [given, *options], [prediction, line, painted, labels, strip, link]
+    page, explain = Page(name, given, options, found, explain, given_of), complaining(explain)
     button.click(explain, asked, found, api_name="explain_image")
     shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
-    given.upload(shown(readable), given, None).success(explain, asked, found, api_name=False)
+    given.upload(complaining(readable), given, None).success(explain, asked, found, api_name=False)
     prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
+    return page
 
 
 def path_of(payload) -> str | None:
     """The file that was given, whatever is in it."""
     return None if payload is None else payload.path
+
+
+def link_html(model: links.Pinned, choices: dict, given: dict) -> str:
+    """The link to an explanation, with the model's revision beside it."""
+    address = escape(links.write_link(model, choices, given))
+    return f'<a href="{address}" target="_blank">Link to this explanation</a>, by {escaped(model.short)}'
 
 
 def predicted() -> gr.Label:
@@ -159,7 +269,7 @@ def picked(paths: list[str]) -> Callable:
     return pick
 
 
-def text_tab(model, tokenizer) -> None:
+def text_tab(model, tokenizer, name: links.Pinned) -> Page:
     """Type a text; its coloured words beside it, other labels' and those of each block below."""
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
@@ -169,17 +279,23 @@ def text_tab(model, tokenizer) -> None:
             button = gr.Button("Explain the text", variant="primary")
         with gr.Column(scale=7, min_width=280):
             prediction = predicted()
-            line = gr.Markdown(elem_id="text-sum")
+            line, link = gr.Markdown(elem_id="text-sum"), gr.HTML(elem_id="text-link")
             words = gr.HTML(label="Words", elem_id="words")
     with gr.Accordion("Labels, one below the other"):
         labels = gr.HTML(elem_id="label-words")
     with gr.Accordion("Block by block", open=False):
         by_block = gr.HTML(elem_id="block-words")
-    explain = shown(lambda *arguments: explain_sentence(model, tokenizer, *arguments))
-    asked, found = [given, *options], [prediction, line, words, labels, by_block]
+
+    def explain(text, *chosen):
+        answer = explain_sentence(model, tokenizer, text, *chosen)
+        return *answer, link_html(name, link_choices(options, chosen), {links.TEXT: text})
+
+    asked, found = [given, *options], [prediction, line, words, labels, by_block, link]
+    page, explain = Page(name, given, options, found, explain, lambda link: link.get(links.TEXT)), complaining(explain)
     gr.on([button.click, given.submit], explain, asked, found, api_name="explain_text")
     examples.load_input_event.success(explain, asked, found, api_name=False)
     prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
+    return page
 
 
 def sample_pictures(count: int = 6) -> list[str]:
