@@ -14,6 +14,7 @@ import torch
 from hf_mhex.evaluation.drop import content_tokens
 from hf_mhex.evaluation.faithfulness import pearson
 from hf_mhex.evaluation.intervals import Interval, bootstrap
+from hf_mhex.modeling.mhex_maps import select_classes
 
 CELLS, INTERVALS = 7, 16  # parts along a side of an image, and of a signal; the parts of a text are its tokens
 DRAWS = 16
@@ -50,6 +51,60 @@ class PartRemoval:
         return asdict(self)
 
 
+@dataclass(frozen=True, eq=False)
+class WithoutParts:
+    """What the map of one row said of M sets of its parts, and what happened without them, in logits.
+
+    Args:
+        said, even: by how much what is explained falls, as the map and as an even map of the same sum foretell it, [M].
+        real: by how much it fell, [M]; a contrast's weights are those of the whole row.
+        explained: what was explained of the whole row. logits: [K] of the whole row. without: [M, K] of what was left.
+    """
+
+    said: torch.Tensor
+    even: torch.Tensor
+    real: torch.Tensor
+    explained: float
+    logits: torch.Tensor
+    without: torch.Tensor
+
+
+def without_parts(
+    model, inputs: dict, numbers: torch.LongTensor, gone: torch.BoolTensor, mask_id: int | None = None, **options
+) -> WithoutParts:
+    """Take sets of parts away from one row, and compare what its map said with what happens.
+
+    Args:
+        model: an MHEX classifier in eval mode. inputs: of one row [1, ...], on its device.
+        numbers: the part of each position of the map, see `row_parts`. gone: the sets, [M, parts].
+        mask_id: as in `part_removal`. options: `target`, `contrast` and `rollout` of `generate_saliency`.
+    """
+    answer = model.generate_saliency(**inputs, **options)
+    parts = part_sums(answer.saliency[0], numbers, gone.shape[1])
+    places = gone[:, numbers.clamp(min=0)] & (numbers >= 0)
+    with torch.no_grad():
+        without = model(**removed(inputs, model.main_input_name, places, mask_id)).logits.double().cpu()
+    logits = answer.logits.double().cpu()
+    target, contrast = answer.target.long().cpu(), options.get("contrast")
+    weights = select_classes(target, contrast, logits.shape[1], logits, logits)[-1][0, 0]
+    explained = float(logits[0] @ weights)
+    return WithoutParts(
+        said=gone.double() @ parts,
+        even=gone.double().mean(1) * parts.sum(),
+        real=explained - without @ weights,
+        explained=explained,
+        logits=logits[0],
+        without=without,
+    )
+
+
+def part_sums(saliency: torch.Tensor, numbers: torch.LongTensor, count: int) -> torch.Tensor:
+    """What a map [*positions] gives to each of `count` parts, [count] in float64."""
+    inside = numbers >= 0
+    sums = torch.zeros(count, dtype=torch.float64)
+    return sums.index_add_(0, numbers[inside], saliency.double().cpu()[inside])
+
+
 def part_removal(
     model, batches: Iterable[dict], rows: int = 32, draws: int = DRAWS, seed: int = 0, special_ids=(), mask_id=None
 ) -> PartRemoval:
@@ -78,18 +133,10 @@ def part_removal(
         count = int(numbers.max()) + 1
         if count < 2:
             continue
-        answer = model.generate_saliency(**inputs, contrast="mean" if exclusive else None)
-        said = torch.zeros(count, dtype=torch.float64)
-        inside = numbers >= 0
-        said.index_add_(0, numbers[inside], answer.saliency[0].double().cpu()[inside])
         sizes = torch.randint(1, count + 1, (draws, 1), generator=generator)
         gone = torch.rand(draws, count, generator=generator).argsort(1).argsort(1) < sizes
-        whole = score_of(answer.logits, int(answer.target), exclusive)
-        without = removed(inputs, model.main_input_name, gone[:, numbers.clamp(min=0)] & inside, mask_id)
-        with torch.no_grad():
-            logits = model(**without).logits
-        real = (whole - score_of(logits, int(answer.target), exclusive)).double().cpu()
-        found.append((gone.double() @ said, gone.double().mean(1) * said.sum(), real))
+        row = without_parts(model, inputs, numbers, gone, mask_id, contrast="mean" if exclusive else None)
+        found.append((row.said, row.even, row.real))
     if not found:
         raise ValueError("no row has two parts that could be taken away; give longer texts or larger inputs.")
     map_said, even_said, real = (torch.stack(column) for column in zip(*found))
@@ -165,9 +212,3 @@ def removed(inputs: dict, name: str, gone: torch.BoolTensor, mask_id: int | None
         mask = inputs.get("attention_mask", torch.ones_like(given))
         more["attention_mask"] = mask.masked_fill(gone, 0)
     return more
-
-
-def score_of(logits: torch.Tensor, target: int, exclusive: bool) -> torch.Tensor:
-    """The logit of a label [M], or its lead over the mean of the others."""
-    score = logits[:, target]
-    return score - (logits.sum(1) - score) / (logits.shape[1] - 1) if exclusive else score

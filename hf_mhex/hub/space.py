@@ -13,8 +13,8 @@ from packaging.requirements import Requirement
 from hf_mhex.hub.contents import Contents
 
 PACKAGE = Path(__file__).parents[1]
-# modeling/ is added from its own place; the app imports none of the others
-LEFT_OUT = ("baselines/", "benchmarks/", "cli/", "evaluation/", "export/", "modeling/", "training/")
+# modeling/ is added from its own place; the app imports none of the others, but measures what the model says of parts
+LEFT_OUT = ("benchmarks/", "cli/", "export/", "modeling/", "training/")
 PINNED = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
 
 

@@ -206,7 +206,8 @@ def _unread(part: str, word: Word | None) -> bool:
     return word is None and any(unicodedata.category(character)[0] in "LNPS" for character in part)
 
 
-def _rgba(strength: float) -> str:
+def background(strength: float) -> str:
+    """The colour of CSS behind a word of a strength in [-1, 1]."""
     red, green, blue = to_bytes(FOR if strength > 0 else AGAINST)
     return f"rgba({red}, {green}, {blue}, {abs(strength) * OPACITY:.3f})"
 
@@ -217,7 +218,7 @@ def article(explained: ExplainedText, heading: str, value: float, note: str = ""
     for part, word, strength in _segments(explained):
         shown = escaped(part)
         if word:
-            shown = f'<span style="background: {_rgba(strength)}" title="{signed(word.score)}">{shown}</span>'
+            shown = f'<span style="background: {background(strength)}" title="{signed(word.score)}">{shown}</span>'
         elif _unread(part, word):
             shown = f'<span class="unread" title="not read by the model">{shown}</span>'
         parts.append(shown)
@@ -241,7 +242,7 @@ WORDS_STYLE = f"""
 .unread {{ color: var(--pale, #777); text-decoration: line-through; }}
 .figures {{ color: var(--pale, #777); font-size: 0.9rem; font-variant-numeric: tabular-nums; }}
 .scale {{ display: flex; justify-content: space-between; max-width: 20rem; padding: 0 0.4rem;
-  background: linear-gradient(to right, {_rgba(-1)}, transparent, {_rgba(1)}); }}
+  background: linear-gradient(to right, {background(-1)}, transparent, {background(1)}); }}
 """
 STYLE = f"""
 :root {{ color-scheme: light dark; --page: #fff; --ink: #1a1a1a; --pale: #666; }}

@@ -1,9 +1,11 @@
 """The app in a browser (headless Chromium), and what it shows, escaped."""
 
 import html
+import re
 import sys
 
 import pytest
+import torch
 from PIL import Image
 
 from browser import changed, choose, chromium, opened, paste, pick, said, served, upload
@@ -18,6 +20,7 @@ from hf_mhex.hub.app.explaining import (
     labels_beside,
     readable,
 )
+from hf_mhex.hub.app.parts import parts_line, take_away
 from hub_models import save_image_model, save_text_model
 
 
@@ -33,9 +36,12 @@ def test_text_stays_text(models):
     model, tokenizer = load(models[1])
     blocks = list(range(model.num_blocks))
     text = "<script>alert('x')</script> \" onload=alert(1) good"
-    scores, line, *frames = explain_sentence(model, tokenizer, text, PREDICTED, NO_CONTRAST, blocks)
-    assert set(scores) == set(model.config.id2label.values()) and "Explained" in line and len(frames) == 3
-    for framed in frames:
+    _, (scores, line, words, buttons, *frames) = explain_sentence(
+        model, tokenizer, text, PREDICTED, NO_CONTRAST, blocks
+    )
+    assert set(scores) == set(model.config.id2label.values()) and "Explained" in line and len(frames) == 2
+    assert "<script" not in buttons and "&lt;" in buttons and "onload=" not in re.sub(">[^<]*<", "><", buttons)
+    for framed in (words, *frames):
         assert framed.startswith("<iframe sandbox srcdoc=") and framed.count("<") == 2  # nothing but the frame itself
         page = html.unescape(framed.partition('srcdoc="')[2].partition('" style')[0])
         assert "<script" not in page and "&lt;" in page and "default-src 'none'" in page
@@ -44,7 +50,7 @@ def test_text_stays_text(models):
 def test_words_carried_back_keep_their_sum(models):
     model, tokenizer = load(models[1])
     given = (model, tokenizer, "a good film, a bad day", PREDICTED, NO_CONTRAST, [0, 1])
-    plain, carried = explain_sentence(*given), explain_sentence(*given, rollout=True)
+    (_, plain), (_, carried) = explain_sentence(*given), explain_sentence(*given, rollout=True)
     assert carried[0] == pytest.approx(plain[0], abs=1e-5)  # attention is computed in another order
     assert carried[1] == plain[1] and carried[2] != plain[2]
 
@@ -60,7 +66,7 @@ def test_words_carried_back_keep_their_sum(models):
 )
 def test_what_the_map_adds_up_to_is_said_in_words(models, contrast, words):
     model, tokenizer = load(models[1])
-    line = explain_sentence(model, tokenizer, "a good film", PREDICTED, contrast, [0, 1, 2])[1]
+    _, (_, line, *_) = explain_sentence(model, tokenizer, "a good film", PREDICTED, contrast, [0, 1, 2])
     assert words in line
     check_sum(line)
 
@@ -73,7 +79,7 @@ def test_an_image_is_read_upright(models, tmp_path):
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     given = load(models[0])
     upright, turned = (
-        explain_picture(*given, str(tmp_path / f"{name}.png"), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4])
+        explain_picture(*given, str(tmp_path / f"{name}.png"), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4])[1]
         for name in ("upright", "turned")
     )
     assert upright[:2] == turned[:2] and upright[2] == turned[2]
@@ -90,7 +96,7 @@ def test_labels_stand_beside_each_other_on_one_scale(models):
     """Each map adds up to what stands below it, and the scale is as long as the widest map."""
     model, processor = load(models[0])
     picture = load_sample("fashion_mnist")["test"][1]["image"]
-    display = explain_input(model, processor, picture, "b", "mean", [0, 1, 2, 3, 4])
+    display = explain_input(model, processor, picture, "b", "mean", [0, 1, 2, 3, 4]).display
     assert display.first.label == "b" and len(display.explanations) == 3
     assert {found.label for found in display.explanations} == {"a", "b", "c"}
     for found in display.explanations:
@@ -106,12 +112,67 @@ def test_names_of_labels_are_no_markup(models):
     """Neither of HTML nor of Markdown, wherever the page says them."""
     model, tokenizer = load(models[1])
     model.config.id2label[1] = "*<b>x</b>*"
-    _, line, *frames = explain_sentence(model, tokenizer, "a good film", "*<b>x</b>*", NO_CONTRAST, [0, 1, 2])
+    answer, (_, line, *frames) = explain_sentence(model, tokenizer, "a good film", "*<b>x</b>*", NO_CONTRAST, [0, 1, 2])
     assert r"\*\<b\>x\</b\>\*" in line and not any("<b>x" in html.unescape(framed) for framed in frames)
+    assert "<b>x" not in parts_line(model, answer.parts, [0])
     model, processor = load(models[0])
     model.config.id2label[1] = "*<b>x</b>*"
     picture = load_sample("fashion_mnist")["test"][1]["image"]
-    assert "<b>x" not in labels_beside(explain_input(model, processor, picture, PREDICTED, NO_CONTRAST, [0, 1]))
+    answer = explain_input(model, processor, picture, PREDICTED, NO_CONTRAST, [0, 1])
+    assert "<b>x" not in labels_beside(answer.display)
+
+
+@pytest.mark.parametrize("contrast", [NO_CONTRAST, "mean", "runner_up", "softmax"])
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
+    """Both derived again: the map's sum over the parts, and what is explained of the input without them."""
+    model, processor = load(models[kind == "text"])
+    text = kind == "text"
+    value = "A good phone, but unbelievably poor!" if text else load_sample("fashion_mnist")["test"][1]["image"]
+    answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), text)
+    gone = [1, 5, 6] if text else [10, 24, 25, 48]
+    found = take_away(model, answer.parts, gone)
+    inputs = dict(processor(value if text else value.convert("RGB"), return_tensors="pt"))
+    saliency, target = torch.from_numpy(answer.first.saliency).double(), answer.first.target
+    if text:
+        ids, words = inputs["input_ids"][0].tolist(), answer.first.seen.words
+        spans = processor(value, return_offsets_mapping=True)["offset_mapping"]
+        lost = [(words[part].start, words[part].end) for part in gone]
+        places = torch.tensor([any(a <= start < end <= b for a, b in lost) for start, end in spans])
+        inputs["input_ids"] = torch.tensor([[processor.mask_token_id if p else i for i, p in zip(ids, places)]])
+    else:
+        places = torch.zeros(40, 40, dtype=torch.bool)
+        for row in range(40):
+            for column in range(40):
+                places[row, column] = (row * 7 // 40) * 7 + column * 7 // 40 in gone
+        inputs["pixel_values"] = inputs["pixel_values"].masked_fill(places, 0)
+    whole, left = torch.from_numpy(answer.first.logits).double(), model(**inputs).logits[0].detach().double()
+    others = [label for label in range(3) if label != target]
+    shares = {
+        NO_CONTRAST: torch.zeros(2),
+        "mean": torch.full((2,), 0.5),
+        "runner_up": torch.eye(2)[int(whole[others].argmax())],
+        "softmax": whole[others].softmax(0),
+    }[contrast].double()
+    before, after = (values[target] - shares @ values[others] for values in (whole, left))
+    assert float(found.said[0]) == pytest.approx(float(saliency[places].sum()), abs=1e-5)
+    assert float(found.real[0]) == pytest.approx(float(before - after), abs=1e-5)
+    assert found.explained == pytest.approx(answer.first.explained, abs=1e-4)
+    line = parts_line(model, answer.parts, gone)
+    assert f"{float(found.said[0]):+.4f}" in line and f"{float(found.real[0]):+.4f}" in line
+    assert f"{float(left.softmax(0)[target]):.3f}" in line
+
+
+def test_all_parts_make_the_sum_and_wrong_ones_are_refused(models):
+    model, tokenizer = load(models[1])
+    answer = explain_input(model, tokenizer, "A good phone.", PREDICTED, "mean", [0, 1, 2])
+    whole = take_away(model, answer.parts, range(4))
+    assert float(whole.said[0]) + answer.first.seen.special == pytest.approx(answer.first.explained, abs=1e-5)
+    for gone in ([], [4], [-1]):
+        with pytest.raises(ValueError, match="parts must be numbers from 0 to 3"):
+            take_away(model, answer.parts, gone)
+    partly = explain_input(model, tokenizer, "A good phone.", PREDICTED, "mean", [0, 1])
+    assert partly.parts is None and "all blocks" in partly.parts_html
 
 
 @pytest.mark.parametrize(
@@ -216,6 +277,47 @@ def test_a_picture_can_be_picked_and_choices_count(page):
             page.get_by_label("1", exact=True).first.uncheck()
         page.get_by_role("button", name="Explain the image").click()
         check_sum(changed(page, "#image-sum", before))
+
+
+def foretold_and_real(place):
+    """The three numbers that the page shows of the parts that are away."""
+    return [float(cell) for cell in place.locator("td").all_inner_texts()]
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", ["image", "text"])
+def test_parts_are_pressed_and_the_model_answers_without_them(address, page, models, kind):
+    """By mouse and by keyboard; the numbers are those of the same parts taken away here."""
+    model, processor = load(models[kind == "text"])
+    text = "It is a good phone."
+    with opened(address, beside=page) as page:
+        if kind == "image":
+            pick(page, 1)
+        else:
+            page.get_by_role("tab").nth(1).click()
+            page.locator("#text textarea").fill(text)
+            page.get_by_role("button", name="Explain the text").click()
+            changed(page, "#text-sum", "")
+        panel = page.locator("[role=tabpanel]").nth(kind == "text")
+        parts, without = panel.locator(".mhex-picker button"), panel.locator(".mhex-without")
+        assert parts.count() == (49 if kind == "image" else 6)
+        parts.nth(3).click()
+        without.get_by_text("Without 1 of").wait_for()
+        parts.nth(4).focus()
+        page.keyboard.press("Space")
+        without.get_by_text("Without 2 of").wait_for()
+        shown = foretold_and_real(without)
+        assert parts.nth(4).get_attribute("aria-pressed") == "true"
+        parts.nth(3).click()
+        without.get_by_text("Without 1 of").wait_for()
+        assert foretold_and_real(without) != shown
+        parts.nth(4).click()
+        without.get_by_text("Nothing is taken away").wait_for()
+        assert page.problems == []
+    value = text if kind == "text" else load_sample("fashion_mnist")["test"][1]["image"]
+    answer = explain_input(model, processor, value, PREDICTED, "mean", list(range(model.num_blocks)), kind == "text")
+    found = take_away(model, answer.parts, [3, 4])
+    assert shown == pytest.approx([float(found.said), float(found.real), float(found.even)], abs=2e-4)
 
 
 @pytest.mark.slow

@@ -65,15 +65,16 @@ def test_it_explains_images_and_texts_of_the_hub(address, space, server):
     client = pytest.importorskip("gradio_client", reason="the app needs gradio: pip install 'hf-mhex[app]'")
     app = client.Client(address, verbose=False)
     _, pictures = space
-    scores, line, *painted = app.predict(
+    without, scores, line, *painted = app.predict(
         client.handle_file(pictures[0]), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4], api_name="/explain_image"
     )
-    assert scores["label"] in ("a", "b", "c") and "The map sums to" in line and len(painted) == 3
-    scores, line, words, labels, by_block = app.predict(
+    assert scores["label"] in ("a", "b", "c") and "The map sums to" in line and len(painted) == 5
+    without, scores, line, words, buttons, labels, by_block, link = app.predict(
         SENTENCES[1], PREDICTED, NO_CONTRAST, [0, 1, 2], api_name="/explain_text"
     )
     assert scores["label"] in ("bad", "good", "unclear") and "The map sums to" in line
     assert "battery" in words and all(framed.startswith("<iframe sandbox") for framed in (words, labels, by_block))
+    assert without == "" and buttons.count("<button") == 4 and server.repositories["me/texts"].tags["v1"] in link
     asked = [path.split("/resolve/") for _, path, _ in server.requests if "/resolve/" in path]
     for name in ("texts", "images"):
         revisions = {file.split("/")[0] for repo_id, file in asked if repo_id == f"/me/{name}"}

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import html
+from dataclasses import dataclass
 
 import torch
 
 from hf_mhex.data.images import read_image
 from hf_mhex.escaping import escaped, escaped_markdown
 from hf_mhex.explaining.display import Display
-from hf_mhex.explaining.explanation import explain_items, picture_tag, read_input
+from hf_mhex.explaining.explanation import Explanation, explain_items, picture_tag, read_input
+from hf_mhex.hub.app.parts import CHOOSE_ALL, Parts, parts_html, parts_of
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html
@@ -29,7 +31,28 @@ OVER = {
 BESIDE = 3  # labels side by side
 
 
-def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], rollout=False) -> Display:
+@dataclass(frozen=True, eq=False)
+class Answer:
+    """What is shown of one input: the label's explanation and those of the best others, and the parts to take away.
+
+    `parts` is None where some blocks are left out, since the model's answer is that of all.
+    """
+
+    display: Display
+    parts: Parts | None
+
+    @property
+    def first(self) -> Explanation:
+        """The explanation of the label that was asked for."""
+        return self.display.first
+
+    @property
+    def parts_html(self) -> str:
+        """The parts to be pressed, or why there are none."""
+        return parts_html(self.parts, self.first.seen) if self.parts else CHOOSE_ALL
+
+
+def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], rollout=False) -> Answer:
     """The explanation of the label to explain, then those of the best others, as the page's choices want them.
 
     Raises ValueError, to be shown, where no block is chosen, and what `hf_mhex.explain` raises for the value.
@@ -46,18 +69,19 @@ def explain_input(model, processor, value, target: str, contrast: str, blocks: l
     item = read_input(model, processor, value)
     [first] = explain_items(model, processor, item, options)
     others = [label for label in first.ranking if label != first.target][: BESIDE - 1]
-    return Display([first, *(explain_items(model, processor, item, options | {"target": o})[0] for o in others)])
+    found = [first, *(explain_items(model, processor, item, options | {"target": other})[0] for other in others)]
+    parts = parts_of(model, processor, item, first, options) if options["blocks"] is None else None
+    return Answer(Display(found), parts)
 
 
-def scores(model, display: Display) -> dict[str, float]:
+def scores(model, first: Explanation) -> dict[str, float]:
     """Every label's score."""
-    found = scores_of(torch.from_numpy(display.first.logits), model.config)
+    found = scores_of(torch.from_numpy(first.logits), model.config)
     return {model.config.id2label[index]: score for index, score in enumerate(found.tolist())}
 
 
-def sum_line(display: Display) -> str:
+def sum_line(first: Explanation) -> str:
     """The explained label, and the map's sum beside what it explains, in words."""
-    first = display.first
     label, total, contrast = (first.record[name] for name in ("label", "sum", "contrast"))
     what = "the explained logit" if contrast is None else f"the logit's lead over {OVER[contrast]}"
     return f"Explained: **{escaped_markdown(label)}**. The map sums to {total:+.4f}; {what} is {first.explained:+.4f}."
@@ -81,16 +105,16 @@ def open_image(path: str, num_channels: int | None = None):
 def explain_picture(
     model, processor, path: str | None, target: str, contrast: str, blocks: list[int], rollout: bool = False
 ):
-    """Scores, sum line, overlay, labels side by side and strip of blocks for an image file; ValueError, to be shown,
-    where it is none.
+    """The answer to an image file, and what is shown of it: scores, sum line, overlay, parts, labels side by side and
+    strip of blocks. Raises ValueError, to be shown, where it is none.
     """
     if not path:
         raise ValueError("Pick, paste or upload an image first.")
     image = open_image(path, model.config.num_channels)
-    display = explain_input(model, processor, image, target, contrast, blocks, rollout)
-    first = display.first
-    painted = overlay(first.seen, first.saliency)
-    return scores(model, display), sum_line(display), painted, labels_beside(display), first.block_picture
+    answer = explain_input(model, processor, image, target, contrast, blocks, rollout)
+    first = answer.first
+    shown = [scores(model, first), sum_line(first), overlay(first.seen, first.saliency), answer.parts_html]
+    return answer, [*shown, labels_beside(answer.display), first.block_picture]
 
 
 def labels_beside(display: Display) -> str:
@@ -107,15 +131,17 @@ def labels_beside(display: Display) -> str:
 
 
 def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int], rollout: bool = False):
-    """Scores, sum line, and as frames of escaped HTML the coloured words, the best labels', and those of each block."""
+    """The answer to a text, and what is shown of it: scores, sum line, and as escaped HTML the coloured words, the
+    parts, the best labels' words and those of each block. Raises ValueError, to be shown, where there is no text.
+    """
     if not text or not text.strip():
         raise ValueError("Type a text first.")
-    display = explain_input(model, tokenizer, text, target, contrast, blocks, rollout)
-    first = display.first
-    entries = [(found.seen, found.title, found.explained, found.sentence) for found in display.explanations]
+    answer = explain_input(model, tokenizer, text, target, contrast, blocks, rollout)
+    first = answer.first
+    entries = [(found.seen, found.title, found.explained, found.sentence) for found in answer.display.explanations]
     pages = [[(first.seen, first.label, first.explained)], entries, first.block_entries]
-    framed = [frame(words_html(page, title=None), 13 * len(page) + 1) for page in pages]
-    return scores(model, display), sum_line(display), *framed
+    words, *others = (frame(words_html(page, title=None), 13 * len(page) + 1) for page in pages)
+    return answer, [scores(model, first), sum_line(first), words, answer.parts_html, *others]
 
 
 def frame(page: str, height: int) -> str:

@@ -17,6 +17,7 @@ from hf_mhex.explaining.explanation import lead_contrast
 from hf_mhex.families import KINDS, family_of
 from hf_mhex.hub.app import links
 from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.hub.app.parts import Parts, parts_line
 from hf_mhex.loading import load
 
 SENTENCES = [
@@ -30,6 +31,16 @@ STYLE = """<style>
 #image img { width: 100%; height: 100%; object-fit: contain; }
 #shelf .grid-container { grid-template-columns: repeat(6, minmax(0, 1fr)); }
 #shelf .thumbnail-lg, #shelf .thumbnail-item { aspect-ratio: 1; min-width: 0; height: auto; }
+.mhex-grid { display: grid; position: relative; width: 100%; max-width: 24rem; }
+.mhex-grid img { position: absolute; width: 100%; height: 100%; filter: grayscale(1) contrast(0.75) brightness(1.2); }
+.mhex-grid button { position: relative; border: 1px solid #8888; min-width: 0; }
+.mhex-parts { line-height: 2.2; overflow-wrap: anywhere; }
+p.mhex-parts { white-space: pre-wrap; }
+p.mhex-parts button { padding: 0.1em 0.25em; border-radius: 0.2em; border: 1px solid #8888; min-height: 1.6rem; }
+.mhex-parts button[aria-pressed=true] { background: repeating-linear-gradient(45deg, #777, #777 4px, #bbb 4px, #bbb 8px)
+  !important; color: #777; text-decoration: line-through; }
+.mhex-without th { text-align: start; font-weight: normal; padding-inline-end: 1rem; }
+.mhex-without td { font-variant-numeric: tabular-nums; text-align: end; }
 .mhex-labels { display: flex; flex-wrap: wrap; gap: 1rem; }
 .mhex-labels figure { flex: 1 1 16rem; max-width: 24rem; margin: 0; }
 @media (max-width: 640px) {
@@ -48,6 +59,13 @@ PASTE = """document.addEventListener("paste", (event) => {
   chooser.files = carried.files;
   chooser.dispatchEvent(new Event("change", { bubbles: true }));
 });"""  # a picture pasted anywhere goes where a chosen file goes
+PRESS = """element.addEventListener("click", (event) => {
+  const part = event.target.closest("button[data-part]");
+  if (!part) return;
+  part.setAttribute("aria-pressed", part.getAttribute("aria-pressed") !== "true");
+  const pressed = [...element.querySelectorAll("button[aria-pressed=true]")];
+  trigger("removal", { gone: pressed.map((one) => Number(one.dataset.part)) });
+});"""  # the parts that are pressed, all of them, whenever that changes
 ADDRESS = "() => window.location.hash"
 NOTE = (
     "Red speaks for the label, blue against it. A map adds up to the logit that it explains, or to the logit's lead: "
@@ -223,19 +241,20 @@ def image_tab(model, processor, name: links.Pinned) -> Page:
             with gr.Column(scale=3, min_width=200):
                 prediction = predicted()
                 line, link = gr.Markdown(elem_id="image-sum"), gr.HTML(elem_id="image-link")
+    parts, buttons, without = removal(model)
     with gr.Accordion("Labels side by side, on one scale"):
         labels = gr.HTML(elem_id="labels")
     strip = gr.Image(show_label=False, elem_id="blocks", interactive=False, buttons=BUTTONS)
 
     def explain(path, *chosen):
-        answer = explain_picture(model, processor, path, *chosen)
-        return *answer, link_html(name, link_choices(options, chosen), links.file_given(path, samples))
+        answer, shown = explain_picture(model, processor, path, *chosen)
+        return answer.parts, "", *shown, link_html(name, link_choices(options, chosen), links.file_given(path, samples))
 
     def given_of(found):
         value = links.file_of(found, samples)
         return save_bytes_to_cache(value, "linked", given.GRADIO_CACHE) if isinstance(value, bytes) else value
 
-    asked, found = [given, *options], [prediction, line, painted, labels, strip, link]
+    asked, found = [given, *options], [parts, without, prediction, line, painted, buttons, labels, strip, link]
     page, explain = Page(name, given, options, found, explain, given_of), complaining(explain)
     button.click(explain, asked, found, api_name="explain_image")
     shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
@@ -247,6 +266,22 @@ def image_tab(model, processor, name: links.Pinned) -> Page:
 def path_of(payload) -> str | None:
     """The file that was given, whatever is in it."""
     return None if payload is None else payload.path
+
+
+def removal(model) -> tuple[gr.State, gr.HTML, gr.HTML]:
+    """Parts that can be pressed, with what the map foretells and the model answers without them."""
+    parts = gr.State()
+    with gr.Accordion("Foretold and real: press parts to take them away"), gr.Row(equal_height=False):
+        with gr.Column(scale=5, min_width=280):
+            buttons = gr.HTML(elem_classes="mhex-picker", js_on_load=PRESS)
+        with gr.Column(scale=7, min_width=280):
+            said = gr.HTML(elem_classes="mhex-without")
+
+    def run(parts: Parts | None, event: gr.EventData) -> str:
+        return "" if parts is None else parts_line(model, parts, event.gone)
+
+    buttons.removal(complaining(run), parts, said, api_name=False, trigger_mode="always_last")
+    return parts, buttons, said
 
 
 def link_html(model: links.Pinned, choices: dict, given: dict) -> str:
@@ -281,16 +316,17 @@ def text_tab(model, tokenizer, name: links.Pinned) -> Page:
             prediction = predicted()
             line, link = gr.Markdown(elem_id="text-sum"), gr.HTML(elem_id="text-link")
             words = gr.HTML(label="Words", elem_id="words")
+    parts, buttons, without = removal(model)
     with gr.Accordion("Labels, one below the other"):
         labels = gr.HTML(elem_id="label-words")
     with gr.Accordion("Block by block", open=False):
         by_block = gr.HTML(elem_id="block-words")
 
     def explain(text, *chosen):
-        answer = explain_sentence(model, tokenizer, text, *chosen)
-        return *answer, link_html(name, link_choices(options, chosen), {links.TEXT: text})
+        answer, shown = explain_sentence(model, tokenizer, text, *chosen)
+        return answer.parts, "", *shown, link_html(name, link_choices(options, chosen), {links.TEXT: text})
 
-    asked, found = [given, *options], [prediction, line, words, labels, by_block, link]
+    asked, found = [given, *options], [parts, without, prediction, line, words, buttons, labels, by_block, link]
     page, explain = Page(name, given, options, found, explain, lambda link: link.get(links.TEXT)), complaining(explain)
     gr.on([button.click, given.submit], explain, asked, found, api_name="explain_text")
     examples.load_input_event.success(explain, asked, found, api_name=False)
