@@ -1,12 +1,14 @@
-"""Signals in tables and arrays: one row a signal, with the axis in the columns' names or in an array."""
+"""Signals in tables and arrays: one row a signal, with the axis in the columns' names or in an array; or one a file."""
 
 from __future__ import annotations
 
+import csv
 from pathlib import Path
 
 import numpy as np
 
 from hf_mhex.data.arrays import ArrayRows
+from hf_mhex.data.tables import encoding_of, separator_of
 
 FEWEST = 8  # columns with numbers as names that make a table one of signals
 SPLITS = {"train": "train", "validation": "val", "test": "test"}
@@ -68,3 +70,55 @@ def read_signals(path: Path) -> dict[str, ArrayRows]:
             columns = {"signal": signals} | ({} if labels is None else {"label": labels})
             splits[split] = ArrayRows(**columns).on_axis(axis)
     return splits
+
+
+def read_signal(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
+    """One signal of a file, [L] or of a .npy also [C, L], and its axis [L] where the file has one.
+
+    A table has its points below each other, in one column or two (axis, value), with or without names above; or in one
+    line, perhaps with the axis as the line above; columns whose name there is no number (a label) are left out.
+
+    Raises ValueError for a file of another form, of several signals, and for what is no number.
+    """
+    if path.suffix.lower() == ".npy":
+        try:
+            values = np.load(path, allow_pickle=False)
+        except (ValueError, EOFError) as error:
+            raise ValueError(f"{path.name} is no array of numbers that numpy saved.") from error
+        if values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
+            raise ValueError(
+                f"{path.name} must hold one signal, [L] or [C, L]; got {values.dtype} {list(values.shape)}."
+            )
+        return values.astype(np.float64), None
+    encoding = encoding_of(path)
+    with open(path, encoding=encoding, newline="") as file:
+        cells = [line for line in csv.reader(file, delimiter=separator_of(path, encoding)) if any(map(str.strip, line))]
+    lines = [[_number(cell) for cell in line] for line in cells]
+    wide = max((np.isfinite(line).sum() for line in lines), default=0)
+    if wide >= FEWEST:
+        if len(lines) > 2:
+            raise ValueError(f"{path.name} holds {len(lines) - 1} signals; give a file with one of them.")
+        kept = np.isfinite(lines[0]) if len(lines) == 2 else slice(None)
+        axis, values = (np.array(lines[0])[kept] if len(lines) == 2 else None), np.array(lines[-1])[kept]
+    else:
+        named = lines and not np.isfinite(lines[0]).any()
+        points = lines[1:] if named else lines
+        if len(points) < FEWEST or {len(line) for line in points} - {1, 2} or len({len(line) for line in points}) > 1:
+            raise ValueError(
+                f"{path.name} must hold one signal: its points in one line, or below each other in one column or two "
+                f"(axis, value), at least {FEWEST} of them."
+            )
+        table = np.array(points)
+        axis, values = (table[:, 0] if table.shape[1] == 2 else None), table[:, -1]
+    bad = next((part for part in (axis, values) if part is not None and not np.isfinite(part).all()), None)
+    if bad is not None:
+        raise ValueError(f"{path.name}: point {int((~np.isfinite(bad)).argmax())} is no finite number.")
+    return values, axis
+
+
+def _number(cell: str) -> float:
+    """A cell's number; NaN where it is none."""
+    try:
+        return float(cell)
+    except ValueError:
+        return float("nan")

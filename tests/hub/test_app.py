@@ -4,6 +4,7 @@ import html
 import re
 import sys
 
+import numpy as np
 import pytest
 import torch
 from PIL import Image
@@ -14,14 +15,14 @@ from hf_mhex.hub.app import build_app
 from hf_mhex.hub.app.explaining import (
     NO_CONTRAST,
     PREDICTED,
+    explain_file,
     explain_input,
-    explain_picture,
     explain_sentence,
     labels_beside,
-    readable,
+    read_file,
 )
 from hf_mhex.hub.app.parts import parts_line, take_away
-from hub_models import save_image_model, save_text_model
+from hub_models import save_image_model, save_signal_model, save_text_model
 
 
 @pytest.fixture(scope="module")
@@ -29,7 +30,8 @@ def models(tmp_path_factory):
     folder = tmp_path_factory.mktemp("models")
     save_image_model(folder / "images", folder / "pictures")
     save_text_model(folder / "texts")
-    return [str(folder / "images"), str(folder / "texts")]
+    save_signal_model(folder / "signals")
+    return [str(folder / name) for name in ("images", "texts", "signals")]
 
 
 def test_text_stays_text(models):
@@ -79,7 +81,7 @@ def test_an_image_is_read_upright(models, tmp_path):
     picture.transpose(Image.Transpose.ROTATE_90).save(tmp_path / "turned.png", exif=exif)
     given = load(models[0])
     upright, turned = (
-        explain_picture(*given, str(tmp_path / f"{name}.png"), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4])[1]
+        explain_file(*given, str(tmp_path / f"{name}.png"), PREDICTED, NO_CONTRAST, [0, 1, 2, 3, 4])[1]
         for name in ("upright", "turned")
     )
     assert upright[:2] == turned[:2] and upright[2] == turned[2]
@@ -163,6 +165,23 @@ def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
     assert f"{float(left.softmax(0)[target]):.3f}" in line
 
 
+def test_a_signal_is_read_as_it_was_measured(models, tmp_path):
+    """From a table with its axis; another axis is refused. Its intervals make the sum."""
+    model, extractor = load(models[2])
+    values = np.array(load_sample("coffee")["test"][9]["signal"])
+    table = np.column_stack([model.config.axis, values])
+    np.savetxt(tmp_path / "one.csv", table, delimiter=",", fmt="%.17g")
+    answer, (_, line, *_) = explain_file(model, extractor, str(tmp_path / "one.csv"), PREDICTED, "mean", [0, 1, 2, 3])
+    check_sum(line)
+    expected = model.generate_saliency(**extractor(values, return_tensors="pt"), contrast="mean")
+    assert answer.first.explained == pytest.approx(float(expected.explained), abs=1e-5)
+    assert len(answer.parts.scores) == 16 and answer.parts_html.count("<button") == 16
+    assert float(take_away(model, answer.parts, range(16)).said) == pytest.approx(answer.first.explained, abs=1e-4)
+    np.savetxt(tmp_path / "moved.csv", table + [[5, 0]], delimiter=",")
+    with pytest.raises(ValueError, match="stand at 5 to 1845, the model's 1841 at 0 to 1840"):
+        read_file(model, str(tmp_path / "moved.csv"))
+
+
 def test_all_parts_make_the_sum_and_wrong_ones_are_refused(models):
     model, tokenizer = load(models[1])
     answer = explain_input(model, tokenizer, "A good phone.", PREDICTED, "mean", [0, 1, 2])
@@ -190,15 +209,16 @@ def test_what_is_missing_is_said(models, tmp_path, content, blocks, message):
     elif content:
         path.write_bytes(content)
     with pytest.raises(ValueError, match=message):
-        explain_picture(*load(models[0]), str(path) if content else None, PREDICTED, NO_CONTRAST, blocks)
+        explain_file(*load(models[0]), str(path) if content else None, PREDICTED, NO_CONTRAST, blocks)
 
 
-def test_half_an_image_is_no_image(tmp_path):
+def test_half_an_image_is_no_image(models, tmp_path):
+    model, _ = load(models[0])
     load_sample("fashion_mnist")["test"][0]["image"].resize((200, 200)).save(tmp_path / "whole.png")
-    assert readable(str(tmp_path / "whole.png")) == str(tmp_path / "whole.png")
+    assert read_file(model, str(tmp_path / "whole.png")).size == (200, 200)
     (tmp_path / "half.png").write_bytes((tmp_path / "whole.png").read_bytes()[:900])
     with pytest.raises(ValueError, match="no image that can be read"):
-        readable(str(tmp_path / "half.png"))
+        read_file(model, str(tmp_path / "half.png"))
 
 
 @pytest.fixture(scope="module")
@@ -230,7 +250,7 @@ def test_it_explains_an_image_that_is_uploaded(page, tmp_path):
     before = said(page, "#image-sum")
     upload(page, path)
     check_sum(changed(page, "#image-sum", before))
-    for place in ("#image", "#overlay", "#blocks"):
+    for place in ("#image", "#image-map", "#image-blocks"):
         page.locator(f"{place} img").wait_for()
 
 
@@ -260,7 +280,7 @@ def test_a_click_on_a_label_explains_it(page):
         line.startswith(f"Explained: {names[1]}.")
         and page.get_by_label("Label to explain").first.input_value() == names[1]
     )
-    titles = page.locator("#labels figcaption b").all_inner_texts()
+    titles = page.locator(".mhex-beside figcaption b").all_inner_texts()
     assert [title.split(" ")[0] for title in titles] == [names[1], names[0], names[2]]
     choose(page, "Label to explain", PREDICTED)
 
@@ -346,7 +366,7 @@ def test_a_link_opens_the_same_explanation(address, page, tmp_path, kind):
         line = changed(page, f"#{given}-sum", before)
         link = page.locator(f"#{given}-link a").get_attribute("href")
         value = page.locator("#text textarea").input_value()
-        titles = page.locator("#labels figcaption").all_inner_texts()
+        titles = page.locator(".mhex-beside figcaption").all_inner_texts()
     with opened(address + "/" + link, beside=first) as page:
         assert changed(page, f"#{given}-sum", "") == line and line.startswith(f"Explained: {label}.")
         panel = page.locator("[role=tabpanel]").nth(given == "text")
@@ -354,7 +374,7 @@ def test_a_link_opens_the_same_explanation(address, page, tmp_path, kind):
         assert panel.get_by_label("Compared with").input_value() == "the runner-up"
         assert [panel.get_by_label(str(n), exact=True).is_checked() for n in numbers] == [n != 1 for n in numbers]
         assert page.locator("#text textarea").input_value() == value
-        assert page.locator("#labels figcaption").all_inner_texts() == titles
+        assert page.locator(".mhex-beside figcaption").all_inner_texts() == titles
         assert page.locator(f"#{given}-link a").get_attribute("href") == link and page.problems == []
 
 
@@ -366,8 +386,14 @@ def test_a_link_that_does_not_fit_says_so(address, page):
         link = address + "/" + beside.locator("#image-link a").get_attribute("href")
     revision = link.partition("revision=")[2].partition("&")[0]
     for wrong, message in (
-        (link.replace(revision, "weights-0123456789abcdef"), "was made with images at weights-01234567"),
-        (link.replace("model=images", "model=me%2Fothers"), f"mhex app me/others@{revision}"),
+        (
+            link.replace(revision, "weights-0123456789abcdef"),
+            "made with images at weights-01234567; and this page shows images at weights-",
+        ),
+        (
+            link.replace("model=images", "model=me%2Fothers"),
+            f"made with me/others at {revision[:16]}; which this page does not show",
+        ),
         (link + "&label=none", "asks for label 'none'"),
         (link.replace("sample=0", "file=AAAA%21"), "cut or changed"),
         (address + "/#top", "no link to an explanation"),
@@ -418,8 +444,10 @@ def test_a_phone_shows_all_of_it(address, page):
     """At 390 px nothing sticks out of the page, and what is asked and answered can be touched and read."""
     with opened(address, width=390, height=844, beside=page) as page:
         pick(page, 1)
-        check_narrow(page, "#image", "#shelf", "#overlay", "#prediction", "#image-sum", "#labels", "#blocks")
-        page.locator("#labels img").first.wait_for()
+        check_narrow(
+            page, "#image", "#shelf", "#image-map", "#prediction", "#image-sum", ".mhex-beside", "#image-blocks"
+        )
+        page.locator(".mhex-beside img").first.wait_for()
         page.get_by_role("tab").nth(1).click()
         page.locator("#text textarea").fill("It is a good phone.")
         page.get_by_role("button", name="Explain the text").click()
@@ -446,6 +474,28 @@ def test_it_says_that_a_file_is_broken(page, tmp_path):
     page.get_by_text("This file is no image that can be read.").wait_for()
     assert said(page, "#image-sum") == before
     pick(page, 2)  # and the page goes on
+
+
+@pytest.mark.slow
+def test_it_explains_a_signal(address, page, tmp_path):
+    """One that is uploaded, one of the sample, one of its intervals taken away, and the link to it."""
+    np.savetxt(tmp_path / "one.csv", np.array(load_sample("coffee")["test"][9]["signal"])[None], delimiter=";")
+    first = page
+    with opened(address, beside=first) as page:
+        page.get_by_role("tab").nth(2).click()
+        panel = page.locator("[role=tabpanel]").nth(2)
+        panel.locator("input[type=file]").set_input_files(tmp_path / "one.csv")
+        check_sum(uploaded := changed(page, "#signal-sum", ""))
+        panel.get_by_label("sample 2").check()
+        check_sum(line := changed(page, "#signal-sum", uploaded))
+        for place in ("#signal-map img", "#signal-blocks img", ".mhex-beside img >> visible=true"):
+            page.locator(place).wait_for()
+        panel.locator(".mhex-picker button").nth(7).click()
+        panel.locator(".mhex-without").get_by_text("Without 1 of 16 intervals").wait_for()
+        link = page.locator("#signal-link a").get_attribute("href")
+        assert page.problems == []
+    with opened(f"{address}/{link}", beside=first) as page:
+        assert changed(page, "#signal-sum", "") == line and page.problems == []
 
 
 @pytest.mark.slow

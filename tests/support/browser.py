@@ -102,7 +102,7 @@ def pick(page, number):
     before = said(page, "#image-sum")
     page.locator("#shelf button.thumbnail-item, #shelf .grid-container button").nth(number).click()
     changed(page, "#image-sum", before)
-    page.locator("#blocks img").wait_for()
+    page.locator("#image-blocks img").wait_for()
 
 
 def upload(page, path):

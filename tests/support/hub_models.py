@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import timm
 import torch
@@ -13,7 +14,16 @@ from PIL import Image
 from safetensors.torch import save_file
 from transformers import AutoConfig, AutoModel, AutoTokenizer
 
-from hf_mhex import MHEXBertConfig, MHEXBertForSequenceClassification, convert, image_processor_for
+from hf_mhex import (
+    MHEXBertConfig,
+    MHEXBertForSequenceClassification,
+    MHEXSignalConfig,
+    MHEXSignalFeatureExtractor,
+    MHEXSignalForClassification,
+    convert,
+    image_processor_for,
+    load_sample,
+)
 from minilm import MINILM
 from networks import FIELDS, enliven, family_named, lively_resnet
 
@@ -47,6 +57,19 @@ def save_image_model(folder, pictures):
     paths = save_pictures(pictures)
     inputs = processor([Image.open(path) for path in paths], return_tensors="pt")
     return paths, model.generate_saliency(**inputs)
+
+
+def save_signal_model(folder, axis=None):
+    """An MHEX-Signal on the embedded sample's spectra, or on another `axis`, and its feature extractor."""
+    rows = load_sample("coffee")["test"]
+    axis = list(range(len(rows[0]["signal"]))) if axis is None else axis
+    torch.manual_seed(0)
+    config = MHEXSignalConfig(axis=axis, id2label={0: "a", 1: "b", 2: "c"}, **FIELDS["signal"])
+    processor = MHEXSignalFeatureExtractor().fit(np.array(rows[:8]["signal"])[:, : len(axis)])
+    model = MHEXSignalForClassification(config).double()
+    batch = processor(np.array(rows[8:12]["signal"])[:, : len(axis)], return_tensors="pt")
+    enliven(model, {"input_values": batch["input_values"].double()}).float().save_pretrained(folder)
+    processor.save_pretrained(folder)
 
 
 def save_pictures(folder):

@@ -4,16 +4,21 @@ from __future__ import annotations
 
 import html
 from dataclasses import dataclass
+from pathlib import Path
 
+import numpy as np
 import torch
 
 from hf_mhex.data.images import read_image
+from hf_mhex.data.signals import read_signal
 from hf_mhex.escaping import escaped, escaped_markdown
 from hf_mhex.explaining.display import Display
 from hf_mhex.explaining.explanation import Explanation, explain_items, picture_tag, read_input
+from hf_mhex.families import family_of
 from hf_mhex.hub.app.parts import CHOOSE_ALL, Parts, parts_html, parts_of
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.signals import Signal
 from hf_mhex.pictures.words import words_html
 
 PREDICTED, NO_CONTRAST = "the predicted one", "nothing"
@@ -29,6 +34,11 @@ OVER = {
     "softmax": "the others, weighed by their scores,",
 }
 BESIDE = 3  # labels side by side
+NONE_GIVEN = {
+    "image": "Pick, paste or upload an image first.",
+    "text": "Type a text first.",
+    "signal": "Pick or upload a signal first.",
+}
 
 
 @dataclass(frozen=True, eq=False)
@@ -87,56 +97,71 @@ def sum_line(first: Explanation) -> str:
     return f"Explained: **{escaped_markdown(label)}**. The map sums to {total:+.4f}; {what} is {first.explained:+.4f}."
 
 
-def readable(path: str) -> str:
-    """The path of an image file as it came; ValueError, to be shown, where it is none."""
-    open_image(path)
-    return path
+def read_file(model, path: str | None):
+    """An image file or a signal's as the model takes it; ValueError, to be shown and without the path, where it cannot.
 
-
-def open_image(path: str, num_channels: int | None = None):
-    """An image file as `read_image` gives it; ValueError, to be shown and without the path, where it is none."""
+    A signal's file with an axis must have the model's.
+    """
+    kind = family_of(model).kind
+    if not path:
+        raise ValueError(NONE_GIVEN[kind])
     try:
-        return read_image(path, num_channels)
+        if kind == "image":
+            return read_image(path, model.config.num_channels)
+        values, axis = read_signal(Path(path))
     except (ValueError, OSError) as error:
         said = str(error)
         raise ValueError(said.replace(path, "This file") if path in said else "This file is not there.") from error
+    own = model.config.axis
+    if axis is not None and own is not None and not (len(axis) == len(own) and np.allclose(axis, own)):
+        raise ValueError(
+            f"The file's {len(axis)} points stand at {axis[0]:g} to {axis[-1]:g}, the model's {len(own)} at "
+            f"{own[0]:g} to {own[-1]:g}; bring the signal to the model's axis."
+        )
+    return values
 
 
-def explain_picture(
-    model, processor, path: str | None, target: str, contrast: str, blocks: list[int], rollout: bool = False
-):
-    """The answer to an image file, and what is shown of it: scores, sum line, overlay, parts, labels side by side and
-    strip of blocks. Raises ValueError, to be shown, where it is none.
+def explain_file(model, processor, path: str | None, *chosen):
+    """The answer to a file of an image or a signal, and what is shown of it: scores, sum line, the map over it, parts,
+    labels side by side and the blocks' own maps. Raises ValueError, to be shown, for a file that cannot be read.
+
+    Args:
+        chosen: as in `explain_input`.
     """
-    if not path:
-        raise ValueError("Pick, paste or upload an image first.")
-    image = open_image(path, model.config.num_channels)
-    answer = explain_input(model, processor, image, target, contrast, blocks, rollout)
+    answer = explain_input(model, processor, read_file(model, path), *chosen)
     first = answer.first
-    shown = [scores(model, first), sum_line(first), overlay(first.seen, first.saliency), answer.parts_html]
+    is_image = family_of(model).kind == "image"
+    painted = overlay(first.seen, first.saliency) if is_image else first.picture
+    shown = [scores(model, first), sum_line(first), painted, answer.parts_html]
     return answer, [*shown, labels_beside(answer.display), first.block_picture]
 
 
 def labels_beside(display: Display) -> str:
-    """The labels' maps over the image as figures of HTML, on one scale; narrow pages set them one below the other."""
+    """The labels' maps as HTML: over a signal one below the other, over an image as figures on one scale, which narrow
+    pages set one below the other.
+    """
+    said = [f"<b>{escaped(found.title)}</b><br>{escaped(found.sentence)}" for found in display.explanations]
+    if isinstance(display.first.seen, Signal):
+        picture = picture_tag(display.labels_picture, "maps of the labels")
+        return f"{picture}<ul>{''.join(f'<li>{line}</li>' for line in said)}</ul>"
     maps = [found.saliency for found in display.explanations]
     limits = min(float(values.min()) for values in maps), max(float(values.max()) for values in maps)
     figures = []
-    for found in display.explanations:
+    for found, line in zip(display.explanations, said):
         painted = overlay(found.seen, found.saliency, limits=limits, size=320)
-        said = f"<b>{escaped(found.title)}</b><br>{escaped(found.sentence)}"
-        alternative = picture_tag(painted, f"map for {found.title}")
-        figures.append(f"<figure>{alternative}<figcaption>{said}</figcaption></figure>")
+        figures.append(
+            f"<figure>{picture_tag(painted, f'map for {found.title}')}<figcaption>{line}</figcaption></figure>"
+        )
     return f'<div class="mhex-labels">{"".join(figures)}</div>'
 
 
-def explain_sentence(model, tokenizer, text: str, target: str, contrast: str, blocks: list[int], rollout: bool = False):
+def explain_sentence(model, tokenizer, text: str, *chosen):
     """The answer to a text, and what is shown of it: scores, sum line, and as escaped HTML the coloured words, the
     parts, the best labels' words and those of each block. Raises ValueError, to be shown, where there is no text.
     """
     if not text or not text.strip():
-        raise ValueError("Type a text first.")
-    answer = explain_input(model, tokenizer, text, target, contrast, blocks, rollout)
+        raise ValueError(NONE_GIVEN["text"])
+    answer = explain_input(model, tokenizer, text, *chosen)
     first = answer.first
     entries = [(found.seen, found.title, found.explained, found.sentence) for found in answer.display.explanations]
     pages = [[(first.seen, first.label, first.explained)], entries, first.block_entries]

@@ -66,6 +66,11 @@ def read_link(fragment: str) -> dict[str, str]:
     return found
 
 
+def linked(link: dict[str, str]) -> Pinned:
+    """The model that a link was made with."""
+    return Pinned(link[MODEL], link[REVISION])
+
+
 def file_given(path: str, samples: Sequence[str] = ()) -> dict:
     """A file as a link says it: a sample's number, the file itself where it is small, else its digest and name."""
     data = Path(path).read_bytes()

@@ -9,6 +9,7 @@ from html import escape
 from pathlib import Path
 
 import gradio as gr
+import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
 
 from hf_mhex.data.samples import load_sample
@@ -16,7 +17,7 @@ from hf_mhex.escaping import escaped
 from hf_mhex.explaining.explanation import lead_contrast
 from hf_mhex.families import KINDS, family_of
 from hf_mhex.hub.app import links
-from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_picture, explain_sentence, readable
+from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_file, explain_sentence, read_file
 from hf_mhex.hub.app.parts import Parts, parts_line
 from hf_mhex.loading import load
 
@@ -44,8 +45,8 @@ p.mhex-parts button { padding: 0.1em 0.25em; border-radius: 0.2em; border: 1px s
 .mhex-labels { display: flex; flex-wrap: wrap; gap: 1rem; }
 .mhex-labels figure { flex: 1 1 16rem; max-width: 24rem; margin: 0; }
 @media (max-width: 640px) {
-  #blocks .image-container { overflow-x: auto; }
-  #blocks img { width: auto; max-width: none; height: 14rem; object-fit: contain; }
+  .mhex-blocks .image-container { overflow-x: auto; }
+  .mhex-blocks img { width: auto; max-width: none; height: 14rem; object-fit: contain; }
 }
 :focus-visible { outline: 2px solid var(--color-accent, orange); outline-offset: 2px; }
 </style>"""  # small pictures are shown large, the shelf on one line, and a narrow page scrolls its strip alone
@@ -125,11 +126,8 @@ def opener(page: Page, number: int) -> Callable:
 
     def run(fragment: str):
         link = links.read_link(fragment)
-        if link.get(links.MODEL) != page.model.name:
+        if not link or links.linked(link) != page.model:
             return gr.skip()
-        if link[links.REVISION] != page.model.revision:
-            asked = links.Pinned(page.model.name, link[links.REVISION])
-            raise ValueError(f"The link was made with {asked.short}; this page shows {page.model.short}.")
         chosen = [link_value(option, link) for option in page.options]
         value = page.given_of(link)
         if value is None:
@@ -141,13 +139,15 @@ def opener(page: Page, number: int) -> Callable:
 
 
 def stranger(shown: list[links.Pinned]) -> Callable:
-    """What says that a link is to a model which the page does not show."""
+    """What says that a link is to a model, or to a revision of one, which the page does not show."""
 
     def run(fragment: str) -> None:
         link = links.read_link(fragment)
-        if link and link[links.MODEL] not in [model.name for model in shown]:
-            asked = f"{link[links.MODEL]}@{link[links.REVISION]}"
-            raise ValueError(f"The link is to {asked}, which this page does not show: mhex app {asked}")
+        if not link or (asked := links.linked(link)) in shown:
+            return
+        same = [model.short for model in shown if model.name == asked.name]
+        here = f"and this page shows {', '.join(same)}" if same else "which this page does not show"
+        raise ValueError(f"The link was made with {asked.short}, {here}.")
 
     return complaining(run)
 
@@ -218,49 +218,64 @@ def chosen(event: gr.SelectData) -> str:
     return event.value
 
 
-def image_tab(model, processor, name: links.Pinned) -> Page:
-    """Pick, paste or upload an image; prediction and overlay beside it, other labels and the blocks' maps below."""
+def file_tab(model, processor, name: links.Pinned) -> Page:
+    """Pick or upload an image or a signal, or paste an image; what the map says beside it, labels and blocks below."""
+    kind = family_of(model).kind
+    samples = SAMPLES[kind](model)
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
-            given = gr.Image(
-                label="Image", type="filepath", image_mode=None, height=220, sources=["upload", "clipboard"],
-                placeholder="Drop, paste or choose an image", elem_id="image", elem_classes="mhex-image",
-                buttons=BUTTONS,
-            )  # fmt: skip
-            vars(given).update(preprocess=path_of)  # or Gradio opens the file, and does not say what is wrong with it
-            samples = sample_pictures()
+            given = image_input() if kind == "image" else gr.File(label="Signal (.csv, .npy)", elem_id="signal")
+            vars(given).update(preprocess=path_of)  # or Gradio opens an image, and does not say what is wrong with it
             shelf = gr.Gallery(
                 samples, show_label=False, columns=len(samples), height=100, allow_preview=False, elem_id="shelf",
                 buttons=[],
+            ) if kind == "image" else gr.Radio(
+                [(f"sample {number}", path) for number, path in enumerate(samples)], label="Or pick one",
+                visible=bool(samples), elem_id="signals",
             )  # fmt: skip
             options = choices(model)
-            button = gr.Button("Explain the image", variant="primary")
+            button = gr.Button(f"Explain the {kind}", variant="primary")
         with gr.Column(scale=7, min_width=280), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=280):
-                painted = gr.Image(label="Why", elem_id="overlay", interactive=False, buttons=BUTTONS)
+                painted = gr.Image(label="Why", elem_id=f"{kind}-map", interactive=False, buttons=BUTTONS)
             with gr.Column(scale=3, min_width=200):
                 prediction = predicted()
-                line, link = gr.Markdown(elem_id="image-sum"), gr.HTML(elem_id="image-link")
+                line, link = gr.Markdown(elem_id=f"{kind}-sum"), gr.HTML(elem_id=f"{kind}-link")
     parts, buttons, without = removal(model)
-    with gr.Accordion("Labels side by side, on one scale"):
-        labels = gr.HTML(elem_id="labels")
-    strip = gr.Image(show_label=False, elem_id="blocks", interactive=False, buttons=BUTTONS)
+    with gr.Accordion("Labels side by side"):
+        labels = gr.HTML(elem_classes="mhex-beside")
+    strip = gr.Image(
+        show_label=False, elem_id=f"{kind}-blocks", elem_classes="mhex-blocks", interactive=False, buttons=BUTTONS
+    )
 
     def explain(path, *chosen):
-        answer, shown = explain_picture(model, processor, path, *chosen)
+        answer, shown = explain_file(model, processor, path, *chosen)
         return answer.parts, "", *shown, link_html(name, link_choices(options, chosen), links.file_given(path, samples))
+
+    def check(path) -> None:
+        read_file(model, path)
 
     def given_of(found):
         value = links.file_of(found, samples)
-        return save_bytes_to_cache(value, "linked", given.GRADIO_CACHE) if isinstance(value, bytes) else value
+        if not isinstance(value, bytes):
+            return value
+        return save_bytes_to_cache(value, f"linked{Path(found.get(links.NAME, '')).suffix}", given.GRADIO_CACHE)
 
     asked, found = [given, *options], [parts, without, prediction, line, painted, buttons, labels, strip, link]
     page, explain = Page(name, given, options, found, explain, given_of), complaining(explain)
-    button.click(explain, asked, found, api_name="explain_image")
+    button.click(explain, asked, found, api_name=f"explain_{kind}")
     shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
-    given.upload(complaining(readable), given, None).success(explain, asked, found, api_name=False)
+    given.upload(complaining(check), given, None).success(explain, asked, found, api_name=False)
     prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
     return page
+
+
+def image_input() -> gr.Image:
+    """Where an image is dropped, pasted or chosen."""
+    return gr.Image(
+        label="Image", type="filepath", image_mode=None, height=220, sources=["upload", "clipboard"],
+        placeholder="Drop, paste or choose an image", elem_id="image", elem_classes="mhex-image", buttons=BUTTONS,
+    )  # fmt: skip
 
 
 def path_of(payload) -> str | None:
@@ -334,16 +349,34 @@ def text_tab(model, tokenizer, name: links.Pinned) -> Page:
     return page
 
 
-def sample_pictures(count: int = 6) -> list[str]:
+def sample_pictures(model, count: int = 6) -> list[str]:
     """Files with the first pictures of the embedded sample."""
-    folder = Path(tempfile.mkdtemp(prefix="mhex-samples-"))
-    gr.set_static_paths([folder])  # or Gradio would not serve them where its own folder for files is another
-    kind = KINDS["image"]
-    rows = load_sample(kind.sample)["test"].select(range(count))
+    rows = load_sample(KINDS["image"].sample)["test"].select(range(count))
+    folder = sample_folder()
     paths = [folder / f"sample-{number}.png" for number in range(count)]
     for path, row in zip(paths, rows):
-        row[kind.column].save(path)
+        row["image"].save(path)
     return [str(path) for path in paths]
 
 
-TABS = {"image": image_tab, "text": text_tab}  # by kind of input
+def sample_signals(model, count: int = 6) -> list[str]:
+    """Files with the first signals of the embedded sample; none for a model of another length."""
+    rows = load_sample(KINDS["signal"].sample)["test"].select(range(count))
+    if len(rows[0]["signal"]) != len(model.config.axis or ()):
+        return []
+    folder = sample_folder()
+    paths = [folder / f"sample-{number}.npy" for number in range(count)]
+    for path, row in zip(paths, rows):
+        np.save(path, np.array(row["signal"]))
+    return [str(path) for path in paths]
+
+
+def sample_folder() -> Path:
+    """A new folder that the page may serve files of."""
+    folder = Path(tempfile.mkdtemp(prefix="mhex-samples-"))
+    gr.set_static_paths([folder])  # or Gradio would not serve them where its own folder for files is another
+    return folder
+
+
+SAMPLES = {"image": sample_pictures, "signal": sample_signals}
+TABS = {"image": file_tab, "text": text_tab, "signal": file_tab}  # by kind of input
