@@ -52,7 +52,7 @@ def test_text_stays_text(models):
 def test_words_carried_back_keep_their_sum(models):
     model, tokenizer = load(models[1])
     given = (model, tokenizer, "a good film, a bad day", PREDICTED, NO_CONTRAST, [0, 1])
-    (_, plain), (_, carried) = explain_sentence(*given), explain_sentence(*given, rollout=True)
+    (_, plain), (_, carried) = explain_sentence(*given), explain_sentence(*given, True)
     assert carried[0] == pytest.approx(plain[0], abs=1e-5)  # attention is computed in another order
     assert carried[1] == plain[1] and carried[2] != plain[2]
 
