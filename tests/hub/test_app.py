@@ -318,7 +318,7 @@ def test_parts_are_pressed_and_the_model_answers_without_them(address, page, mod
             page.locator("#text textarea").fill(text)
             page.get_by_role("button", name="Explain the text").click()
             changed(page, "#text-sum", "")
-        panel = page.locator("[role=tabpanel]").nth(kind == "text")
+        panel = page.locator("[role=tabpanel]").nth(int(kind == "text"))
         parts, without = panel.locator(".mhex-picker button"), panel.locator(".mhex-without")
         assert parts.count() == (49 if kind == "image" else 6)
         parts.nth(3).click()
@@ -356,7 +356,7 @@ def test_a_link_opens_the_same_explanation(address, page, tmp_path, kind):
         else:
             page.get_by_role("tab").nth(1).click()
             page.locator("#text textarea").fill("A <b>good</b> phone & a 'poor' battery.\nSecond line.")
-        panel = page.locator("[role=tabpanel]").nth(given == "text")
+        panel = page.locator("[role=tabpanel]").nth(int(given == "text"))
         before = said(page, f"#{given}-sum")
         label = "unclear" if kind == "text" else "b"
         choose(panel, "Label to explain", label)
@@ -369,7 +369,7 @@ def test_a_link_opens_the_same_explanation(address, page, tmp_path, kind):
         titles = page.locator(".mhex-beside figcaption").all_inner_texts()
     with opened(address + "/" + link, beside=first) as page:
         assert changed(page, f"#{given}-sum", "") == line and line.startswith(f"Explained: {label}.")
-        panel = page.locator("[role=tabpanel]").nth(given == "text")
+        panel = page.locator("[role=tabpanel]").nth(int(given == "text"))
         assert panel.is_visible() and panel.get_by_label("Label to explain").input_value() == label
         assert panel.get_by_label("Compared with").input_value() == "the runner-up"
         assert [panel.get_by_label(str(n), exact=True).is_checked() for n in numbers] == [n != 1 for n in numbers]
