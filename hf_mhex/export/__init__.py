@@ -1,11 +1,13 @@
 """Graphs outside PyTorch's eager mode, explanations included: torch.export, ONNX, 8 bits.
 
-`export_program` and `export_onnx` write a model as one graph, `largest_error` runs it beside PyTorch.
+`export_program` and `export_onnx` write a model as one graph, `agreement` runs it beside PyTorch.
 """
 
 from hf_mhex.export.checking import (
     LARGEST_ERROR,
+    Agreement,
     Quantisation,
+    agreement,
     as_record,
     compare_quantised,
     largest_error,
@@ -16,8 +18,10 @@ from hf_mhex.export.onnx import export_onnx, open_onnx, quantize_onnx, run_onnx
 
 __all__ = [
     "LARGEST_ERROR",
+    "Agreement",
     "Graph",
     "Quantisation",
+    "agreement",
     "as_record",
     "compare_quantised",
     "export_onnx",

@@ -18,10 +18,30 @@ from hf_mhex.processors import max_length
 LARGEST_ERROR = 1e-4  # of an exported graph against PyTorch, relative to the largest value where that exceeds 1
 
 
-def largest_error(model, path: str | PathLike, **options) -> float:
-    """The largest difference of an exported file (.onnx or .pt2) from PyTorch, of any output over `Graph.cases`.
+@dataclass(frozen=True)
+class Agreement:
+    """How an exported file agrees with PyTorch.
 
-    It is relative to the output's largest value where that exceeds 1.
+    `error` is the largest difference of any output, relative to the output's largest value where that exceeds 1.
+    `by_sum` of the `rows` maps were judged by their sums: a channel whose mean is 0 up to rounding is in one map and
+    not in the other, which moves values and no sum.
+    """
+
+    error: float
+    rows: int
+    by_sum: int
+
+
+def largest_error(model, path: str | PathLike, **options) -> float:
+    """The `error` of `agreement`, whose arguments it takes."""
+    return agreement(model, path, **options).error
+
+
+def agreement(model, path: str | PathLike, **options) -> Agreement:
+    """Run an exported file (.onnx or .pt2) beside PyTorch over `Graph.cases`.
+
+    Maps are judged value by value. Those that differ so by more than LARGEST_ERROR are judged by their sums as long as
+    they are at most an eighth of all: rounding strikes single rows, a wrong graph most of them.
 
     Args:
         model, options: what was exported.
@@ -35,14 +55,23 @@ def largest_error(model, path: str | PathLike, **options) -> float:
         def program(**inputs):
             return {name: torch.from_numpy(found) for name, found in run_onnx(session, inputs).items()}
 
-    error = 0.0
+    errors, by_value, by_sum = [], [], []
     with torch.no_grad():
         for inputs in graph.cases():
             found = program(**inputs)
             for name, value in graph(**inputs).items():
                 size = max(1.0, value.abs().max().item())
-                error = max(error, (found[name] - value).abs().max().item() / size)
-    return error
+                difference = (found[name] - value).flatten(1)
+                if name != "saliency":
+                    errors.append(difference.abs().max().item() / size)
+                    continue
+                by_value += (difference.abs().amax(1) / size).tolist()
+                by_sum += (difference.double().sum(1).abs() / max(1.0, value.flatten(1).sum(1).abs().max())).tolist()
+    parted = [row for row, error in enumerate(by_value) if error > LARGEST_ERROR]
+    if options.get("normalize") is not None or 8 * len(parted) > len(by_value):
+        parted = []  # a normalised map has no sum to keep
+    errors += [by_sum[row] if row in parted else error for row, error in enumerate(by_value)]
+    return Agreement(max(errors), len(by_value), len(parted))
 
 
 @dataclass(frozen=True)
