@@ -16,7 +16,7 @@ RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
 .PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs families format lint pictures reference \
-	situations test test-app test-common test-cycle test-docs test-extras test-hub test-latest test-lowest \
+	situations test test-app test-common test-cycle test-docs test-engines test-extras test-hub test-latest test-lowest \
 	test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
 
@@ -47,6 +47,11 @@ test-extras: .venv/.installed
 	$(PIP) --editable '.[bench,export,signals]'
 	OMP_NUM_THREADS=1 $(OFFLINE) $(TEST) tests/baselines tests/benchmarks tests/evaluation tests/export \
 		tests/cli/test_smx.py tests/training/test_signals.py
+
+# On Ray and Spark, which needs Java 17: apt-get install openjdk-17-jre-headless
+test-engines: .venv/.installed
+	$(PIP) --editable '.[engines]'
+	$(OFFLINE) $(RUN) -m pytest -m slow tests/explaining/test_engines.py
 
 test-hub: .venv/.installed
 	$(TEST) -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py --ignore tests/hub/test_space.py

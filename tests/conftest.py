@@ -14,6 +14,7 @@ TARGETS = {  # where slow tests stand, and what runs them; the first that fits
     "hub/": "test-hub",
     "common/": "test-common",
     "test_docs.py": "test-docs",
+    "explaining/test_engines.py": "test-engines",
     "modeling/test_older_transformers.py": "test-older",
     "": "test-slow",
 }

@@ -52,6 +52,10 @@ def explain(
     map_dtype: Annotated[str, typer.Option(help="Data: float16 or int8.")] = "float16",
     batch_size: Annotated[int, typer.Option(help="Data: rows at once.", min=1)] = 32,
     rows_per_shard: Annotated[int, typer.Option(help="Data: rows in a Parquet file.", min=1)] = 512,
+    engine: Annotated[
+        str | None, typer.Option(help="Data: ray or spark, to share the work out; this process alone if left out.")
+    ] = None,
+    workers: Annotated[int, typer.Option(help="Data: workers of the engine.", min=1)] = 1,
     channels: Annotated[
         bool, typer.Option("--channels", help="Data as recipes name it: tell which channels carry each class.")
     ] = False,
@@ -67,7 +71,7 @@ def explain(
 
     Example: mhex explain outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist --channels --output channels
 
-    Example: torchrun --nproc-per-node 2 -m hf_mhex.cli explain MODEL photos/ --overlays --output explained
+    Example: mhex explain MODEL photos/ --overlays --engine ray --workers 2 --output explained
 
     One input is explained by its label's lead over the mean of the other labels; --contrast none explains the logit,
     as the answers to data do unless a contrast is named.
@@ -103,13 +107,16 @@ def explain(
         "map_dtype": map_dtype,
         "batch_size": batch_size,
         "rows_per_shard": rows_per_shard,
+        "engine": engine,
+        "workers": workers,
     }
     if split is not None or names_data(item):
         data = {"source": item, "split": split, "streaming": streaming}
         options |= of_data | {"block_maps": blocks is not None}
-        explain_rows(network, processor, data, output, options, device is None, json_)
+        explain_rows(network, processor, data, output, options, json_)
         return
-    of_rows = [name for name in ("column", "id_column", "target_column", "words", "overlays") if of_data[name]]
+    names = ("column", "id_column", "target_column", "words", "overlays", "engine")
+    of_rows = [name for name in names if of_data[name]]
     if of_rows or streaming:
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
         raise ValueError(f"--{(of_rows or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
@@ -128,24 +135,16 @@ def names_data(item: str) -> bool:
     return Path(item).is_dir() or (is_name and item.lower().endswith(DATA_FILES))
 
 
-def explain_rows(
-    network, processor, data: dict, output: Path | None, options: dict, spread: bool, as_json: bool
-) -> None:
-    """Explain data and say how much of it; with `spread`, several processes use a device each."""
+def explain_rows(network, processor, data: dict, output: Path | None, options: dict, as_json: bool) -> None:
+    """Explain data and say how much of it."""
     from hf_mhex.data.source import open_data
-    from hf_mhex.explaining.dataset import explain_dataset, processes
-    from hf_mhex.explaining.processes import leave_together
+    from hf_mhex.explaining.dataset import explain_dataset
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
-    state = processes()
-    network = network.to(state.device) if spread else network
     found = explain_dataset(network, processor, open_data(**data), output, **options)
-    leave_together()
     if found.rows == found.bad:
         raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
-    if not state.is_main_process:
-        return
     if as_json:
         numbers = {"shards": found.shards, "rows": found.rows, "bad": found.bad}
         typer.echo(json.dumps({"output": str(output), **numbers}))

@@ -31,7 +31,7 @@ def train(
 
     Example: mhex train ag_news_minilm files.train=ag_news.csv learning_rate=1e-4 model.kind=plain
     """
-    from hf_mhex.explaining.processes import leave_together
+    from hf_mhex.training.processes import leave_together
     from hf_mhex.training.recipe import load_recipe
     from hf_mhex.training.run import train as run
 

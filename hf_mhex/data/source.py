@@ -93,6 +93,10 @@ class RowSource:
         """Number of shards, None for a stream."""
         return -(-len(self.data) // self.rows_per_shard) if self.by_number else None
 
+    def rows_in(self, shard: int) -> int:
+        """Number of rows of a shard, of rows that are read by number."""
+        return min(self.rows_per_shard, len(self.data) - shard * self.rows_per_shard)
+
     def shards(self, wanted) -> Iterator[tuple[int, Iterator[Row]]]:
         """(number of the shard, its rows) for each number with `wanted(number)`. Rows are read as they are taken."""
         count = self.num_shards
@@ -100,7 +104,7 @@ class RowSource:
             for shard in range(count):
                 if wanted(shard):
                     first = shard * self.rows_per_shard
-                    last = min(first + self.rows_per_shard, len(self.data))
+                    last = first + self.rows_in(shard)
                     yield shard, (self._row(number, self.data[number]) for number in range(first, last))
             return
         stream = enumerate(self.data)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from itertools import groupby
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
@@ -14,11 +16,15 @@ from hf_mhex.data import Row
 from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
-from hf_mhex.families import family_of
+from hf_mhex.families import FAMILIES, family_of
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, split_pair
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
+
+if TYPE_CHECKING:
+    import pandas
+    from pyspark.sql.types import StructType
 
 OPTIONS = ("contrast", "blocks", "decay", "rollout")  # of `generate_saliency`, for rows of data
 
@@ -221,11 +227,17 @@ def seen_picture(item: Prepared, processor) -> np.ndarray:
 
 
 class Explainer:
-    """A callable on batches of columns, as `datasets.map` hands them over; a worker loads the model at its first batch.
+    """A callable on batches of columns; a worker loads the model at its first batch and keeps it.
 
-    `Explainer("folder")(batch)` or `data.map(Explainer("folder"), batched=True)`: the answer is the batch's columns and
-    `label`, `score`, `logit`, `explained`, `map` ([H, W] or [T]) and `error` (empty where there is none; else the
-    others are empty or NaN); of texts also `words` and `word_scores`.
+    `Explainer("folder")(batch)`, or with the extras `data` and `engines`:
+
+        data.map(Explainer("folder"), batched=True)                                        # datasets
+        data.map_batches(Explainer, fn_constructor_args=("folder",), concurrency=2)        # Ray Data, two workers
+        explainer = Explainer("folder")
+        rows.mapInPandas(explainer.map_frames, explainer.schema(rows.schema))              # Spark
+
+    The answer is the batch's columns and `label`, `score`, `logit`, `explained`, `map` ([H, W] or [T]) and `error`
+    (empty where there is none; else the others are empty or NaN); of texts also `words` and `word_scores`.
 
     Args:
         source: folder or Hub id of a model. revision: branch, tag or commit.
@@ -261,11 +273,7 @@ class Explainer:
     def __call__(self, batch: dict[str, Sequence]) -> dict[str, Sequence]:
         """The batch's columns with those of the explanations; ValueError where the column of inputs cannot be told."""
         if self._loaded is None:
-            from hf_mhex.loading import load
-
-            model, processor = load(self.source, self.revision)
-            found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
-            self._loaded = model.to(self.device or found), processor
+            self._loaded = _load_once(self.source, self.revision, self.device, _state_of(self.source))
         model, processor = self._loaded
         from hf_mhex.data.opening import find_input
 
@@ -287,6 +295,47 @@ class Explainer:
             found["words"] = [[word.text for word in row] for row in words]
             found["word_scores"] = [[word.score for word in row] for row in words]
         return {**batch, **found}
+
+    def map_frames(self, frames: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
+        """The tables with the columns of the explanations, as Spark's `mapInPandas` hands them over."""
+        import pandas
+
+        for frame in frames:
+            found = self({name: frame[name].tolist() for name in frame})
+            found["map"] = [list(values) for values in found["map"]]  # of an image its rows: Arrow takes no matrix
+            yield pandas.DataFrame(found)
+
+    def schema(self, rows: StructType) -> StructType:
+        """The schema of Spark's table after `map_frames`: that of the rows and the columns of the explanations."""
+        from pyspark.sql.types import StructType
+
+        from hf_mhex.loading import source_config
+
+        kind = FAMILIES[source_config(self.source, self.revision)["model_type"]].kind
+        found = "label string, score double, logit double, explained double, "
+        found += f"map {'array<array<float>>' if kind == 'image' else 'array<float>'}, error string"
+        found += ", words array<string>, word_scores array<double>" if kind == "text" else ""
+        return StructType(rows.fields + StructType.fromDDL(found).fields)
+
+
+def _state_of(source: str) -> tuple:
+    """What changes when a folder's model is saved anew."""
+    folder = Path(source)
+    return tuple(sorted((path.name, path.stat().st_mtime_ns) for path in folder.iterdir())) if folder.is_dir() else ()
+
+
+@lru_cache(maxsize=1)
+def _load_once(source: str, revision: str | None, device: str | torch.device | None, state: tuple) -> tuple[Any, Any]:
+    """Model and processor, kept for the next callable that arrives at this worker: an engine sends one with each task.
+
+    Args:
+        state: `_state_of` the source; another one loads anew.
+    """
+    from hf_mhex.loading import load
+
+    model, processor = load(source, revision)
+    found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
+    return model.to(device or found), processor
 
 
 @dataclass(frozen=True)

@@ -1,12 +1,11 @@
-"""Explanation of a data set: in shards, by any number of processes, to be taken up where it ended."""
+"""Explanation of a data set in shards: by this process or by the workers of an engine, taken up where it ended."""
 
 from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from datetime import timedelta
 from itertools import islice
 from os import PathLike
 from pathlib import Path
@@ -14,13 +13,13 @@ from typing import Any
 
 import pyarrow.parquet as pq
 import torch
-from accelerate import PartialState
 from tqdm.auto import tqdm
 
 from hf_mhex.data import Row
 from hf_mhex.data.source import RowSource
 from hf_mhex.explaining.batch import OPTIONS, Answer, explain_rows, seen_picture
-from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, shard_path
+from hf_mhex.explaining.engines import ENGINES, run_parts
+from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, remove_unfinished, shard_path
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
 from hf_mhex.pictures.maps import overlay
@@ -28,17 +27,12 @@ from hf_mhex.pictures.maps import overlay
 
 @dataclass(frozen=True)
 class DatasetExplanation:
-    """What stands in `folder` when all processes are done: its shards, their rows, and how many of these are `bad`."""
+    """What stands in `folder` at the end: its shards, their rows, and how many of these are `bad`."""
 
     folder: Path
     shards: int
     rows: int
     bad: int
-
-
-def processes() -> PartialState:
-    """This process among those that torchrun or `accelerate launch` started; they wait a week for the slowest."""
-    return PartialState(cpu=not torch.accelerator.is_available(), timeout=timedelta(days=7))
 
 
 def explain_dataset(
@@ -58,6 +52,8 @@ def explain_dataset(
     map_dtype: str = "float16",
     batch_size: int = 32,
     rows_per_shard: int = 512,
+    engine: str | None = None,
+    workers: int = 1,
     progress: bool = True,
     **options,
 ) -> DatasetExplanation:
@@ -67,20 +63,23 @@ def explain_dataset(
     `label`, `logits`, `score`, `explained`, `map` ([H, W] or [T], times `map_scale`: see `restore_map`), and where
     asked for `block_maps` with `block_scales`, `words`, `word_scores` and `special` (the share of special tokens).
     A shard holds `rows_per_shard` consecutive rows, is there in full or not at all, and is not made twice: the same
-    call takes up a run that was ended. Under torchrun or `accelerate launch` every process makes its own shards; the
-    rows are the same whatever their number. Memory depends on `batch_size` and, of texts, on `rows_per_shard`.
+    call takes up a run that was ended. Memory depends on `batch_size` and, of texts, on `rows_per_shard`. With an
+    `engine` its workers make the shards, each with a copy of the model; the rows are the same.
 
     Args:
         model: an MHEX classifier in eval mode, on its device.
         processor: its image processor or fast tokenizer.
-        data: a `datasets` source, streaming or not, or an iterable of dicts. Every process reads all of a stream.
-        output: the folder.
+        data: a `datasets` source, streaming or not, or an iterable of dicts.
+        output: the folder; of workers on several machines, one that all of them see, as they must see the data.
         column, id_column: of the images or texts and of the ids; found by type and name if None.
         target: the class to explain, or None for the predicted one. target_column: of a class index a row, instead.
         blocks: as in `generate_saliency`. block_maps: whether to keep their own maps too.
         words: whether to add the tokens of texts up to words.
         overlays: whether to paint images, to `overlays/<shard>/<row>.png`.
         map_dtype: "float16" or "int8".
+        engine: "ray" or "spark" (extra `engines`), or None for this process alone. workers: of the engine, at once; a
+            lost one's shard is made again. The Ray or Spark that this process is connected to is used, else one of
+            its own on this machine.
         options: `contrast`, `decay` and `rollout` of `generate_saliency`.
 
     Raises ValueError or TypeError for an argument that cannot be, for a folder begun with other data, weights or
@@ -91,13 +90,16 @@ def explain_dataset(
     is_image = kind.name == "image"
     check_names(options, OPTIONS, "explain_dataset")
     _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
+    _check_engine(engine, workers)
     chosen = check_blocks(blocks, model.num_blocks)
     options = dict.fromkeys(OPTIONS) | {"rollout": False, "blocks": chosen} | options
     check_options(options["contrast"], options["decay"], None, model.config.num_labels)
     if options["rollout"] not in (False, model.base_model.can_roll_out):
         raise ValueError(f"rollout must be False for {type(model).__name__}, got {options['rollout']!r}.")
     source = RowSource(data, kind, rows_per_shard, column, id_column, target_column)
-    folder, state = Path(output), processes()
+    if engine is not None and not source.by_number:
+        raise ValueError(f"engine={engine!r} needs data whose rows are read by number; a stream is for engine=None.")
+    folder = Path(output).absolute()
     settings = {"data": source.fingerprint(), "rows": len(source) if source.by_number else None}
     settings |= {"weights": weights_digest(model), "processor": processor_digest(processor)}
     settings |= {name: getattr(model.config, name) for name in ("head_decay", "gate_scale", "problem_type", "id2label")}
@@ -106,13 +108,18 @@ def explain_dataset(
     settings |= {"words": words, "overlays": overlays, "map_dtype": map_dtype, **options}
     keep_settings(folder, settings)
     options["target"] = target if target_column is None else "row"
-    run = _Run(model, processor, folder, options, is_image, block_maps, words, overlays, map_dtype, batch_size)
-    wanted, total = _own_shards(folder, source, state)
-    with tqdm(total=total, unit="row", disable=not (progress and state.is_main_process)) as bar:
-        for shard, rows in source.shards(wanted):
-            run.explain_shard(shard, rows, bar)
-    state.wait_for_everyone()
-    return count_rows(folder)
+    run = _Run(model, processor, source, folder, options, is_image, block_maps, words, overlays, map_dtype, batch_size)
+    with tqdm(total=_missing_rows(folder, source), unit="row", disable=not progress) as bar:
+        if engine is None:
+            for shard, rows in source.shards(lambda shard: not shard_path(folder, shard).exists()):
+                run.explain_shard(shard, rows, bar.update)
+        elif missing := _missing_shards(folder, source):
+            for count in run_parts(
+                engine, workers, run.explain_one_shard, missing, gpus=int(model.device.type == "cuda")
+            ):
+                bar.update(count)
+    remove_unfinished(folder)
+    return count_rows(Path(output))
 
 
 def count_rows(folder: str | PathLike) -> DatasetExplanation:
@@ -141,29 +148,23 @@ def processor_digest(processor) -> str:
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 
-def _own_shards(folder: Path, source: RowSource, state: PartialState):
-    """Which shards this process makes, and their number of rows (None for a stream): a fair share of what is missing.
+def _missing_shards(folder: Path, source: RowSource) -> list[int]:
+    """Numbers of the shards that are not there, of rows that are read by number."""
+    return [shard for shard in range(source.num_shards or 0) if not shard_path(folder, shard).exists()]
 
-    All processes look before any begins, so that they divide the same list.
-    """
-    count = source.num_shards
-    if count is None:
-        mine = state.process_index
-        return lambda shard: shard % state.num_processes == mine and not shard_path(folder, shard).exists(), None
-    missing = [shard for shard in range(count) if not shard_path(folder, shard).exists()]
-    state.wait_for_everyone()
-    own = set(missing[state.process_index :: state.num_processes])
-    last = len(source) - source.rows_per_shard * (count - 1)
-    full = source.rows_per_shard * len(own)
-    return own.__contains__, full - (source.rows_per_shard - last if count - 1 in own else 0)
+
+def _missing_rows(folder: Path, source: RowSource) -> int | None:
+    """How many rows the missing shards will hold; None for a stream."""
+    return sum(map(source.rows_in, _missing_shards(folder, source))) if source.by_number else None
 
 
 @dataclass(frozen=True)
 class _Run:
-    """What stays the same from shard to shard."""
+    """What stays the same from shard to shard, and what a worker of an engine gets."""
 
     model: Any
     processor: Any
+    source: RowSource
     folder: Path
     options: dict
     is_image: bool
@@ -173,11 +174,20 @@ class _Run:
     map_dtype: str
     batch_size: int
 
-    def explain_shard(self, shard: int, rows: Iterator[Row], bar: tqdm) -> None:
+    def explain_one_shard(self, shard: int) -> int:
+        """Make a shard on a worker, unless one that was lost had finished it; its number of rows."""
+        if not shard_path(self.folder, shard).exists():
+            for number, rows in self.source.shards(shard.__eq__):
+                self.explain_shard(number, rows)
+        return self.source.rows_in(shard)
+
+    def explain_shard(
+        self, shard: int, rows: Iterator[Row], advance: Callable[[int], Any] = lambda count: None
+    ) -> None:
         """Images a batch at a time; texts all at once, to be sorted by length."""
         writer = ShardWriter(shard_path(self.folder, shard), self.is_image, self.map_dtype, self.block_maps, self.words)
         while window := list(islice(rows, self.batch_size if self.is_image else None)):
-            answers = explain_rows(self.model, self.processor, window, self.options, self.batch_size, bar.update)
+            answers = explain_rows(self.model, self.processor, window, self.options, self.batch_size, advance)
             writer.write([self.record_of(shard, answer) for answer in answers])
         writer.close()
 
@@ -226,3 +236,12 @@ def _check(model, kind, target, target_column, words, overlays, map_dtype, batch
             raise ValueError(f"{name} must be an int of at least 1, got {value!r}.")
     if model.training:
         raise ValueError("model must be in eval mode; call model.eval() first.")
+
+
+def _check_engine(engine: str | None, workers: int) -> None:
+    if engine is not None and engine not in ENGINES:
+        raise ValueError(f"engine must be None or one of {', '.join(map(repr, ENGINES))}, got {engine!r}.")
+    if type(workers) is not int or workers < 1:
+        raise ValueError(f"workers must be an int of at least 1, got {workers!r}.")
+    if engine is None and workers > 1:
+        raise ValueError(f"workers={workers} needs an engine; name one of {', '.join(map(repr, ENGINES))}.")

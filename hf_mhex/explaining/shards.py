@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import uuid
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -52,7 +53,8 @@ class ShardWriter:
     """
 
     def __init__(self, path: Path, is_image: bool, kind: str, blocks: bool, words: bool):
-        self.path, self.part = path, path.with_name(path.name + ".part")
+        # a name of its own: a worker that was given up may still write
+        self.path, self.part = path, path.with_name(f"{path.name}.{uuid.uuid4().hex}.part")
         number = STORED[kind][0]
         map_type = pa.list_(pa.list_(number)) if is_image else pa.list_(number)
         fields = [("row", pa.int64()), ("id", pa.string()), ("error", pa.string()), ("target", pa.int64())]
@@ -114,6 +116,12 @@ def _offsets(lengths: list[int | None]) -> pa.Array:
     ends = np.cumsum([0] + [length or 0 for length in lengths])
     missing = np.array([length is None for length in lengths] + [False])
     return pa.array(ends.astype(np.int32), mask=missing)
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what writers that were killed have left, once none is at work."""
+    for path in folder.glob("*.part"):
+        path.unlink(missing_ok=True)
 
 
 def keep_settings(folder: Path, settings: dict) -> None:

@@ -2,6 +2,7 @@
 
 import io
 import json
+import sys
 
 import numpy as np
 import pytest
@@ -197,6 +198,10 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
         (text_model, texts, {"overlays": True}, "overlays=True needs images"),
         (text_model, texts, {"map_dtype": "uint4"}, "map_dtype must be one of 'float16', 'int8'"),
         (text_model, texts, {"batch_size": 0}, "batch_size must be an int of at least 1"),
+        (text_model, texts, {"engine": "dask"}, "engine must be None or one of 'ray', 'spark', got 'dask'"),
+        (text_model, texts, {"engine": "ray", "workers": 0}, "workers must be an int of at least 1, got 0"),
+        (text_model, texts, {"workers": 2}, "workers=2 needs an engine; name one of 'ray', 'spark'"),
+        (text_model, texts.to_iterable_dataset(), {"engine": "ray"}, "engine='ray' needs data whose rows are read by"),
         (text_model, texts, {"contrast": "worst"}, "contrast must be None"),
         (text_model, texts, {"blocks": [9]}, "blocks must lie in [-6, 5]"),
         (text_model, texts.select([]), {}, "data must hold at least one row"),
@@ -216,6 +221,21 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
     with pytest.raises(ValueError, match=r"was begun with \{'contrast': None\}, not \{'contrast': 'mean'\}"):
         explain(text_model, texts, tmp_path / "begun", contrast="mean")
     assert json.loads((tmp_path / "begun" / "settings.json").read_text())["rows"] == 37
+
+
+@pytest.mark.parametrize(("engine", "module"), [("ray", "ray"), ("spark", "pyspark")])
+def test_an_engine_that_is_not_installed(text_model, texts, tmp_path, monkeypatch, engine, module):
+    for name in [name for name in sys.modules if name.partition(".")[0] == module]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, module, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"{module} is not installed; pip install 'hf-mhex\[engines\]'"):
+        explain(text_model, texts, tmp_path, engine=engine)
+
+
+def test_what_a_killed_writer_left_is_removed(text_model, texts, tmp_path):
+    (tmp_path / "shard-000000.parquet.0.part").write_bytes(b"half")
+    explain(text_model, texts, tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["settings.json", "shard-000000.parquet"]
 
 
 def test_a_folder_of_photographs_is_explained_by_their_paths(image_model, tmp_path):

@@ -12,10 +12,10 @@ from pathlib import Path
 import torch
 from transformers import DataCollatorWithPadding, Trainer, TrainingArguments
 
-from hf_mhex.explaining.processes import leave_together
 from hf_mhex.training import run
 from hf_mhex.training.job import prepare
 from hf_mhex.training.optimisation import freeze
+from hf_mhex.training.processes import leave_together
 from hf_mhex.training.recipe import load_recipe
 
 torch.set_num_threads(1)
