@@ -93,6 +93,8 @@ def test_the_code_of_a_page_runs(page, things, tmp_path, monkeypatch):
     """Block after block, in a fresh folder."""
     if any(name in TEXTS[page] for name in ("image_methods", "pytorch_grad_cam", "filter_report(")):
         pytest.importorskip("pytorch_grad_cam", reason="the methods of the extra bench")
+    if "pyspark" in code_of(page):
+        pytest.importorskip("pyspark", reason="the extra engines")
     shutil.copytree(things, tmp_path / "here")
     monkeypatch.chdir(tmp_path / "here")
     names = GIVEN[page]() if page in GIVEN else {}
