@@ -15,9 +15,9 @@ SET ?=
 RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
 TRAINED = outputs/benchmark/$(RECIPE)
 
-.PHONY: accuracy architectures bench-speed benchmark cards chromium demo dist docs families format lint pictures reference \
-	situations test test-app test-common test-cycle test-docs test-engines test-extras test-hub test-latest test-lowest \
-	test-older test-oldest test-slow types
+.PHONY: accuracy architectures bench-engines bench-service bench-speed benchmark cards chromium demo dist docs families \
+	format lint pictures reference situations test test-app test-common test-cycle test-docs test-engines test-extras test-hub \
+	test-latest test-lowest test-older test-oldest test-slow types
 .DEFAULT_GOAL := test
 
 # uv where it is there, else pip. make demo TORCH_INDEX=https://download.pytorch.org/whl/cpu takes torch without CUDA.
@@ -132,6 +132,14 @@ benchmark: .venv/.installed
 bench-speed: .venv/.installed
 	$(PIP) --editable '.[bench]'
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
+
+# Explanations beside predictions by the workers of an engine, and in a server.
+bench-engines: .venv/.installed
+	$(PIP) --editable '.[engines]'
+	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).engines results/engines
+
+bench-service: .venv/.installed
+	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).service results/service
 
 architectures: .venv/.installed
 	$(OFFLINE) $(RUN) -m $(STUDIES).architectures resnet results/architectures

@@ -282,12 +282,14 @@ class Explainer:
         answers = explain_rows(model, processor, rows, self.options, self.batch_size)
         good = [answer.error is None for answer in answers]
         names, nan = model.config.id2label, float("nan")
+        # of the same type as a map: engines refuse columns of several types
+        nothing = np.zeros((0, 0) if family_of(model).kind == "image" else 0, np.float32)
         found = {
             "label": [names[answer.target] if fine else "" for answer, fine in zip(answers, good)],
             "score": [float(answer.scores[answer.target]) if fine else nan for answer, fine in zip(answers, good)],
             "logit": [float(answer.logits[answer.target]) if fine else nan for answer, fine in zip(answers, good)],
             "explained": [answer.explained for answer in answers],
-            "map": [answer.saliency if fine else [] for answer, fine in zip(answers, good)],
+            "map": [answer.saliency if fine else nothing for answer, fine in zip(answers, good)],
             "error": [answer.reason or "" for answer in answers],
         }
         if family_of(model).kind == "text":

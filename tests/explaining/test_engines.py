@@ -66,6 +66,7 @@ def expected(folder):
 def of_workers():
     """Where workers find the tests' modules, and no network."""
     given = {"PYTHONPATH": SUPPORT, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
+    given["RAY_worker_niceness"] = "0"  # at Ray's 15 workers starve beside other tests
     with pytest.MonkeyPatch.context() as patch:
         for name, value in given.items():
             patch.setenv(name, value)
@@ -87,6 +88,7 @@ def ray(of_workers):
 def spark(of_workers):
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     local = SparkSession.builder.master("local[2,4]").config("spark.ui.enabled", "false")
     local = local.config("spark.driver.bindAddress", "127.0.0.1").config("spark.driver.host", "127.0.0.1")
     session = local.config("spark.sql.execution.arrow.maxRecordsPerBatch", BATCH).getOrCreate()
@@ -180,8 +182,9 @@ def test_shards_of_workers_of_whom_one_is_lost(folder, request, tmp_path, kind, 
 def test_the_command(folder, tmp_path, of_workers, engine):
     start = [sys.executable, "-m", "hf_mhex.cli", "explain", folder / "text", folder / "text.json", "--json", "--words"]
     start += ["--rows-per-shard", 7, "--output"]
+    environment = {name: value for name, value in os.environ.items() if name != "PYSPARK_PYTHON"}
     for options in ([tmp_path / "one"], [tmp_path / "two", "--engine", engine, "--workers", 2]):
-        done = subprocess.run([*map(str, [*start, *options])], env=os.environ, capture_output=True, text=True)
+        done = subprocess.run([*map(str, [*start, *options])], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr[-4000:]
         found = json.loads(done.stdout.splitlines()[-1])
         assert (found["shards"], found["rows"], found["bad"]) == (6, ROWS, BAD["text"])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import os
 import statistics
+import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -100,6 +101,7 @@ def on_ray(kind: str, work: type, source: str, rows: list[dict], workers: int, o
     import ray.data
 
     if not ray.is_initialized():
+        os.environ.update(RAY_worker_niceness="0")  # as the other engines' workers
         ray.init(
             address="local", num_cpus=max(WORKERS) + 1, include_dashboard=False, _node_ip_address="127.0.0.1",
             log_to_driver=False,
@@ -115,6 +117,7 @@ def on_spark(kind: str, work: type, source: str, rows: list[dict], workers: int,
     """By Spark's `mapInPandas`, in a session of its own, whose number of cores is fixed."""
     from pyspark.sql import SparkSession
 
+    os.environ.setdefault("PYSPARK_PYTHON", sys.executable)
     builder = SparkSession.builder.master(f"local[{workers}]").config("spark.ui.enabled", "false")
     builder = builder.config("spark.driver.host", "127.0.0.1").config("spark.driver.bindAddress", "127.0.0.1")
     session = builder.config("spark.sql.execution.arrow.maxRecordsPerBatch", BATCH).getOrCreate()
