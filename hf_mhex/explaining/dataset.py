@@ -144,7 +144,13 @@ def weights_digest(model) -> str:
 def processor_digest(processor) -> str:
     """The first 16 hex digits of the SHA-256 of what an image processor or tokenizer says of itself."""
     backend = getattr(processor, "backend_tokenizer", None)
-    said = json.dumps(processor.to_dict(), sort_keys=True, default=str) if backend is None else backend.to_str()
+    if backend is None:
+        found = processor.to_dict()
+    else:  # padding and truncation are what the tokenizer was last asked for
+        last = ("padding", "truncation")
+        found = {name: value for name, value in json.loads(backend.to_str()).items() if name not in last}
+        found["model_max_length"] = processor.model_max_length
+    said = json.dumps(found, sort_keys=True, default=str)
     return hashlib.sha256(said.encode()).hexdigest()[:16]
 
 

@@ -284,3 +284,15 @@ def test_a_run_goes_on_only_with_what_it_began_with(text_model, texts, tmp_path)
     with pytest.raises(ValueError, match="was begun with {'processor': "):
         explain((model, AutoTokenizer.from_pretrained(MINILM, do_lower_case=False)), texts, tmp_path)
     explain(text_model, texts, tmp_path)
+
+
+def test_a_tokenizer_in_use_is_the_same_processor(text_model, texts, tmp_path):
+    """Whatever it was asked for last: a run in the same process goes on."""
+    tokenizer = AutoTokenizer.from_pretrained(MINILM)
+    pair = (text_model[0], tokenizer)
+    explain(pair, texts, tmp_path, rows_per_shard=64)
+    tokenizer(["a text"], padding="max_length", truncation=True, max_length=9)
+    assert explain(pair, texts, tmp_path, rows_per_shard=64).rows == len(texts)
+    tokenizer.model_max_length = 7
+    with pytest.raises(ValueError, match="processor"):
+        explain(pair, texts, tmp_path, rows_per_shard=64)
