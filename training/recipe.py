@@ -70,7 +70,12 @@ class Recipe:
         """The run's TrainingArguments, with checkpoints in `folder`."""
         fixed = {"output_dir": str(folder), "remove_unused_columns": False}
         pinned = torch.accelerator.is_available()
-        usual = {"report_to": "none", "dataloader_pin_memory": pinned, "ddp_find_unused_parameters": False}
+        usual = {
+            "report_to": "none",
+            "disable_tqdm": False,
+            "dataloader_pin_memory": pinned,
+            "ddp_find_unused_parameters": False,
+        }
         given = {**usual, **self.training, **fixed}
         return HfArgumentParser(TrainingArguments).parse_dict(given)[0]
 

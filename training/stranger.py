@@ -31,6 +31,9 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
     pipe = pipeline(task, model=model, trust_remote_code=True, device="cpu")
     data = Dataset.from_parquet(str(rows))
     items = list(data["image" if task == "image-classification" else "text"])
+    order = sorted(range(len(items)), key=lambda row: len(items[row]) if isinstance(items[row], str) else row)
+    places = torch.tensor(order).argsort()  # texts go by length, so that little is padded, and back
+    items = [items[row] for row in order]
     found = [answer[0] if isinstance(answer, list) else answer for answer in pipe(items, batch_size=BATCH, top_k=1)]
 
     def inputs_of(part: list) -> dict:
@@ -46,13 +49,16 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
             if task == "text-classification" and name.endswith("saliency"):
                 values = F.pad(values, (0, LENGTH - values.shape[1]))
             kept[name].append(values)
-    tensors = {name: torch.cat(values) for name, values in kept.items()}
-    first = pipe.model.generate_saliency(**inputs_of(items[:1]), contrast="mean")
+    tensors = {name: torch.cat(values)[places] for name, values in kept.items()}
+    first = pipe.model.generate_saliency(**inputs_of([items[places[0]]]), contrast="mean")
     tensors |= {f"block.{block}": found[0] for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
     save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
-    record: dict = {"labels": [a["label"] for a in found], "scores": [a["score"] for a in found]}
-    record["time_ratio"] = time_ratio(pipe.model, inputs_of(items[:BATCH]))
+    record: dict = {
+        "labels": [found[row]["label"] for row in places],
+        "scores": [found[row]["score"] for row in places],
+    }
+    record["time_ratio"] = time_ratio(pipe.model, inputs_of(items[-BATCH:]))
     record["code"] = type(pipe.model).__module__
     (answers / "answers.json").write_text(json.dumps(record))
 

@@ -1,6 +1,8 @@
 """The Trainer: parts of the loss in its logs, mosaics, samplers, frozen blocks and learning rates as recipes say."""
 
+import logging
 import re
+from functools import partial
 
 import numpy as np
 import pytest
@@ -286,8 +288,11 @@ def test_part_consistency_takes_mask_and_special_tokens_from_the_tokenizer(tmp_p
     assert set(trainer.part_consistency.special_ids) == set(tokenizer.all_special_ids)
 
 
-def test_a_training_says_one_plain_line_an_epoch(recipe, tmp_path, capsys):
-    """Outside a terminal: loss and metrics together, no printed dicts and no bar."""
+@pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])
+def test_a_training_says_one_plain_line_an_epoch(recipe, tmp_path, capsys, request, level):
+    """Outside a terminal: loss and metrics together, no printed dicts and no bar, however quiet transformers is."""
+    request.addfinalizer(partial(logging.getLogger("transformers").setLevel, logging.getLogger("transformers").level))
+    logging.getLogger("transformers").setLevel(level)
     changes = ["max_steps=-1", "num_train_epochs=3", "eval_strategy=epoch", "logging_strategy=epoch"]
     trainer_of(recipe(*changes), tmp_path).train()
     captured = capsys.readouterr()
