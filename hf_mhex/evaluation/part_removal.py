@@ -47,8 +47,12 @@ class PartRemoval:
     slope: float
 
     def as_dict(self) -> dict:
-        """As JSON takes it."""
-        return asdict(self)
+        """As JSON takes it; the rows are those of every interval, and said once."""
+        found = asdict(self)
+        for value in found.values():
+            if isinstance(value, dict):
+                del value["rows"]
+        return found
 
 
 @dataclass(frozen=True, eq=False)

@@ -209,9 +209,8 @@ def test_sources_of_no_family_are_named(tmp_path):
         hf_mhex.from_bert(tmp_path)
     with pytest.raises(ValueError, match="architecture='vgg11' is timm's VGG; MHEX is made from its ResNet, ConvNeXt"):
         hf_mhex.convert("vgg11")
-    with pytest.raises(
-        ValueError, match=r"'resnet5O' is no folder, no timm network and no Hub id: .*; timm has resnet50"
-    ):
+    said = r"'resnet5O' is no folder, no timm network \(timm has resnet50, .*\) and no Hub id: HF_HUB_OFFLINE is set"
+    with pytest.raises(ValueError, match=said):
         hf_mhex.convert("resnet5O")
 
 
