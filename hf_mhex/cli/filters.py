@@ -60,7 +60,8 @@ def filters(
     made = {"command": f"{command} --target '{name}' --block={block} --rows {rows}", "environment": environment()}
     record = asdict(found) | {"name": name} | made
     output.mkdir(parents=True, exist_ok=True)
-    channels, paths = [], []
+    channels: list[dict] = []
+    paths: list[Path] = []
     if not is_plain(network):
         exact = [one for one in channel_report(network, batches, 6, 4) if one.label == label]
         channels, paths = write_channels(exact, network, processor, batches, output)

@@ -188,8 +188,9 @@ def of_plain(model, batches, pieces, labels: torch.Tensor, threshold: float, ste
     for piece in pieces:
         logits = logits_without(model, batches, [piece])[0]
         found = report_of(piece, whole[0] - logits, labels, count, 1.0, threshold)
-        measured = {"model_fall": found.predicted, "accuracy": accuracy_of(logits, labels)}
-        reports.append(dataclasses.replace(found, predicted=None, predicted_model=None, **measured))
+        fall, accuracy = found.predicted, accuracy_of(logits, labels)
+        found = dataclasses.replace(found, predicted=None, predicted_model=None, model_fall=fall, accuracy=accuracy)
+        reports.append(found)
     curves = removal_curves(model, batches, reports, labels, whole, steps) if steps else {}
     there = torch.bincount(labels, minlength=count)
     return SingleHeads(threshold, there, accuracy_of(whole[0], labels), tuple(reports), {}, curves, {})
@@ -240,7 +241,7 @@ def label_groups(mean_field: torch.Tensor, threshold: float = 0.3) -> tuple[torc
 def with_removal(model, batches, report: PieceReport, labels: torch.Tensor, whole) -> PieceReport:
     """The report with what really happens without its piece."""
     logits, block_logits = logits_without(model, batches, [report.piece])
-    block, count, rows = report.piece.block, len(report.predicted), torch.arange(len(labels))
+    block, count, rows = report.piece.block, model.config.num_labels, torch.arange(len(labels))
     falls = [
         by_label((before - after)[rows, labels], labels, count)
         for before, after in ((whole[1][:, block], block_logits[:, block]), (whole[0], logits))

@@ -284,7 +284,7 @@ class Explainer:
         names, nan = model.config.id2label, float("nan")
         # of the same type as a map: engines refuse columns of several types
         nothing = np.zeros((0, 0) if family_of(model).kind == "image" else 0, np.float32)
-        found = {
+        found: dict[str, list] = {
             "label": [names[answer.target] if fine else "" for answer, fine in zip(answers, good)],
             "score": [float(answer.scores[answer.target]) if fine else nan for answer, fine in zip(answers, good)],
             "logit": [float(answer.logits[answer.target]) if fine else nan for answer, fine in zip(answers, good)],

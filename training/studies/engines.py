@@ -33,7 +33,7 @@ from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.data import Row
 from hf_mhex.environment import environment, ran_on
-from hf_mhex.explaining.batch import batches_of, collate, prepare
+from hf_mhex.explaining.batch import Prepared, batches_of, collate, prepare
 from hf_mhex.training.models import minilm_folder
 
 BATCH = 16
@@ -60,15 +60,17 @@ class Predictions:
     """Labels of a batch by the same model, read and put into batches by the same code, and when they were there."""
 
     def __init__(self, source: str):
-        self.source, self.loaded = source, None
+        self.source = source
+        self.loaded: tuple | None = None
 
     def __call__(self, batch: dict) -> dict:
         self.loaded = self.loaded or load(self.source)
         model, processor = self.loaded
         column = "image" if "image" in batch else "text"
         rows = [Row(number, str(number), value) for number, value in enumerate(batch[column])]
-        labels = {}
-        for part in batches_of([*prepare(rows, model, processor)], BATCH):
+        labels: dict[int, int] = {}
+        ready = [item for item in prepare(rows, model, processor) if isinstance(item, Prepared)]
+        for part in batches_of(ready, BATCH):
             with torch.no_grad():
                 found = model(**collate(part, processor)).logits.argmax(-1)
             labels |= {item.row.number: int(label) for item, label in zip(part, found)}
@@ -214,8 +216,8 @@ def table(rows: list[dict]) -> str:
                 for work in WORK
             ]
             lines.append((kind, engine, *cells))
-    columns = ("input", "engine", "time of an explanation / a prediction, 1 worker", "2 workers")
-    columns += ("rate by 2 workers / 1, predictions", "explanations")
+    columns = ["input", "engine", "time of an explanation / a prediction, 1 worker", "2 workers"]
+    columns += ["rate by 2 workers / 1, predictions", "explanations"]
     return (
         "# Explanations on engines\n\n"
         "Rows are read, explained or only predicted by the same model, and written, an explanation with its map.\n"

@@ -277,8 +277,8 @@ def render(rows: list[dict]) -> str:
     parts = ["# A training of every family", INTRODUCTION, f"Made by `make families` on {ran_on(rows)}{made_at(rows)}."]
     heads = ["network", "start", "rows (training, test)", "learning rate", "seeds"]
     for title, arms in (("Beside the plain network", ("plain", "MHEX")), (GATES, ("full gates", "low rank"))):
-        lines = [line(rows, name) for name, entry in ENTRIES.items() if tuple(entry.arms) == arms]
-        lines = [cells for cells in lines if cells is not None]
+        found = [line(rows, name) for name, entry in ENTRIES.items() if tuple(entry.arms) == arms]
+        lines = [cells for cells in found if cells is not None]
         if lines:
             columns = [*heads, *arms, "difference in points"]
             parts += [f"## {title}", markdown_table(columns, lines)]

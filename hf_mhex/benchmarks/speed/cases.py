@@ -105,9 +105,9 @@ def family_cases(networks: tuple[str, ...], parts: tuple[str, ...]) -> list[Case
         for network in networks
     ]
     if "memory" in parts:
-        methods = (PLAIN, PREDICTION, GIVEN)
+        few = (PLAIN, PREDICTION, GIVEN)
         small = [network for network in networks if network in FAMILY_NETWORKS]
-        found += [Case("memory", network, 8, usual_size(network), methods=methods) for network in small]
+        found += [Case("memory", network, 8, usual_size(network), methods=few) for network in small]
     return found
 
 

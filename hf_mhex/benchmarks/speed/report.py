@@ -101,7 +101,7 @@ def goal_table(rows: Rows) -> str:
     for method, against, most, least, part, networks, batches in GOALS:
         for network in networks:
             for batch in batches:
-                about = {"part": part, "network": network, "batch": batch}
+                about: dict = {"part": part, "network": network, "batch": batch}
                 if part == "memory":
                     about["of"] = "megabytes"
                 if part == "comparison":

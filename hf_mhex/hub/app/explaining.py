@@ -164,7 +164,7 @@ def explain_sentence(model, tokenizer, text: str, *chosen):
     answer = explain_input(model, tokenizer, text, *chosen)
     first = answer.first
     entries = [(found.seen, found.title, found.explained, found.sentence) for found in answer.display.explanations]
-    pages = [[(first.seen, first.label, first.explained)], entries, first.block_entries]
+    pages: list[list[tuple]] = [[(first.seen, first.label, first.explained)], entries, first.block_entries]
     words, *others = (frame(words_html(page, title=None), 13 * len(page) + 1) for page in pages)
     return answer, [scores(model, first), sum_line(first), words, answer.parts_html, *others]
 

@@ -26,7 +26,7 @@ SENTENCES = [
     "It broke after two days.",
     "Easy to set up, and the sound is wonderful.",
 ]
-BUTTONS = ["download", "fullscreen"]
+BUTTONS: list = ["download", "fullscreen"]
 LABELS = 5  # of the prediction, the best ones
 STYLE = """<style>
 #image img { width: 100%; height: 100%; object-fit: contain; }
@@ -162,8 +162,8 @@ def link_value(option, link: dict[str, str]):
     if isinstance(option, gr.Checkbox):
         return found == "True"
     if isinstance(option, gr.CheckboxGroup):
-        found = [value for value in values if str(value) in found.split(".")]
-    elif found not in values:
+        return [value for value in values if str(value) in found.split(".")]
+    if found not in values:
         raise ValueError(f"The link asks for {name} {found!r}, which this model does not have.")
     return found
 
@@ -180,6 +180,7 @@ def choices(model) -> list[gr.components.Component]:
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     blocks = list(range(model.num_blocks))
     contrasts = CONTRASTS if len(labels) > 1 else CONTRASTS[:1]
+    found: list[gr.components.Component]
     with gr.Row():
         found = [
             gr.Dropdown(
