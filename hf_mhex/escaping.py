@@ -23,3 +23,11 @@ def escaped_markdown(part: str) -> str:
     Underscores within words, as in LABEL_0, mean nothing to Markdown and stay as they are.
     """
     return re.sub(r"([\\`*\[\]|~#<>&]|(?<![^\W_])_|_(?![^\W_]))", r"\\\1", " ".join(visible(part).split()))
+
+
+def code_markdown(part: str) -> str:
+    """A text as code within one line of Markdown, between more backticks than it has in a row."""
+    line = visible(part).replace("\n", " ").replace("\t", " ")
+    fence = "`" * (1 + max(map(len, re.findall("`+", line)), default=0))
+    room = " " * ("`" in line)
+    return f"{fence}{room}{line}{room}{fence}"

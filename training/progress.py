@@ -7,6 +7,8 @@ import sys
 
 from transformers import PrinterCallback, ProgressCallback, Trainer
 
+from hf_mhex.escaping import visible
+
 LEFT_OUT = re.compile(r"block|loss_main|loss_parts|runtime|per_second|preparation_time|epoch|grad_norm|learning_rate")
 
 
@@ -53,7 +55,7 @@ class EpochLine(ProgressCallback):
         done = f"epoch {state.epoch:.0f} of {args.num_train_epochs:g}"
         if args.max_steps > 0:
             done = f"step {state.global_step} of {args.max_steps}"
-        line = f"{done}: {', '.join(parts)}"
+        line = visible(f"{done}: {', '.join(parts)}")
         print(line, flush=True) if self.training_bar is None else self.training_bar.write(line)
 
 

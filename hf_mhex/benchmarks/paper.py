@@ -23,6 +23,7 @@ from hf_mhex.benchmarks.explanations.parts import Images, image_scores, logits_o
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.modeling.mhex_maps import combine_maps, decay_factors
 
 MEASURES = ("EAD", "SAD", "AVG drop")
@@ -106,9 +107,9 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
     first = rows[0]
     shares = ", ".join(f"{name} {value:.3f}" for name, value in first["accuracies"].items())
     parts = [
-        f"# The paper's measures: {title}",
-        f"Made by `{first['command']}` on {ran_on(rows)}. {first['rows']} test rows, the true label explained; "
-        f"accuracy on them: {shares}. Means with 95 % bootstrap intervals; higher is better.",
+        f"# The paper's measures: {escaped_markdown(title)}",
+        f"Made by {code_markdown(first['command'])} on {ran_on(rows)}. {first['rows']} test rows, "
+        f"the true label explained; accuracy on them: {shares}. Means with 95 % bootstrap intervals; higher is better.",
     ]
     for scorer in first["values"]:
         lines = []

@@ -31,6 +31,7 @@ from hf_mhex.benchmarks.explanations.parts import (
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.evaluation.stability import prediction_gap, relative_stability, run_stability
 
 MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
@@ -112,9 +113,9 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
         lines.append((row["network"], row["method"], *texts, row["implementation"]))
     local = [(row["network"], *local_accuracy(row["taylor"])) for row in rows if "taylor" in row]
     parts = [
-        f"# Stability: {title}",
-        f"Made by `{rows[0]['command']}` on {ran_on(rows)}. {rows[0]['rows']} test rows, the network's own answer "
-        "explained; medians with 95 % bootstrap intervals.",
+        f"# Stability: {escaped_markdown(title)}",
+        f"Made by {code_markdown(rows[0]['command'])} on {ran_on(rows)}. {rows[0]['rows']} test rows, "
+        "the network's own answer explained; medians with 95 % bootstrap intervals.",
         markdown_table(("network", "method", *heads, "implementation"), lines),
         "T-Explainer's local accuracy: the median size of the rest over that of f(x) - phi_0, before it is spread, and "
         "the largest |phi_0 + sum - f(x)| afterwards.",

@@ -6,6 +6,7 @@ import logging
 import os
 import sys
 import traceback
+import warnings
 from opcode import opmap
 from typing import Annotated
 
@@ -29,6 +30,7 @@ from hf_mhex.cli.push import push
 from hf_mhex.cli.smx import smx_command
 from hf_mhex.cli.terminal import echo
 from hf_mhex.cli.train import train
+from hf_mhex.escaping import visible
 
 app = typer.Typer(
     name="mhex",
@@ -66,6 +68,7 @@ def main() -> None:
         for bars in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
             os.environ.setdefault(bars, "1")
     arguments = [argument for argument in sys.argv[1:] if argument != "--debug"]
+    before, warnings.formatwarning = warnings.formatwarning, warning_line
     try:
         app(arguments)
     except SystemExit as end:
@@ -75,9 +78,16 @@ def main() -> None:
     except Exception as error:
         line, code = failure(error)
         if len(arguments) < len(sys.argv) - 1:
-            traceback.print_exc()
+            echo(traceback.format_exc(), err=True)
         echo(f"mhex: {line}", err=True)
         sys.exit(code)
+    finally:
+        warnings.formatwarning = before
+
+
+def warning_line(message: Warning | str, *where) -> str:
+    """What a warning says, on one line; where it was made says nothing to who runs a verb."""
+    return f"mhex: warning: {visible(str(message))}\n"
 
 
 def failure(error: Exception) -> tuple[str, int]:

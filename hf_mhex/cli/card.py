@@ -9,6 +9,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.terminal import echo
 
 
 def card(
@@ -34,4 +35,7 @@ def card(
         data = load_sample(sample)["test"]
         shown = [data[row][column] for row in range(3)]
     written = [str(path) for path in write_card(folder, repo_id, revision, shown, output)]
-    typer.echo(json.dumps(written) if json_ else "\n".join(written))
+    if json_:
+        typer.echo(json.dumps(written))
+        return
+    echo("\n".join(written))

@@ -12,6 +12,7 @@ from typing import Annotated
 import typer
 
 from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.terminal import echo, print_table
 
 
 def demo(
@@ -31,26 +32,20 @@ def demo(
     if json_:
         typer.echo(json.dumps(result))
         return
-    from rich.box import SIMPLE_HEAD
-    from rich.console import Console
-    from rich.table import Table
-
-    table = Table(box=SIMPLE_HEAD)
-    table.add_column("model", no_wrap=True)
-    for name in ("accuracy", "majority class", "completeness error", "map's time"):
-        table.add_column(name, justify="right", min_width=max(map(len, name.split())))
-    for row in result["models"]:
-        table.add_row(
+    rows = [
+        (
             row["model"],
             f"{row['accuracy']:.3f}",
             f"{row['majority_class']:.3f}",
             f"{row['completeness_error']:.1e}",
             f"{row['map_share_of_time']:.0%}",
         )
-    Console().print(table)
-    typer.echo(f"Done in {result['seconds']:.0f} s. Accuracy is that of the stock pipeline on {output}'s test rows;")
-    typer.echo("the completeness error is the largest |sum of map - logit| / max(1, |logit|) among them, and the map's")
-    typer.echo("time its share of a prediction with map.")
-    typer.echo("Look at:")
+        for row in result["models"]
+    ]
+    print_table(("model", "accuracy", "majority class", "completeness error", "map's time"), rows)
+    echo(f"Done in {result['seconds']:.0f} s. Accuracy is that of the stock pipeline on {output}'s test rows;")
+    echo("the completeness error is the largest |sum of map - logit| / max(1, |logit|) among them, and the map's")
+    echo("time its share of a prediction with map.")
+    echo("Look at:")
     for name in ("overlays.png", "blocks.png", "words.html"):
-        typer.echo(f"  {output / name}")
+        echo(f"  {output / name}")

@@ -7,6 +7,7 @@ import json
 import typer
 
 from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.terminal import echo
 
 
 def env(json_: AsJson = False) -> None:
@@ -17,4 +18,7 @@ def env(json_: AsJson = False) -> None:
     from hf_mhex.environment import bug_report
 
     found = bug_report()
-    typer.echo(json.dumps(found) if json_ else "\n".join(f"{name}: {value}" for name, value in found.items()))
+    if json_:
+        typer.echo(json.dumps(found))
+        return
+    echo("\n".join(f"{name}: {value}" for name, value in found.items()))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -11,6 +12,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.writing import write_whole
 
 COLUMNS = (
@@ -57,7 +59,10 @@ def filters(
     command = " ".join(
         ["mhex filters", Path(model).name, without_folders(data), *map(without_folders, overrides or [])]
     )
-    made = {"command": f"{command} --target '{name}' --block={block} --rows {rows}", "environment": environment()}
+    made = {
+        "command": f"{command} --target {shlex.quote(name)} --block={block} --rows {rows}",
+        "environment": environment(),
+    }
     record = asdict(found) | {"name": name} | made
     output.mkdir(parents=True, exist_ok=True)
     channels: list[dict] = []
@@ -104,8 +109,8 @@ def page_of(record: dict, channels: list[dict], top: int) -> str:
         for one in (channels[0]["channels"] if channels else ())
     ]
     parts = [
-        f"# Filters of block {record['block']} for {record['name']}",
-        f"Made by `{record['command']}` on {ran_on([record])}. {record['rows']} rows of the class.",
+        f"# Filters of block {record['block']} for {escaped_markdown(record['name'])}",
+        f"Made by {code_markdown(record['command'])} on {ran_on([record])}. {record['rows']} rows of the class.",
         markdown_table(COLUMNS, lines),
         f"Of {len(record['filters'])} filters {alike} are more like their own row's Grad-CAM than like another row's, "
         f"and {apart} are active otherwise in the class's rows than in the others' (q < 0.05).",

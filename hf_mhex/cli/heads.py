@@ -10,7 +10,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
-from hf_mhex.escaping import escaped_markdown
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.writing import write_whole
 
 COLUMNS = (
@@ -141,7 +141,7 @@ def page_of(record: dict) -> str:
 
     parts = [
         "# Single heads",
-        f"Made by `{record['command']}` on {ran_on([record])}. docs/heads.md says what the columns are.",
+        f"Made by {code_markdown(record['command'])} on {ran_on([record])}. docs/heads.md says what the columns are.",
         markdown_table(COLUMNS, [tuple(map(escaped_markdown, line)) for line in lines_of(record)]),
         summary_of(record),
         markdown_table(CURVES, curves_of(record)),

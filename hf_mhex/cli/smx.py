@@ -68,6 +68,21 @@ def smx_command(
     output.mkdir(parents=True, exist_ok=True)
     record = {"zones": table, "predicates": answer.predicates, "passes": answer.passes, "package": answer.package}
     write_whole(output / "smx.json", json.dumps(record, indent=2, default=str) + "\n")
+    page = page_of(table)
+    write_whole(output / "smx.md", page)
+    shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
+    picture = line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named)
+    with whole(output / "smx.png") as place:
+        picture.save(place)
+    if json_:
+        typer.echo(json.dumps(record, default=str))
+        return
+    echo(page.rstrip())
+    echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")
+
+
+def page_of(table: list[dict]) -> str:
+    """The zones as a table in Markdown, a line each."""
     numbers = ["smx", *(name for name in ("exact", "exact_per_width") if name in table[0])]
     heads = {"smx": "SMX", "exact": "exact", "exact_per_width": "exact per width"}
     lines = [f"| zone | from | to | {' | '.join(heads[name] for name in numbers)} |"]
@@ -78,13 +93,4 @@ def smx_command(
         + " |"
         for row in table
     ]
-    write_whole(output / "smx.md", "\n".join(lines) + "\n")
-    shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
-    picture = line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named)
-    with whole(output / "smx.png") as place:
-        picture.save(place)
-    if json_:
-        typer.echo(json.dumps(record, default=str))
-        return
-    echo("\n".join(lines))
-    echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")
+    return "\n".join(lines) + "\n"

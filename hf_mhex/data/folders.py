@@ -8,6 +8,8 @@ from pathlib import Path
 from datasets import ClassLabel, Dataset, Features, Image, Value
 from PIL import Image as Pillow
 
+from hf_mhex.escaping import visible
+
 SPLITS = {"train": "train", "training": "train", "test": "test", "testing": "test"}
 SPLITS |= dict.fromkeys(("validation", "valid", "val", "dev"), "validation")
 
@@ -38,7 +40,8 @@ def read_image_folder(folder: Path, images: list[Path], others: list[Path]) -> d
             splits.setdefault(SPLITS[path.parts[0]] if has_splits else "train", []).append(path)
     if others:
         named = ", ".join(path.as_posix() for path in others[:5]) + (", ..." if len(others) > 5 else "")
-        warnings.warn(f"{str(folder)!r}: {len(others)} files are left out, no images of it: {named}.", stacklevel=2)
+        left = f"{len(others)} files are left out, no images of it: {visible(named)}"
+        warnings.warn(f"{str(folder)!r}: {left}.", stacklevel=2)
     depth = int(has_splits)
     classes = sorted({path.parts[depth] for path in images if len(path.parts) > depth + 1})
     found = {}

@@ -11,8 +11,9 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 from rich.console import Group
+from rich.text import Text
 
-from hf_mhex.escaping import escaped
+from hf_mhex.escaping import escaped, visible
 from hf_mhex.explaining.explanation import (
     Explanation,
     explain_items,
@@ -77,7 +78,8 @@ class Display:
         if not self.first.is_text:
             return None
         lines: list[tuple] = [
-            (found.title, found.coloured, scale_terminal(found.seen), found.sentence) for found in self.explanations
+            (Text(visible(found.title)), found.coloured, scale_terminal(found.seen), Text(visible(found.sentence)))
+            for found in self.explanations
         ]
         return Group(*(line for entry in lines for line in entry))
 

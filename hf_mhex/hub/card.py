@@ -10,8 +10,9 @@ from os import PathLike
 from pathlib import Path
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
+from huggingface_hub.utils import validate_repo_id
 
-from hf_mhex.escaping import escaped_markdown
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.families import family_of
 from hf_mhex.loading import source_config
 from hf_mhex.writing import whole, write_whole
@@ -75,9 +76,13 @@ def render_card(
         record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out.
         revision: what the snippet pins, a tag or a commit.
         picture: path in the repository of a picture made from the model's own predictions.
+
+    The author's words are Markdown, and stay as they are; whatever else has a name is shown and not obeyed. Raises
+    ValueError for a repo_id that is none.
     """
+    validate_repo_id(repo_id)
     name = repo_id.split("/")[-1]
-    about = {"title": name, "summary": "", **ABOUT, **about}
+    about = {"title": escaped_markdown(name), "summary": "", **ABOUT, **about}
     results, prediction = [], predicted(record) if record else {}
     if record:
         shared = {
@@ -108,14 +113,24 @@ def render_card(
         model_name=name if results else None,
         eval_results=results or None,
     )
-    text = about.get("picture_text", f"Predictions of {name} with their saliency.")
-    values = {**about, **facts, "repo_id": repo_id, "revision": revision, "record": record, "picture": picture}
+    text = about.get("picture_text", f"Predictions of {escaped_markdown(name)} with their saliency.")
+    values = {**about, **in_markdown(facts), "record": in_markdown(record), "picture": picture, "revision": revision}
+    values |= {"repo_literal": json.dumps(repo_id), "revision_literal": json.dumps(revision)}
     values["prediction"] = {escaped_markdown(name.replace("_", " ")): value for name, value in prediction.items()}
-    values["labels"] = [escaped_markdown(label) for label in facts["labels"]]
     family = family_of(facts["family"])
     values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
     values["rollout"] = family.body.can_roll_out
     return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def in_markdown(values):
+    """Values of JSON with every text in them, names too, written for Markdown; commands and commits as code."""
+    if isinstance(values, dict):
+        code = {name: code_markdown(values[name]) for name in ("command", "commit") if values.get(name)}
+        return {escaped_markdown(name): in_markdown(value) for name, value in values.items()} | code
+    if isinstance(values, list):
+        return [in_markdown(value) for value in values]
+    return escaped_markdown(values) if isinstance(values, str) else values
 
 
 def predicted(record: dict) -> dict[str, float]:

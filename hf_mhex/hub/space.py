@@ -8,6 +8,8 @@ from importlib import import_module
 from importlib.metadata import requires
 from pathlib import Path
 
+from huggingface_hub import SpaceCardData
+from huggingface_hub.utils import validate_repo_id
 from packaging.requirements import Requirement
 
 from hf_mhex.hub.contents import Contents
@@ -19,7 +21,8 @@ PINNED = re.compile(r"[\w.-]+/[\w.-]+@[\w./-]+")
 
 
 def space_contents(models: Sequence[str], repo_id: str) -> Contents:
-    """The Space's files. Raises ValueError for a model that is no Hub id with a revision."""
+    """The Space's files. Raises ValueError for a name that is no Hub id, and a model without a revision."""
+    validate_repo_id(repo_id)
     for model in models:
         if not PINNED.fullmatch(model):
             raise ValueError(f"models must be Hub ids with a pinned revision, such as 'user/name@v1'; got {model!r}.")
@@ -44,10 +47,19 @@ def space_contents(models: Sequence[str], repo_id: str) -> Contents:
 
 
 def _card(models: Sequence[str], repo_id: str) -> str:
-    shown = "".join(f"- {model.partition('@')[0]}\n" for model in models)
+    data = SpaceCardData(
+        title=repo_id.split("/")[-1],
+        emoji="🔎",
+        colorFrom="red",
+        colorTo="blue",
+        sdk="gradio",
+        sdk_version=_gradio_version(),
+        app_file="app.py",
+        license="apache-2.0",
+        models=[model.partition("@")[0] for model in models],
+    )
     return (
-        f"---\ntitle: {repo_id.split('/')[-1]}\nemoji: 🔎\ncolorFrom: red\ncolorTo: blue\nsdk: gradio\n"
-        f"sdk_version: {_gradio_version()}\napp_file: app.py\nlicense: apache-2.0\nmodels:\n{shown}---\n\n"
+        f"---\n{data.to_yaml()}\n---\n\n"
         "Ask an image or a text classifier why: its saliency adds up to the logit that it explains "
         "(Multi-Head Explainer, arXiv 2501.01311).\n"
     )

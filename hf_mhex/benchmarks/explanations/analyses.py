@@ -8,6 +8,7 @@ from pathlib import Path
 from hf_mhex.benchmarks.explanations.loading import special_ids
 from hf_mhex.benchmarks.explanations.parts import Images, Texts, image_scores, probabilities, text_scores
 from hf_mhex.benchmarks.tables import markdown_table
+from hf_mhex.escaping import escaped_markdown
 from hf_mhex.evaluation import average_drop, text_drop, unit_range
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration
@@ -75,7 +76,7 @@ def channels_section(record: list[dict], paths: list[Path], rows: int) -> str:
         found = "; ".join(
             f"{c['block']}/{c['channel']}: {c['contribution']:+.3f} ({c['share']:+.1%})" for c in entry["channels"]
         )
-        lines.append((entry["label"], entry["rows"], f"{entry['logit']:+.2f}", blocks, found))
+        lines.append((escaped_markdown(entry["label"]), entry["rows"], f"{entry['logit']:+.2f}", blocks, found))
     pictures = [f"[{path.name}]({path.name})" for path in paths if path.suffix != ".json"]
     return "\n\n".join(
         [

@@ -11,6 +11,7 @@ from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, REBUILT
 from hf_mhex.benchmarks.explanations.orders import compare_orders, orders_section
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
 
 UP, DOWN, NEITHER = "higher", "lower", "neither"
@@ -63,7 +64,7 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     summary = summarise(tested)
     output.mkdir(parents=True, exist_ok=True)
     (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
-    parts = [f"# {title}", about(rows)]
+    parts = [f"# {escaped_markdown(title)}", about(rows)]
     for network, methods in summary.items():
         parts.append(f"## On the {network} network")
         parts += [table(name, columns, methods) for name, columns in TABLES.items() if present(columns, methods)]
@@ -83,7 +84,7 @@ def about(rows: list[dict]) -> str:
     """What the tables rest on."""
     first = rows[0]
     sizes = ", ".join(f"{name} {value}" for name, value in first["sizes"].items())
-    made = f"Made by `{first['command']}`." if first["command"] else ""
+    made = f"Made by {code_markdown(first['command'])}." if first["command"] else ""
     return (
         f"{made} Seed {first['seed']}; {sizes}. {ran_on(rows)}.\n\nMeans with 95 % bootstrap intervals (percentile, "
         "2,000 resamples; the Grid Pointing Game resamples mosaics). The explained class is the network's own answer. "

@@ -24,6 +24,7 @@ from hf_mhex.benchmarks.speed.methods import (
 from hf_mhex.benchmarks.speed.subjects import FAMILY_NETWORKS, kind_of
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import made_at, ran_on
+from hf_mhex.escaping import code_markdown
 from hf_mhex.evaluation.intervals import Interval, bootstrap
 
 LARGE = ("resnet18", "resnet50", "resnet50-full", "resnet50-rank64", "bert-base")
@@ -223,8 +224,9 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
     measured = rows.values("part")
     parts = [
         "# What an explanation costs",
-        f"`{first['command']}` on {first['device']}: {ran_on(found)}{made_at(found)}. Seed {first['seed']}, "
-        f"{first['rounds']} rounds (slow methods a share of them). Methods take turns in one process; a ratio is the "
+        f"{code_markdown(first['command'])} on {first['device']}: {ran_on(found)}{made_at(found)}. "
+        f"Seed {first['seed']}, {first['rounds']} rounds (slow methods a share of them). "
+        "Methods take turns in one process; a ratio is the "
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
     ]

@@ -131,7 +131,8 @@ def opener(page: Page, number: int) -> Callable:
         chosen = [link_value(option, link) for option in page.options]
         value = page.given_of(link)
         if value is None:
-            gr.Warning(f"The link is to {link.get(links.NAME, 'a file')}, which is too large for one: upload it again.")
+            name = escaped(link.get(links.NAME, "a file"))  # messages are shown as HTML
+            gr.Warning(f"The link is to {name}, which is too large for one: upload it again.")
             return [gr.Tabs(selected=number), None, *chosen, *[gr.skip() for _ in page.found]]
         return [gr.Tabs(selected=number), value, *chosen, *page.explain(value, *chosen)]
 
@@ -209,7 +210,7 @@ def complaining(explain: Callable) -> Callable:
         try:
             return explain(*arguments)
         except ValueError as error:
-            raise gr.Error(str(error), print_exception=False) from error
+            raise gr.Error(escaped(str(error)), print_exception=False) from error
 
     return run
 
