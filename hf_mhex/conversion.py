@@ -19,6 +19,7 @@ from hf_mhex.families import FAMILIES, Family, family_for_source
 from hf_mhex.loading import source_config
 
 CLASSIFIER_KEYS = ("fc.", "head.", "head_dist.", "fc_norm.", "attn_pool.", "classifier.")  # of timm's and torchvision's
+POINTING = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # of images; docs/levers.md says what for
 OUTSIDE_BODY = ("embeddings.", "encoder.", "transformer.", "layers.", "final_norm.")  # keys that a text body must use
 
 
@@ -61,7 +62,8 @@ def convert(
         pretrained: take the weights that timm publishes for a name (over the network or from the cache).
         revision: branch, tag or commit of a Hub repository.
         output_loading_info: also return the `ConversionReport`.
-        config_fields: fields of the family's configuration.
+        config_fields: fields of the family's configuration. Classifiers of images take those of `POINTING` where they
+            are not given, so that their maps point.
 
     Raises ValueError for a source of no family, weights that do not fit and labels that contradict each other,
     TypeError for a field that no configuration has, FileNotFoundError for a missing file.
@@ -127,7 +129,7 @@ def from_timm(
     if pretrained and checkpoint_path is not None:
         raise ValueError("pretrained=True and checkpoint_path exclude each other; give one of them.")
     family = timm_family(architecture, config_fields)
-    fields = check_fields(family, label_fields(num_labels, config_fields))
+    fields = check_fields(family, pointing(label_fields(num_labels, config_fields)))
     model = family.classifier(family.config(architecture=architecture, **fields))
     state: Mapping[str, torch.Tensor] = {}
     source = f"checkpoint_path={checkpoint_path!r}"
@@ -278,7 +280,8 @@ def from_mapped(
     """An MHEX image classifier from a transformers checkpoint whose weights `family.mapping` gives timm's names."""
     read, state, unused = import_module(family.mapping).read_plain(source, revision)
     arguments = {**read.pop("architecture_kwargs"), **(fields.pop("architecture_kwargs", None) or {})}
-    fields = check_fields(family, label_fields(num_labels, {**read, "architecture_kwargs": arguments, **fields}))
+    given = label_fields(num_labels, {**read, "architecture_kwargs": arguments, **fields})
+    fields = check_fields(family, pointing(given))
     model = family.classifier(family.config(**fields))
     report = load_trunk(model, state, f"source={fspath(source)!r}")
     report = dataclasses.replace(report, unused=(*report.unused, *unused))
@@ -293,6 +296,17 @@ def from_bert(source: str | PathLike, num_labels: int | None = None, output_load
     if family is None or "bert" not in family.sources:
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model, no 'bert'; use hf_mhex.convert.")
     return from_transformers(source, num_labels, output_loading_info, **fields)
+
+
+def pointing(fields: Mapping) -> dict:
+    """Fields of a classifier of images with those of `POINTING` that are not given and that its loss has."""
+    labels = len(fields["id2label"]) if fields.get("id2label") else fields.get("num_labels") or 2
+    if labels == 1 or fields.get("problem_type") == "regression":
+        return dict(fields)
+    found = {**POINTING, **fields}
+    if not found["binary_share"] and "instance_share" not in fields:
+        del found["instance_share"]  # a share of the binary loss
+    return found
 
 
 def check_fields(family: Family, fields: dict) -> dict:

@@ -107,12 +107,7 @@ def train_images(folder: Path) -> dict:
     set_seed(SEED)
     data = load_sample(IMAGES.kind.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 48, 64, 96], "output_stride": 8}
-    pointing: dict = {
-        "rectified": True,
-        "binary_share": 0.5,
-        "instance_share": 0.05,
-    }  # docs/training.md, maps that point
-    model = convert("resnet18", id2label=label_names(data), architecture_kwargs=architecture, **pointing)
+    model = convert("resnet18", id2label=label_names(data), architecture_kwargs=architecture)
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
     images = processor(list(data["train"]["image"]), return_tensors="pt")["pixel_values"]  # once, not every epoch

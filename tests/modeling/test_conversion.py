@@ -46,6 +46,44 @@ def test_heads_of_texts_are_left_out_and_reported(tmp_path, name, source):
     assert all(key in str(report) for key in report.unused)
 
 
+TAUGHT = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}
+UNTAUGHT = {"rectified": False, "binary_share": 0.0, "instance_share": 0.0}
+
+
+@pytest.mark.parametrize(
+    "given, found",
+    [
+        ({"num_labels": 3}, TAUGHT),
+        ({"id2label": {0: "a", 1: "b"}}, TAUGHT),
+        ({}, TAUGHT),
+        ({"num_labels": 3, "problem_type": "multi_label_classification"}, TAUGHT),
+        ({"num_labels": 3, "instance_share": 0}, TAUGHT | {"instance_share": 0}),
+        ({"num_labels": 3, "binary_share": 0}, TAUGHT | {"binary_share": 0, "instance_share": 0.0}),
+        ({"num_labels": 3, **UNTAUGHT}, UNTAUGHT),
+        ({"num_labels": 1}, UNTAUGHT),
+        ({"num_labels": 3, "problem_type": "regression"}, UNTAUGHT),
+    ],
+)
+@pytest.mark.parametrize("name", IMAGES)
+def test_images_start_with_a_loss_that_makes_maps_point(name, given, found):
+    """Where it suits the labels and nothing else is asked for; a step has a loss, whatever was given."""
+    architecture, arguments = NETWORKS[name]
+    model = hf_mhex.convert(architecture, architecture_kwargs=arguments, **given)
+    assert {field: getattr(model.config, field) for field in found} == found
+    count = model.config.num_labels
+    labels = torch.tensor([0, 1, 2, 0]) % count
+    if count == 1 or "problem_type" in given:
+        labels = torch.nn.functional.one_hot(labels, count).float()
+    assert model(**inputs_for(name), labels=labels).loss.isfinite()
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_texts_start_with_the_loss_of_the_method(tmp_path, name):
+    save_text(name, tmp_path)
+    config = hf_mhex.convert(tmp_path, num_labels=3).config
+    assert {field: getattr(config, field) for field in UNTAUGHT} == UNTAUGHT
+
+
 LAYOUTS = {
     "safetensors": lambda state, folder: save_file(state, folder / "w.safetensors"),
     "plain": lambda state, folder: torch.save(state, folder / "w.pth"),
