@@ -1,5 +1,8 @@
 """Files and folders that are there as a whole or not at all."""
 
+import ast
+from pathlib import Path
+
 import pytest
 
 from hf_mhex.writing import whole, write_whole
@@ -34,3 +37,44 @@ def test_a_folder_replaces_an_empty_one_alone(tmp_path):
     with pytest.raises(OSError), whole(folder) as place:
         place.mkdir()
     assert [p.name for p in tmp_path.iterdir()] == ["model"] and [p.name for p in folder.iterdir()] == ["config.json"]
+
+
+ROOT = Path(__file__).parents[1]
+WRITERS = {"write_text", "write_bytes", "save", "savefig", "savez_compressed", "to_parquet"}
+PASSING = {  # files that write what nobody keeps, or what is there for a moment
+    "hf_mhex/benchmarks/speed/memory.py": "a counter of the kernel",
+    "hf_mhex/data/samples/build.py": "the embedded samples, made once in a checkout",
+    "hf_mhex/explaining/explanation.py": "a picture in memory",
+    "hf_mhex/hub/app/page.py": "a temporary folder that the page serves",
+    "training/stranger.py": "answers for the process that waits for them",
+    "training/studies/engines.py": "a temporary folder that is measured",
+    "training/studies/explain_time.py": "a temporary folder that is measured",
+    "training/studies/situations.py": "a temporary folder that is tried",
+}
+FILES = sorted(path for room in ("hf_mhex", "training") for path in (ROOT / room).rglob("*.py"))
+
+
+def names_in(*nodes):
+    return {found.id for node in nodes for found in ast.walk(node) if isinstance(found, ast.Name)}
+
+
+def written_at_once(tree):
+    """Calls that write a file, but not to a path that `with whole(...) as path` gave."""
+    given = set()
+    for node in ast.walk(tree):
+        if isinstance(node, ast.With):
+            for item in node.items:
+                if item.optional_vars is not None and "whole" in names_in(item.context_expr):
+                    given |= names_in(item.optional_vars)
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Call) and isinstance(node.func, ast.Attribute) and node.func.attr in WRITERS:
+            place = [node.func.value] if node.func.attr.startswith("write_") else node.args
+            if not names_in(*place) & given:
+                yield node.lineno
+
+
+@pytest.mark.parametrize("path", FILES, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_files_that_users_keep_are_written_as_a_whole(path):
+    """By write_whole or inside `with whole(...)`: Ctrl-C leaves the file of before, never half of a new one."""
+    found = list(written_at_once(ast.parse(path.read_text())))
+    assert bool(found) == (path.relative_to(ROOT).as_posix() in PASSING), found

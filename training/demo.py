@@ -43,6 +43,7 @@ from hf_mhex.training.inputs import mosaics_of
 from hf_mhex.training.models import minilm_folder
 from hf_mhex.training.progress import tell_by_epoch
 from hf_mhex.training.trainer import MHEXTrainer
+from hf_mhex.writing import whole, write_whole
 
 SEED = 0
 BATCH = 32
@@ -148,7 +149,8 @@ def ask_stranger(part: Part, folder: Path, answers: Path) -> tuple[dict, dict]:
     """Have a fresh process without hf_mhex load the folder and explain the test rows; its record and its tensors."""
     answers.mkdir(parents=True, exist_ok=True)
     rows = answers / "rows.parquet"
-    load_sample(part.kind.sample)["test"].select_columns(part.kind.column).to_parquet(rows)
+    with whole(rows) as place:
+        load_sample(part.kind.sample)["test"].select_columns(part.kind.column).to_parquet(place)
     subprocess.run(
         [sys.executable, "-I", str(STRANGER), part.kind.task, str(folder), str(rows), str(answers)], check=True
     )
@@ -201,14 +203,17 @@ def draw_images(folder: Path, record: dict, tensors: dict, output: Path) -> list
         picture = overlay(restore_image(pixels, processor), tensors["lead_saliency"][row], title=title, size=224)
         pictures.append(picture)
         paths.append(output / f"overlay-{row}.png")
-        picture.save(paths[-1])
+        with whole(paths[-1]) as place:
+            picture.save(place)
     blocks = [tensors[f"block.{block}"] for block in range(6)]
     pixels = processor(data[0]["image"], return_tensors="pt")["pixel_values"][0]
     title = f"{record['labels'][0]}, block by block"
     strip = block_strip(restore_image(pixels, processor), blocks, title=title, columns=7, size=160)
-    strip.save(output / "blocks.png")
-    sheet(pictures, columns=4).save(output / "overlays.png")
-    return [*paths, output / "blocks.png", output / "overlays.png"]
+    drawn = {output / "blocks.png": strip, output / "overlays.png": sheet(pictures, columns=4)}
+    for path, picture in drawn.items():
+        with whole(path) as place:
+            picture.save(place)
+    return [*paths, *drawn]
 
 
 def sheet(pictures: list[Image.Image], columns: int) -> Image.Image:
@@ -237,7 +242,7 @@ def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[
         for row, explained in zip(rows, explain_words(texts, encoding, maps))
     ]
     path = output / "words.html"
-    path.write_text(words_html(entries, title="Product reviews, word by word"), encoding="utf-8")
+    write_whole(path, words_html(entries, title="Product reviews, word by word"))
     return [path]
 
 
@@ -260,5 +265,5 @@ def run(output: Path) -> dict:
         pictures += draw(folder, record, tensors, output)
     result = {"command": "mhex demo", "seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
     result |= {"environment": environment(), "commit": commit}
-    (output / "results.json").write_text(json.dumps(result, indent=2) + "\n")
+    write_whole(output / "results.json", json.dumps(result, indent=2) + "\n")
     return result | {"pictures": [str(path) for path in pictures]}

@@ -101,8 +101,7 @@ def last_whole_checkpoint(folder: Path) -> str | None:
 def keep_recipe(recipe: Recipe, output: Path, main: bool) -> None:
     """Write recipe.yaml, on the main process."""
     if main:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "recipe.yaml").write_text(yaml.safe_dump(recipe.sections(), sort_keys=False), encoding="utf-8")
+        write_whole(output / "recipe.yaml", yaml.safe_dump(recipe.sections(), sort_keys=False))
 
 
 def best_step(trainer: MHEXTrainer) -> int:

@@ -6,6 +6,8 @@ import json
 from contextlib import suppress
 from pathlib import Path
 
+from hf_mhex.writing import write_whole
+
 
 class Journal:
     """JSON lines in a file, found again by what they are about. A line cut short by a kill is left out and redone."""
@@ -18,7 +20,7 @@ class Journal:
             with suppress(json.JSONDecodeError):
                 self.rows.append(json.loads(line))
         if len(self.rows) < len(lines):
-            path.write_text("".join(json.dumps(row) + "\n" for row in self.rows), encoding="utf-8")
+            write_whole(path, "".join(json.dumps(row) + "\n" for row in self.rows))
 
     def find(self, **about) -> dict | None:
         """The row about this, or None."""

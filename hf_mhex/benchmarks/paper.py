@@ -25,6 +25,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.modeling.mhex_maps import combine_maps, decay_factors
+from hf_mhex.writing import write_whole
 
 MEASURES = ("EAD", "SAD", "AVG drop")
 CITED = {"MHEX": (0.189, 0.5007, 0.7212), "Grad-CAM": (0.111, 0.4993, 0.7765), "LayerCAM": (0.081, 0.5078, 0.7837)}
@@ -121,8 +122,7 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
     parts += ["## Cited: the authors' BloodMNIST notebook", markdown_table(("method", *MEASURES), cited)]
     lines = [(row["network"], row["method"], row["implementation"]) for row in rows]
     parts += ["## Which implementation ran", markdown_table(("network", "method", "implementation"), lines)]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(output / "tables.md", "\n\n".join(parts) + "\n")
     summary = {
         "accuracies": first["accuracies"],
         "means": {
@@ -133,5 +133,5 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
             for row in rows
         },
     }
-    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / "summary.json", json.dumps(summary, indent=1) + "\n")
     return output / "tables.md"

@@ -33,6 +33,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.evaluation.stability import prediction_gap, relative_stability, run_stability
+from hf_mhex.writing import write_whole
 
 MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
 NAMES = ("Grad-CAM", "input x gradient", "integrated gradients", "LIME", "T-Explainer")
@@ -121,8 +122,7 @@ def write_page(rows: list[dict], output: Path, title: str) -> Path:
         "the largest |phi_0 + sum - f(x)| afterwards.",
         markdown_table(("network", "steps", "rest before", "error after"), local),
     ]
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(output / "tables.md", "\n\n".join(parts) + "\n")
     return output / "tables.md"
 
 

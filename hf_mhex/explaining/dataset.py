@@ -23,6 +23,7 @@ from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, remove
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
 from hf_mhex.pictures.maps import overlay
+from hf_mhex.writing import whole
 
 
 @dataclass(frozen=True)
@@ -220,9 +221,9 @@ class _Run:
     def paint(self, shard: int, answer: Answer, title: str) -> None:
         """Write the row's picture, with its id as a heading."""
         path = self.folder / "overlays" / f"{shard:06d}" / f"{answer.row.number:09d}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
         pixels = seen_picture(answer.prepared, self.processor)
-        overlay(pixels, answer.saliency, title=f"{answer.row.id}\n{title}").save(path)
+        with whole(path) as place:
+            overlay(pixels, answer.saliency, title=f"{answer.row.id}\n{title}").save(place)
 
 
 def _check(model, kind, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard) -> None:

@@ -12,6 +12,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from hf_mhex.writing import write_whole
+
 STORED = {"float16": (pa.float16(), np.float16), "int8": (pa.int8(), np.int8)}
 SETTINGS = "settings.json"
 
@@ -135,9 +137,7 @@ def keep_settings(folder: Path, settings: dict) -> None:
     if not path.exists():
         if any(folder.glob("*.parquet")):
             raise ValueError(f"output={str(folder)!r} holds Parquet files of another kind; name a new folder.")
-        part = folder / f"{SETTINGS}.{os.getpid()}.part"
-        part.write_text(json.dumps(settings, indent=2) + "\n", encoding="utf-8")
-        os.replace(part, path)
+        write_whole(path, json.dumps(settings, indent=2) + "\n")
     before = json.loads(path.read_text(encoding="utf-8"))
     changed = [name for name in settings | before if settings.get(name) != before.get(name)]
     if changed:

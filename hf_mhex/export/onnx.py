@@ -12,6 +12,7 @@ import torch
 
 from hf_mhex.environment import EXTRAS, missing_extra
 from hf_mhex.export.graphs import OUTPUTS, graph_of
+from hf_mhex.writing import whole
 
 
 def export_onnx(model, path: str | PathLike, **options) -> Path:
@@ -39,8 +40,8 @@ def export_onnx(model, path: str | PathLike, **options) -> Path:
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     program.model.metadata_props.update({"labels": json.dumps(labels), "saliency": json.dumps(options)})
     path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    program.save(path)
+    with whole(path) as place:
+        program.save(place)
     return path
 
 

@@ -13,6 +13,7 @@ from matplotlib.patches import Rectangle
 from hf_mhex.escaping import visible
 from hf_mhex.evaluation.heads import PieceReport, SingleHeads
 from hf_mhex.pictures.colours import paint
+from hf_mhex.writing import whole
 
 SIDE, COLUMNS, NAMED = 2.1, 4, 24  # inches of a panel; panels in a line; labels up to which their names are written
 
@@ -22,12 +23,12 @@ def write_fields(report: SingleHeads, names: dict[int, str], folder: Path) -> li
 
     Labels stand in the order of the piece's groups, those that it does not speak for last. Returns the paths.
     """
-    folder.mkdir(parents=True, exist_ok=True)
     paths = []
     for block in sorted({found.piece.block for found in report.pieces}):
         found = [piece for piece in report.pieces if piece.piece.block == block]
         paths.append(folder / f"heads-{block}.png")
-        field_sheet(found, names, f"Block {block}: fields over their largest value").savefig(paths[-1], dpi=100)
+        with whole(paths[-1]) as place:
+            field_sheet(found, names, f"Block {block}: fields over their largest value").savefig(place, dpi=100)
     return paths
 
 

@@ -15,6 +15,7 @@ from hf_mhex.evaluation.ordering import unit_range
 from hf_mhex.evaluation.pieces import block_features
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.processors import restore_image
+from hf_mhex.writing import whole
 
 TILE, COLUMNS = 96, 16  # pixels of a filter's side; filters in a line
 
@@ -38,7 +39,8 @@ def write_maps(report: FilterReport, model, processor, batches: list[dict], path
     sheet = Image.new("RGB", (width * min(COLUMNS, len(tiles)), height * -(-len(tiles) // COLUMNS)), "white")
     for number, tile in enumerate(tiles):
         sheet.paste(tile, (width * (number % COLUMNS), height * (number // COLUMNS)))
-    sheet.quantize(256).save(path)
+    with whole(path) as place:
+        sheet.quantize(256).save(place)
     return path
 
 
@@ -55,5 +57,6 @@ def write_ablation(report: FilterReport, name: str, path: Path) -> Path:
     axes.set_ylabel(f"mean probability of {visible(name)}", parse_math=False)
     axes.set_ylim(0, 1.02)
     axes.legend(fontsize=7)
-    figure.savefig(path, dpi=100)
+    with whole(path) as place:
+        figure.savefig(place, dpi=100)
     return path

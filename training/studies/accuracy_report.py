@@ -9,6 +9,7 @@ from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import made_at, ran_on
 from hf_mhex.training.studies.accuracy import STUDIES, Study, by_seed, chosen_rate, compare, margin_of
+from hf_mhex.writing import write_whole
 
 MEANING = {  # "heads" and "small heads" were made at commit 215dee0 and before
     "plain": "plain network",
@@ -31,7 +32,7 @@ def write_page(folder: Path) -> Path:
         if any(row["part"] == "test" for row in rows):
             parts += [f"## {name}", about(name, rows), table(name, rows)]
     page = folder / "README.md"
-    page.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(page, "\n\n".join(parts) + "\n")
     return page
 
 

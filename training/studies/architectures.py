@@ -25,6 +25,7 @@ from transformers import PreTrainedModel
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.conversion import load_trunk
 from hf_mhex.families import FAMILIES, Family
+from hf_mhex.writing import write_whole
 
 SEED = 0
 BATCH, SIZE = 2, 64  # images, pixels
@@ -226,8 +227,7 @@ def main() -> None:
     lines = read(records)
     if not lines or lines[0] != lines[0] | versions() | {"family": family.name}:
         lines = [survey(family, timm.list_models())]
-        records.parent.mkdir(parents=True, exist_ok=True)
-        records.write_text(json.dumps(lines[0]) + "\n", encoding="utf-8")
+        write_whole(records, json.dumps(lines[0]) + "\n")
     measured = {row["architecture"] for row in lines[1:]}
     for architecture in lines[0]["accepted"]:
         if architecture not in measured:
@@ -236,7 +236,7 @@ def main() -> None:
                 file.write(json.dumps(row) + "\n")
             print(f"{architecture}: {'works' if works(row) else 'FAILS'}", flush=True)
             gc.collect()
-    page.write_text(render(read(records)), encoding="utf-8")
+    write_whole(page, render(read(records)))
     print(f"{page}: {len(lines[0]['accepted'])} of {lines[0]['registered']} names")
 
 

@@ -35,6 +35,7 @@ from hf_mhex.data import Row
 from hf_mhex.environment import environment, ran_on
 from hf_mhex.explaining.batch import Prepared, batches_of, collate, prepare
 from hf_mhex.training.models import minilm_folder
+from hf_mhex.writing import write_whole
 
 BATCH = 16
 ROWS = {"image": 320, "text": 960}
@@ -251,7 +252,7 @@ def main(arguments: list[str] | None = None) -> None:
                                 found = measure(engine, kind, work, workers, source, rows)
                                 where = environment() | {LIBRARIES[engine]: version(LIBRARIES[engine])}
                                 journal.add({**about, "rows": len(rows), **found, "environment": where})
-    (given.output / "tables.md").write_text(table(journal.rows), encoding="utf-8")
+    write_whole(given.output / "tables.md", table(journal.rows))
 
 
 if __name__ == "__main__":

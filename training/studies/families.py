@@ -31,6 +31,7 @@ from hf_mhex.families import FAMILIES
 from hf_mhex.training.models import minilm_folder
 from hf_mhex.training.studies.accuracy import Study, run_one
 from hf_mhex.training.studies.signals import coffee_fold
+from hf_mhex.writing import write_whole
 
 LAYERS = 2  # of MiniLM's six
 TEXT = ("max_train_rows=800", "num_train_epochs=1", "max_length=32", "per_device_train_batch_size=16")
@@ -302,7 +303,7 @@ def main(
     names = [name.strip() for name in only.split(";")] if only else None
     rows = run_study(output, names, lambda said: typer.echo(said, err=True))
     page = output.with_suffix(".md")
-    page.write_text(render(rows), encoding="utf-8")
+    write_whole(page, render(rows))
     typer.echo(str(page))
 
 

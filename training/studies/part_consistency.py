@@ -31,6 +31,7 @@ from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
 from hf_mhex.training.studies.shapes import NAMES, write_shapes
+from hf_mhex.writing import write_whole
 
 LAST = [
     "disable_tqdm=true",
@@ -192,7 +193,7 @@ def write_table(journal: Journal, path: Path) -> None:
                 lines.append([arm, str(len(own)), *(f"{mean(values):.3f}" if values else "" for values in means)])
         if lines:
             text += [f"## {name}", "", markdown_table(["arm", "seeds", *measures], lines), ""]
-    path.write_text("\n".join(text), encoding="utf-8")
+    write_whole(path, "\n".join(text))
 
 
 def main(

@@ -12,6 +12,7 @@ from hf_mhex.benchmarks.explanations.index import overview
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
+from hf_mhex.writing import write_whole
 
 MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
     "the paper's measures": "paper/sample_fashion_mnist/tables.md",
@@ -55,7 +56,7 @@ def main(checkout: Path, demo: Path | None = None) -> None:
         shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
         shutil.copy(demo / "results.json", checkout / "results" / "demo.json")
     for page in (checkout / name for name in PAGES):
-        page.write_text(with_tables(page.read_text(), checkout / "results"))
+        write_whole(page, with_tables(page.read_text(), checkout / "results"))
 
 
 if __name__ == "__main__":

@@ -30,6 +30,7 @@ from hf_mhex.loading import load
 from hf_mhex.processors import max_length
 from hf_mhex.training.recipe import Recipe, load_recipe
 from hf_mhex.training.run import train
+from hf_mhex.writing import write_whole
 
 JUDGED = 1000  # test rows that the maps' measures draw from
 SHOWN = 3
@@ -75,7 +76,7 @@ def make_reference(
     commit = source_commit()
     record |= {"command": command or record["command"]} | ({"commit": commit} if commit else {})
     record["explanation"] = summarise_quality(load(folder)[0], part, seed=row["seed"])
-    (folder / "results.json").write_text(json.dumps(record, indent=2) + "\n", encoding="utf-8")
+    write_whole(folder / "results.json", json.dumps(record, indent=2) + "\n")
     for place in [folder] if cards is None else [folder, cards / name]:
         write_card(folder, f"hf-mhex/{name}", revision, items, place)
     return folder

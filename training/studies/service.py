@@ -36,6 +36,7 @@ from hf_mhex.environment import environment, ran_on
 from hf_mhex.evaluation.intervals import bootstrap
 from hf_mhex.training.examples.server import Server, Work, explaining
 from hf_mhex.training.models import minilm_folder
+from hf_mhex.writing import write_whole
 
 SERVERS = ("plain", "prediction", "explanation")
 KINDS = ("image", "text")
@@ -183,7 +184,7 @@ def main() -> None:
                     turn = SERVERS[number % 3 :] + SERVERS[: number % 3]
                     found = {name: measure(ports[name], bodies) for name in turn}
                     journal.add({"kind": kind, "round": number, **found, "environment": environment()})
-    (given.output / "tables.md").write_text(table(journal.rows), encoding="utf-8")
+    write_whole(given.output / "tables.md", table(journal.rows))
 
 
 if __name__ == "__main__":

@@ -10,6 +10,8 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_mhex.writing import whole
+
 NAMES = ("disc", "square", "triangle", "cross", "ring", "bars")
 SIDE, COUNTS = 28, {"train": 1600, "val": 400, "test": 400}
 
@@ -59,6 +61,6 @@ def write_shapes(path: Path, seed: int = 0) -> Path:
         images, masks = zip(*(draw_image(label, generator) for label in labels.tolist()))
         arrays[f"{split}_images"], arrays[f"{split}_labels"] = np.stack(images), labels[:, None].astype(np.uint8)
         arrays[f"{split}_masks"] = np.stack(masks)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    np.savez_compressed(path, **arrays)
+    with whole(path) as place:
+        np.savez_compressed(place, **arrays)
     return path

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import gzip
 import io
-import json
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,6 +29,7 @@ from torch import nn
 
 from hf_mhex import explain
 from hf_mhex.baselines import smx
+from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import environment
 from hf_mhex.evaluation.zones import MaskedZones
@@ -37,6 +37,7 @@ from hf_mhex.explaining.zones import Zones
 from hf_mhex.families import FAMILIES
 from hf_mhex.modeling.mhex import MHEXClassifierOutput
 from hf_mhex.pictures.signals import line_picture
+from hf_mhex.writing import whole, write_whole
 
 FAMILY = next(family for family in FAMILIES.values() if family.kind == "signal")
 assert FAMILY.input.extractor is not None  # signals have a feature extractor
@@ -353,16 +354,15 @@ def main(
         jobs += [("collagen", fold, lambda fold=fold: collagen_fold(collagen, fold)) for fold in range(5)]
     if mayonnaise is not None:
         jobs += [("mayonnaise", seed, lambda seed=seed: mayonnaise_seed(mayonnaise, seed)) for seed in range(5)]
-    rows = [json.loads(line) for line in output.read_text().splitlines()] if output.is_file() else []
+    journal = Journal(output)
     for part, number, job in jobs:
-        if part in wanted and not any((row["part"], row["fold"]) == (part, number) for row in rows):
-            rows.append(job() | {"environment": environment()})
-            with output.open("a") as file:
-                file.write(json.dumps(rows[-1]) + "\n")
-            typer.echo(f"{part} {number}: {rows[-1]['mhex']:.3f}")
+        if part in wanted and journal.find(part=part, fold=number) is None:
+            journal.add(job() | {"environment": environment()})
+            typer.echo(f"{part} {number}: {journal.rows[-1]['mhex']:.3f}")
     if picture is not None and collagen is not None:
-        collagen_picture(collagen).save(picture)
-    output.with_suffix(".md").write_text(table_of(rows), encoding="utf-8")
+        with whole(picture) as place:
+            collagen_picture(collagen).save(place)
+    write_whole(output.with_suffix(".md"), table_of(journal.rows))
 
 
 if __name__ == "__main__":

@@ -35,6 +35,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import EXTRAS, environment, ran_on
 from hf_mhex.export import export_onnx, export_program, graph_of, open_onnx, run_onnx
 from hf_mhex.families import FAMILIES, Family
+from hf_mhex.writing import write_whole
 
 SEED = 0
 ROWS = 4  # of the batch
@@ -333,8 +334,8 @@ def run(fixtures: Path, output: Path, families: list[Family], situations: list[s
             order = {name: place for place, name in enumerate(FAMILIES)}
             latest = {(line["family"], line["situation"]): line for line in journal.rows}
             lines = sorted(latest.values(), key=lambda line: order[f"mhex_{line['family']}"])
-            (output / "situations.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
-            (output / "situations.md").write_text(render(lines), encoding="utf-8")
+            write_whole(output / "situations.jsonl", "".join(json.dumps(line) + "\n" for line in lines))
+            write_whole(output / "situations.md", render(lines))
 
 
 def main(arguments: list[str] | None = None) -> None:

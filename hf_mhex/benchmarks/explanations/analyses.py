@@ -13,6 +13,7 @@ from hf_mhex.evaluation import average_drop, text_drop, unit_range
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration
 from hf_mhex.pictures.channels import write_channels
+from hf_mhex.writing import write_whole
 
 BATCH = 8
 
@@ -29,9 +30,9 @@ def write_analyses(model, part: Images | Texts, processor, output: Path, rows: i
     reports = channel_report(model, batches, 4, 4, "mean" if model.config.num_labels > 1 else None)
     record, paths = write_channels(reports, model, processor, batches, output)
     heads = collaboration(model, batches_of(part, few), drop_of(model, processor)).summary()
-    (output / "collaboration.json").write_text(json.dumps(heads, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / "collaboration.json", json.dumps(heads, indent=1) + "\n")
     text = "\n\n".join([channels_section(record, paths, min(rows, len(part))), collaboration_section(heads)])
-    (output / "analyses.md").write_text(text + "\n", encoding="utf-8")
+    write_whole(output / "analyses.md", text + "\n")
     return [output / "analyses.md", output / "collaboration.json", *paths]
 
 

@@ -17,6 +17,7 @@ from hf_mhex.benchmarks.explanations.pictures import CHANCE, MAIN
 from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP, better_by, write_report
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
+from hf_mhex.writing import write_whole
 
 COLUMNS = ("measure", "MHEX", "its defaults", "best other method", "best control", "chance")
 SHORT = ("grid pointing 3x3", "insertion", "ROAD", "comprehensiveness", "sufficiency")
@@ -60,7 +61,7 @@ def write_index(folder: Path) -> Path:
             f"[{text}]({path.parent.name}/{name})" for name, text in LINKS.items() if (path.parent / name).exists()
         ]
         parts += [f"## {path.parent.name}", ", ".join(links), standing(found)]
-    (folder / "README.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(folder / "README.md", "\n\n".join(parts) + "\n")
     return folder / "README.md"
 
 

@@ -18,6 +18,7 @@ from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP
 from hf_mhex.explaining.words import explain_words
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html
+from hf_mhex.writing import whole, write_whole
 
 MAIN = (
     "grid pointing 2x2",
@@ -54,7 +55,8 @@ def plot_measures(summary: dict, output: Path) -> list[Path]:
             axes.set_title(f"{name} ({DIRECTIONS[name]} is better)", fontsize=9)
             axes.tick_params(axis="x", labelsize=7)
         paths.append(output / f"measures-{network}.png")
-        figure.savefig(paths[-1])
+        with whole(paths[-1]) as room:
+            figure.savefig(room)
     return paths
 
 
@@ -80,7 +82,8 @@ def page_of_maps(model, part: Images, methods: list[tuple], picture, path: Path,
         shown = zip(few.pixels, maps, names)
         tiles = [overlay(picture(x), m, title=f"{method.name}\n{name}", size=112) for x, m, name in shown]
         lines.append(paste(tiles, down=False))
-    paste(lines, down=True).quantize(256).save(path)
+    with whole(path) as place:
+        paste(lines, down=True).quantize(256).save(place)
     return path
 
 
@@ -111,5 +114,5 @@ def page_of_words(model, tokenizer, texts: list[str], methods: list[tuple], part
             explained = explain_words([text], encoding, found[row : row + 1, :length])[0]
             heading = f"{name}: {names[int(target[row])]}"
             entries.append((explained, heading, explained.total))
-    path.write_text(words_html(entries, title="Maps side by side"), encoding="utf-8")
+    write_whole(path, words_html(entries, title="Maps side by side"))
     return path

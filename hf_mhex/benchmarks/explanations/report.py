@@ -13,6 +13,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference
+from hf_mhex.writing import write_whole
 
 UP, DOWN, NEITHER = "higher", "lower", "neither"
 TABLES = {
@@ -62,8 +63,8 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     choices = [row for row in rows if row["part"] == "validation"]
     tested = [row for row in rows if row["part"] == "test"]
     summary = summarise(tested)
-    output.mkdir(parents=True, exist_ok=True)
-    (output / "summary.json").write_text(json.dumps(summary, indent=1) + "\n", encoding="utf-8")
+    write_whole(output / "summary.json", json.dumps(summary, indent=1) + "
+")
     parts = [f"# {escaped_markdown(title)}", about(rows)]
     for network, methods in summary.items():
         parts.append(f"## On the {network} network")
@@ -76,7 +77,7 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
         parts.append(costs(methods))
     if choices:
         parts.append(chosen(choices))
-    (output / "tables.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(output / "tables.md", "\n\n".join(parts) + "\n")
     return summary
 
 

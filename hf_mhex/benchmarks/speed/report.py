@@ -26,6 +26,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import made_at, ran_on
 from hf_mhex.escaping import code_markdown
 from hf_mhex.evaluation.intervals import Interval, bootstrap
+from hf_mhex.writing import whole, write_whole
 
 LARGE = ("resnet18", "resnet50", "resnet50-full", "resnet50-rank64", "bert-base")
 GOALS = (  # (method, against, most, least, part, networks, batches)
@@ -243,9 +244,8 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
     if any(network not in FAMILY_NETWORKS for network in rows.values("network", part="memory")):
         text = "Megabytes besides the loaded networks, batch 8, a fresh process each (in brackets: of a prediction's)."
         parts += ["## Memory", text, memory_table(rows)]
-    output.mkdir(parents=True, exist_ok=True)
     tables = output / "tables.md"
-    tables.write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+    write_whole(tables, "\n\n".join(parts) + "\n")
     return [tables, plot(rows, output / "speed.png")]
 
 
@@ -281,5 +281,6 @@ def plot(rows: Rows, path: Path) -> Path:
     right.plot([1, 32], [1, 32], color="black", linestyle=":", linewidth=0.8, label="linear")
     right.legend(fontsize=7)
     right.set_title(f"growth of {GIVEN}", fontsize=9)
-    figure.savefig(path)
+    with whole(path) as place:
+        figure.savefig(place)
     return path
