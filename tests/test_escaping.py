@@ -385,7 +385,9 @@ def a_page_on_heads(**unused):
 
 @shows("hf_mhex/cli/smx.py:page_of")
 def a_page_on_zones(**unused):
-    text = page_of_zones([{"zone": HOSTILE, "start": 0.0, "stop": 1.0, "smx": 0.5}])
+    zone = {"zone": HOSTILE, "start": 0.0, "stop": 1.0, "smx": 0.5}
+    about = {"command": HOSTILE, "environment": {"machine": "x"}, "target": HOSTILE, "signals": 5, "package": "p 1"}
+    text = page_of_zones(about | {"zones": [zone]})
     check_markdown(text, HOSTILE)
 
 

@@ -62,12 +62,14 @@ class SMXAnswer:
         relevance: local reaching centrality by zone, the highest first; 0 for a zone in no predicate.
         predicates: the package's table, a row a predicate, thresholds in the signals' own scale where it knows them.
         thresholds: by zone the threshold of its first predicate as a spectrum over the zone's points.
-        passes: batched calls of the model. package: the implementation that ran, with its version.
+        target: the class whose probability the predicates go with. passes: batched calls of the model.
+        package: the implementation that ran, with its version.
     """
 
     relevance: dict[str, float]
     predicates: list[dict] = field(repr=False)
     thresholds: dict[str, np.ndarray] = field(repr=False)
+    target: int
     passes: int
     package: str
 
@@ -92,6 +94,8 @@ def explain_zones(
     names = [repr(float(place)) for place in zones.axis]
     table = pd.DataFrame(np.asarray(given, dtype=np.float64), columns=names)
     predictor = TablePredictor(model)
+    if target is not None and target not in predictor.classes_:
+        raise ValueError(f"target must be a class below {len(predictor.classes_)}, got {target!r}.")
     scores = predictor.learn(np.ascontiguousarray(table.to_numpy()))
     labels = scores.argmax(-1)
     if target is None and len(np.unique(labels)) < 2:
@@ -123,6 +127,7 @@ def explain_zones(
         dict(sorted(relevance.items(), key=lambda item: -item[1])),
         found.lrc_natural_.to_dict("records"),
         thresholds,
+        target,
         predictor.passes,
         f"spectral-model-explainer {package_version()}",
     )

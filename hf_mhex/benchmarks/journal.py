@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import json
+import shlex
+from collections.abc import Sequence
 from contextlib import suppress
+from os import PathLike
 from pathlib import Path
 
 from hf_mhex.writing import write_whole
@@ -26,6 +29,15 @@ class Journal:
         """The row about this, or None."""
         return next((row for row in self.rows if all(row.get(name) == value for name, value in about.items())), None)
 
+    def check_rows(self, count: int) -> None:
+        """ValueError where a line was made of another number of rows: one table would mix them."""
+        others = {row["rows"] for row in self.rows} - {count}
+        if others:
+            raise ValueError(
+                f"output={str(self.path.parent)!r} holds lines of another number of rows, {others.pop()}, not {count}; "
+                "name another folder."
+            )
+
     def add(self, row: dict) -> None:
         """Append a row, at once."""
         self.rows.append(row)
@@ -38,3 +50,21 @@ def without_folders(override: str) -> str:
     """A key=value without the folders of this machine, as published rows tell it."""
     key, mark, value = override.partition("=")
     return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"
+
+
+def source_name(source: str | PathLike) -> str:
+    """A Hub id, folder or file as published commands name it: "outputs/train/coffee/model" as given.
+
+    Of a path outside the working directory the last name is left, or the last two where it ends in "model".
+    """
+    path = Path(source)
+    if path.is_absolute() or ".." in path.parts:
+        return "/".join(path.parts[-2:] if path.name == "model" else path.parts[-1:])
+    return path.as_posix()
+
+
+def command_line(verb: str, *words: str, overrides: Sequence[str] | None = None, **options) -> str:
+    """The command that published rows were made by; options that are None are left out."""
+    given = [verb, *words, *map(without_folders, overrides or [])]
+    named = {name: value for name, value in options.items() if value is not None}
+    return " ".join([*given, *(f"--{name} {shlex.quote(str(value))}" for name, value in named.items())])

@@ -68,8 +68,7 @@ def compare(
     """
     part = test.take(torch.arange(min(rows, len(test))))
     journal = Journal(output / "rows.jsonl")
-    if any(row["rows"] != len(part) for row in journal.rows):
-        raise ValueError(f"output={str(output)!r} holds lines of another number of rows; name another folder.")
+    journal.check_rows(len(part))
     for kind, network in networks.items():
         judges = {**scorers, "itself": network}
         for method in methods_of(kind):

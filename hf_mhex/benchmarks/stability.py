@@ -56,9 +56,11 @@ def compare(
     """One JSON line for each network and method in `output`/rows.jsonl; the network's own answer is explained.
 
     T-Explainer's line also has, over the same rows with the first 200 of `test` as background, phi_0, the size of the
-    rest that its terms leave, and the steps that were taken. Rows that are there are not made again.
+    rest that its terms leave, and the steps that were taken. Rows that are there are not made again. Raises ValueError
+    for rows made with another number of rows.
     """
     part, journal = test.take(torch.arange(min(rows, len(test)))), Journal(output / "rows.jsonl")
+    journal.check_rows(len(part))
     for kind, network in networks.items():
         target = logits_of_part(network, part).argmax(-1)
         inputs, score = given_to(network, part)

@@ -39,7 +39,7 @@ def explanations(
     from hf_mhex.benchmarks.explanations import Sizes, explain_quality, write_report
     from hf_mhex.benchmarks.explanations.analyses import write_analyses
     from hf_mhex.benchmarks.explanations.pictures import plot_measures
-    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.cli.benchmark_data import load_networks, load_parts, picture_page
     from hf_mhex.families import family_of
 
@@ -48,9 +48,9 @@ def explanations(
     validation, test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
     images = family_of(networks["mhex"]).kind == "image"
     sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
-    command = " ".join(["mhex benchmark explanations", recipe, "MODEL", *map(without_folders, overrides or [])])
-    command += " --plain PLAIN" * (plain is not None)
-    command += f" --rows {sizes.rows} --questions {questions} --slow {sizes.slow}"
+    told = {"rows": sizes.rows, "questions": questions, "slow": sizes.slow, "seed": seed}
+    told |= {"plain": source_name(plain)} if plain else {}
+    command = command_line("mhex benchmark explanations", recipe, source_name(model), overrides=overrides, **told)
     found = explain_quality(
         networks,
         validation,
@@ -59,7 +59,7 @@ def explanations(
         sizes,
         [name.strip() for name in only.split(",")] if only else None,
         seed,
-        f"{command} --seed {seed}",
+        command,
         lambda line: echo(line, err=True),
         on,
     )

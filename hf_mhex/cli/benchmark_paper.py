@@ -28,7 +28,7 @@ def paper(
     Example: mhex benchmark paper sample_fashion_mnist MODEL --scorer RESNET34 --plain PLAIN
     """
     from hf_mhex.benchmarks.explanations.pictures import page_of_maps
-    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.benchmarks.paper import compare, methods_of, write_page
     from hf_mhex.cli.benchmark_data import load_networks, load_parts
     from hf_mhex.families import family_of
@@ -43,9 +43,8 @@ def paper(
     scorers |= {"the plain twin": networks["plain"]} if "plain" in networks else {}
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "paper"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
-    command = " ".join(["mhex benchmark paper", recipe, "MODEL", *map(without_folders, overrides or [])])
-    command += " --scorer SCORER" * (scorer is not None) + " --plain PLAIN" * (plain is not None)
-    command += f" --rows {rows} --seed {seed}"
+    told = {"scorer": scorer and source_name(scorer), "plain": plain and source_name(plain), "rows": rows, "seed": seed}
+    command = command_line("mhex benchmark paper", recipe, source_name(model), overrides=overrides, **told)
     found = compare(networks, scorers, test, output, rows, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
     shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]

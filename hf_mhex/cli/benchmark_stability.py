@@ -30,7 +30,7 @@ def stability(
     Example: mhex benchmark stability sample_product_reviews MODEL --rows 12
     """
     from hf_mhex.benchmarks.explanations.pictures import page_of_maps, page_of_words
-    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.benchmarks.stability import compare, methods_of, write_page
     from hf_mhex.cli.benchmark_data import load_networks, load_parts
     from hf_mhex.families import family_of
@@ -42,8 +42,8 @@ def stability(
         raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
-    command = " ".join(["mhex benchmark stability", recipe, "MODEL", *map(without_folders, overrides or [])])
-    command += " --plain PLAIN" * (plain is not None) + f" --rows {rows} --seed {seed}"
+    told = {"plain": plain and source_name(plain), "rows": rows, "seed": seed}
+    command = command_line("mhex benchmark stability", recipe, source_name(model), overrides=overrides, **told)
     found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
     shown: list[tuple] = [(method, {}) for method in methods_of("mhex", f"{kind}s")]

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import shlex
 from dataclasses import asdict
 from pathlib import Path
 from typing import Annotated
@@ -39,7 +38,7 @@ def filters(
 
     Example: mhex filters outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist --target Bag
     """
-    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.cli.channels import read_batches
     from hf_mhex.cli.networks import load_network
     from hf_mhex.environment import environment
@@ -56,13 +55,9 @@ def filters(
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
     found = filter_report(network, batches, label, block)
     name = network.config.id2label[label]
-    command = " ".join(
-        ["mhex filters", Path(model).name, without_folders(data), *map(without_folders, overrides or [])]
-    )
-    made = {
-        "command": f"{command} --target {shlex.quote(name)} --block={block} --rows {rows}",
-        "environment": environment(),
-    }
+    told = {"target": name, "block": block, "rows": rows}
+    command = command_line("mhex filters", source_name(model), source_name(data), overrides=overrides, **told)
+    made = {"command": command, "environment": environment()}
     record = asdict(found) | {"name": name} | made
     output.mkdir(parents=True, exist_ok=True)
     channels: list[dict] = []

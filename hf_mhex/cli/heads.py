@@ -54,7 +54,7 @@ def heads(
 
     Example: mhex heads outputs/train/sample_fashion_mnist-plain/model sample:fashion_mnist
     """
-    from hf_mhex.benchmarks.journal import without_folders
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.cli.channels import read_batches
     from hf_mhex.cli.networks import load_network
     from hf_mhex.environment import environment
@@ -69,9 +69,9 @@ def heads(
     network, processor = load_network(model, revision)
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
     found = single_heads(network, batches, chosen, groups, threshold)
-    command = " ".join(["mhex heads", Path(model).name, without_folders(data), *map(without_folders, overrides or [])])
-    command += f" --blocks={blocks}" + f" --groups {groups}" * (groups is not None)
-    made = {"command": f"{command} --threshold {threshold:g} --rows {rows}", "environment": environment()}
+    told = {"blocks": blocks, "groups": groups, "threshold": f"{threshold:g}", "rows": rows}
+    command = command_line("mhex heads", source_name(model), source_name(data), overrides=overrides, **told)
+    made = {"command": command, "environment": environment()}
     record = found.record(network.config.id2label) | made
     output.mkdir(parents=True, exist_ok=True)
     write_whole(output / "heads.json", json.dumps(record) + "\n")

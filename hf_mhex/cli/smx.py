@@ -10,7 +10,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
-from hf_mhex.escaping import escaped_markdown
+from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.writing import whole, write_whole
 
 
@@ -18,6 +18,9 @@ def smx_command(
     model: Annotated[Path, typer.Argument(help="Folder of a model of signals.")],
     data: Annotated[str, typer.Argument(help="sample:NAME, a table with a column a point, a .npz or .parquet.")],
     zones: Annotated[Path, typer.Option(help="CSV file with the columns name, start, stop.")],
+    target: Annotated[
+        str | None, typer.Option(help="The class, by name or number; the one predicted most often.")
+    ] = None,
     split: Annotated[str | None, typer.Option(help="Split of the data.")] = None,
     output: Annotated[Path, typer.Option(help="Folder for smx.json, smx.md and smx.png.")] = Path("outputs/smx"),
     repetitions: Annotated[int, typer.Option(help="Bagging repetitions of the package.", min=1)] = 4,
@@ -26,16 +29,22 @@ def smx_command(
 ) -> None:
     """Name the zones that decide, by SMX and, of an MHEX model, by exact contributions.
 
-    Writes table (smx.json, smx.md) and picture (smx.png). Example: mhex smx outputs/model spectra.csv --zones zones.csv
+    SMX goes with one class's probability; exact contributions are to each signal's own answer, mean sizes. Writes table
+    (smx.json, smx.md) and picture (smx.png).
+
+    Example: mhex smx outputs/train/sample_coffee/model sample:coffee --zones zones.csv
     """
     import numpy as np
     import torch
 
     from hf_mhex.baselines import smx
+    from hf_mhex.benchmarks.journal import command_line, source_name
     from hf_mhex.cli.networks import load_network
     from hf_mhex.data.opening import find_input
     from hf_mhex.data.source import open_data
+    from hf_mhex.environment import environment
     from hf_mhex.evaluation.pieces import is_plain
+    from hf_mhex.explaining.explanation import label_index
     from hf_mhex.explaining.signals import stack_signals
     from hf_mhex.explaining.zones import read_zones
     from hf_mhex.families import KINDS
@@ -49,9 +58,10 @@ def smx_command(
     network = network.to(place)
     rows = open_data(data, split)
     signals = stack_signals(rows[find_input(rows, kind, "data")][:], getattr(rows, "axis", None), network.config)
-    axis, label = axis_of(network.config, signals.shape[-1])
+    axis, axis_label = axis_of(network.config, signals.shape[-1])
     named = read_zones(zones, axis.tolist())
-    answer = smx(network, signals, named, processor, n_repetitions=repetitions)
+    label = None if target is None else label_index(network.config, target, "--target")
+    answer = smx(network, signals, named, processor, label, n_repetitions=repetitions)
     values = processor(signals, return_tensors="pt")["input_values"].to(network.device)
     table = [
         {"zone": zone.name, "start": zone.start, "stop": zone.stop, "smx": answer.relevance[zone.name]}
@@ -66,11 +76,22 @@ def smx_command(
             row |= {"exact": float(one), "exact_per_width": float(one / zone.width)}
     table.sort(key=lambda row: -row["smx"])
     output.mkdir(parents=True, exist_ok=True)
-    record = {"zones": table, "predicates": answer.predicates, "passes": answer.passes, "package": answer.package}
+    told = {"zones": source_name(zones), "target": target, "split": split, "repetitions": repetitions}
+    name = network.config.id2label[answer.target]
+    record = {
+        "command": command_line("mhex smx", source_name(model), source_name(data), **told),
+        "environment": environment(),
+        "target": name,
+        "signals": len(signals),
+        "zones": table,
+        "predicates": answer.predicates,
+        "passes": answer.passes,
+        "package": answer.package,
+    }
     write_whole(output / "smx.json", json.dumps(record, indent=2, default=str) + "\n")
-    page = page_of(table)
+    page = page_of(record)
     write_whole(output / "smx.md", page)
-    shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, label)
+    shown = Signal(np.median(signals, 0).reshape(-1, signals.shape[-1]), axis, axis_label)
     picture = line_picture(shown, maps, f"{len(signals)} signals, their median", answer.package, named)
     with whole(output / "smx.png") as place:
         picture.save(place)
@@ -81,16 +102,25 @@ def smx_command(
     echo(f"{answer.passes} passes through the model; {output}/smx.json, smx.md, smx.png")
 
 
-def page_of(table: list[dict]) -> str:
-    """The zones as a table in Markdown, a line each."""
-    numbers = ["smx", *(name for name in ("exact", "exact_per_width") if name in table[0])]
+def page_of(record: dict) -> str:
+    """The record as a Markdown page, a line for each zone."""
+    from hf_mhex.environment import ran_on
+
+    numbers = [name for name in ("smx", "exact", "exact_per_width") if name in record["zones"][0]]
     heads = {"smx": "SMX", "exact": "exact", "exact_per_width": "exact per width"}
-    lines = [f"| zone | from | to | {' | '.join(heads[name] for name in numbers)} |"]
-    lines += ["|---|---:|---:|" + "---:|" * len(numbers)]
+    lines = [
+        "# Zones by SMX",
+        "",
+        f"Made by {code_markdown(record['command'])} on {ran_on([record])}. {record['signals']} signals, the "
+        f"probability of {escaped_markdown(record['target'])}, by {record['package']}.",
+        "",
+        f"| zone | from | to | {' | '.join(heads[name] for name in numbers)} |",
+        "|---|---:|---:|" + "---:|" * len(numbers),
+    ]
     lines += [
         f"| {escaped_markdown(row['zone'])} | {row['start']:g} | {row['stop']:g} | "
         + " | ".join(f"{row[name]:.4g}" for name in numbers)
         + " |"
-        for row in table
+        for row in record["zones"]
     ]
     return "\n".join(lines) + "\n"

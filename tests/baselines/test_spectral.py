@@ -84,6 +84,8 @@ def test_the_table_answers_as_the_model_does():
 def test_data_that_cannot_be_are_refused(data, words):
     with pytest.raises(ValueError, match=words):
         smx(Reader(), data, ZONES)
+    with pytest.raises(ValueError, match="target must be a class below 2, got 2"):
+        smx(Reader(), signals(), ZONES, target=2)
 
 
 def test_zones_beside_each_other_share_no_point():

@@ -1,14 +1,12 @@
 """The paper's protocol: its map from the equivalent matrix by hand, drops of the true label, rows that go on."""
 
-import json
-
 import pytest
 import torch
 import torch.nn.functional as F
 
 from hf_mhex.benchmarks.explanations.methods import PAPER, paper_map
 from hf_mhex.benchmarks.explanations.parts import Images
-from hf_mhex.benchmarks.explanations.report import label
+from hf_mhex.benchmarks.explanations.report import label, replaced
 from networks import image_batch, lively_resnet
 
 pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
@@ -58,26 +56,13 @@ def test_lines_are_of_the_true_label_by_every_scorer_and_go_on(tmp_path):
         fall = max(0.0, float((before[number, name] - after[number, name]) / before[number, name]))
         assert row["values"]["judge"]["AVG drop"][number] == pytest.approx(fall, abs=1e-4)
     assert compare({"mhex": model}, {}, part, tmp_path, 3, "c", pytest.fail) == found
-    with pytest.raises(ValueError, match="another number"):
+    with pytest.raises(ValueError, match="another number of rows, 3, not 2; name another"):
         compare({"mhex": model}, {}, part, tmp_path, 2)
     page = write_page(found, tmp_path, "t").read_text()
     assert "## Scored by judge" in page and "0.189" in page
 
 
 def test_a_row_of_a_replaced_implementation_is_marked():
-    entry = {"slow": False, "settings": {}}
-    assert label(PAPER, entry | {"implementation": None}).endswith("‡")
-    assert label(PAPER, entry | {"implementation": "hf-mhex 0.2.0"}) == PAPER
-    assert label("Grad-CAM", entry | {"implementation": None}) == "Grad-CAM"
-
-
-def test_tables_are_written_again_from_rows(tmp_path):
-    from hf_mhex.benchmarks.explanations.index import write_tables
-
-    row = {"part": "test", "network": "mhex", "method": PAPER, "group": "rows", "source": "ours", "slow": False}
-    row |= {"settings": {}, "values": {"deletion": [0.25, 0.75]}, "sizes": {"rows": 2}, "seed": 0, "command": "c"}
-    row |= {"environment": {"torch": "2"}}
-    (tmp_path / "set").mkdir()
-    (tmp_path / "set" / "rows-mhex.jsonl").write_text(json.dumps(row) + "\n")
-    assert write_tables(tmp_path) == [tmp_path / "set"]
-    assert f"| {PAPER} ‡ | 0.500" in (tmp_path / "set" / "tables.md").read_text()
+    row = {"method": PAPER, "slow": False, "settings": {}}
+    assert label(PAPER, row | {"replaced": replaced(row)}).endswith("‡")
+    assert label(PAPER, row | {"replaced": replaced(row | {"implementation": "hf-mhex 0.2.0"})}) == PAPER

@@ -60,6 +60,7 @@ def test_heads(models, kind, data, tmp_path):
     found = mhex("heads", models / kind, data, "--rows", 8, "--blocks", "0,-1", "--output", tmp_path, "--json")
     record = json.loads(found.stdout)
     assert record == json.loads((tmp_path / "heads.json").read_text()) and sum(record["rows"]) == 8
+    assert record["command"] == f"mhex heads {kind} {data} --blocks 0,-1 --threshold 0.3 --rows 8"
     pieces = {piece["name"] for piece in record["pieces"] if piece["block"] == 0}
     assert pieces == ({f"head {n}" for n in range(12)} if kind == "text" else {f"channel {n}" for n in range(8)})
     assert len(list(tmp_path.glob("heads-*.png"))) == 2 and "| block | piece" in (tmp_path / "heads.md").read_text()
@@ -86,6 +87,21 @@ def test_heads_and_filters_of_a_plain_twin(models, tmp_path):
     assert "no heads on its blocks" in (tmp_path / "heads.md").read_text() and (tmp_path / "heads-4.png").exists()
     shown = mhex("filters", *given, "--target", "Bag").stdout
     assert "exact up to its bias" in shown and not (tmp_path / "channels.json").exists()
+
+
+def test_a_published_command_names_nothing_of_the_machine():
+    from hf_mhex.benchmarks.journal import command_line, source_name
+
+    for given, told in (
+        ("outputs/train/clothes/model", "outputs/train/clothes/model"),
+        ("me/clothes", "me/clothes"),
+        ("/data/of/me/clothes", "clothes"),
+        ("/data/of/me/clothes/model", "clothes/model"),
+        ("../../of/me/clothes", "clothes"),
+    ):
+        assert source_name(given) == told
+    told = command_line("mhex filters", "m", overrides=["data.text=title"], target="Ankle boot", plain=None, rows=3)
+    assert told == "mhex filters m data.text=title --target 'Ankle boot' --rows 3"
 
 
 def one_row_of(data, folder):

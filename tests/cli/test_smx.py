@@ -82,8 +82,11 @@ def test_table_and_picture(tmp_path):
     assert {row["zone"] for row in record["zones"]} == {"low", "middle", "high"} and record["passes"] == 4
     assert "| zone | from | to | SMX |" in found.output and (tmp_path / "out" / "smx.png").stat().st_size > 1000
     (tmp_path / "zones.csv").write_text(HEAD + "<b>*low*,400,600\nrest,600,1000\n")
-    given = [*words, "--output", str(tmp_path / "out"), "--repetitions", "1", "--device", "cpu", "--json"]
-    printed = json.loads(CliRunner().invoke(app, given).stdout)
+    words += ["--output", str(tmp_path / "out"), "--repetitions", "1", "--device", "cpu"]
+    printed = json.loads(CliRunner().invoke(app, [*words, "--target", "1", "--json"]).stdout)
+    assert (printed["target"], printed["signals"]) == (model.config.id2label[1], 30)
+    assert printed["command"].endswith("/model spectra.csv --zones zones.csv --target 1 --repetitions 1")
+    assert str(tmp_path) not in printed["command"]
     assert {row["zone"] for row in printed["zones"]} == {"<b>*low*", "rest"}
     assert r"| \<b\>\*low\* |" in (tmp_path / "out" / "smx.md").read_text()  # no name is obeyed by Markdown
     (tmp_path / "zones.csv").write_text(HEAD + "low,400,600\nmiddle,500,800\n")

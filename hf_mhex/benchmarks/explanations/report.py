@@ -63,8 +63,7 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     choices = [row for row in rows if row["part"] == "validation"]
     tested = [row for row in rows if row["part"] == "test"]
     summary = summarise(tested)
-    write_whole(output / "summary.json", json.dumps(summary, indent=1) + "
-")
+    write_whole(output / "summary.json", json.dumps(summary, indent=1) + "\n")
     parts = [f"# {escaped_markdown(title)}", about(rows)]
     for network, methods in summary.items():
         parts.append(f"## On the {network} network")
