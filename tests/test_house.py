@@ -55,6 +55,7 @@ def test_one_version():
     assert 'dynamic = ["version"]' in project and not re.search(r'(?m)^version = "', project)
 
 
+@pytest.mark.slow
 def test_a_wheel_holds_everything(tmp_path):
     """Built from the checkout and unpacked elsewhere, it imports, finds its samples and runs the command."""
     build = [sys.executable, "-m", "pip", "wheel", "--verbose", "--no-deps", "--no-build-isolation", "--wheel-dir"]

@@ -12,10 +12,11 @@ from hf_mhex.modeling import mhex, mhex_blocks, mhex_maps, mhex_texts
 from minilm import MINILM
 from networks import NAMES, batch_for, family_named, lively, small_config
 
+FAST = ("bert", "resnet", "vit", "signal")
 QUICK = {name: check for name, check in testing.CHECKS.items() if name != "export"}
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES])
 def test_every_family_holds_it(name, monkeypatch):
     monkeypatch.setattr(testing, "CHECKS", QUICK)
     report = hf_mhex.check_model(lively(name, torch.float32), batch_for(name))

@@ -39,6 +39,7 @@ SMALL = [
 ]
 
 
+@pytest.mark.slow
 def test_a_run_that_was_stopped_goes_on(tmp_path, monkeypatch):
     monkeypatch.setattr(run, "all_cases", lambda networks, parts: SMALL[:1])
     first = measure_speed(tmp_path, rounds=5, say=lambda line: None)

@@ -55,7 +55,10 @@ def test_channels_and_collaboration(models, kind, data, tmp_path):
     assert [row["block"] for row in json.loads(found.stdout)] == list(range(4 if kind == "image" else 1))
 
 
-@pytest.mark.parametrize(("kind", "data"), [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")])
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [("image", "sample:fashion_mnist"), pytest.param("text", "sample:product_reviews", marks=pytest.mark.slow)],
+)
 def test_heads(models, kind, data, tmp_path):
     found = mhex("heads", models / kind, data, "--rows", 8, "--blocks", "0,-1", "--output", tmp_path, "--json")
     record = json.loads(found.stdout)

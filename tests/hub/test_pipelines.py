@@ -75,6 +75,11 @@ def alike(found, expected):
     return found == expected
 
 
+def slow(options):
+    """Options that the fast tests leave out."""
+    return pytest.param(options, marks=pytest.mark.slow)
+
+
 def every_way(pipe, items, rows, **options):
     """The answers to the items one by one, and as list, tuple, generator, iterator and two kinds of column, in batches.
 
@@ -92,7 +97,9 @@ def every_way(pipe, items, rows, **options):
         yield list(pipe(KeyDataset(rows, name), **ways))
 
 
-@pytest.mark.parametrize("options", [{}, {"top_k": 2, "contrast": "softmax"}, {"target": "unclear", "blocks": [0, -1]}])
+@pytest.mark.parametrize(
+    "options", [slow({}), {"top_k": 2, "contrast": "softmax"}, slow({"target": "unclear", "blocks": [0, -1]})]
+)
 @pytest.mark.parametrize("long", [{}, {"long_text": "windows", "overlap": 5, "max_length": 16}])
 def test_texts_have_one_answer_however_they_come(texts, options, long):
     items = TEXTS + [LONG] * ("long_text" in long)
@@ -103,7 +110,12 @@ def test_texts_have_one_answer_however_they_come(texts, options, long):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"top_k": 3, "contrast": "softmax", "normalize": "percentile"}, {"target": 2, "blocks": [0, -1]}]
+    "options",
+    [
+        slow({}),
+        {"top_k": 3, "contrast": "softmax", "normalize": "percentile"},
+        slow({"target": 2, "blocks": [0, -1]}),
+    ],
 )
 def test_images_have_one_answer_however_they_come(images, pictures, options):
     rows = Dataset.from_dict({"image": pictures}).cast_column("image", Image())

@@ -22,7 +22,7 @@ from networks import IMAGES, NAMES, SIGNALS, batch_for, family_named, lively
 TESTS = Path(__file__).parents[1]
 STRANGER = Path(__file__).with_name("stranger_reads.py")
 SENTENCES = ["good phone", "the battery is bad", "I like it, mostly.", "no"] * 5  # more rows than blocks
-FAST = ("bert", "resnet")
+FAST = ("bert",)  # images too are pulled by a stranger in tests/hub/test_cycle.py
 LABELS = {
     "num_labels": 3,
     "id2label": {0: "bad", 1: "good", 2: "unclear"},

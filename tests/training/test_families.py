@@ -26,6 +26,7 @@ def test_other_families_hold_minilm_in_their_own_form(name, tmp_path):
     torch.testing.assert_close(found.last_hidden_state[valid], expected.last_hidden_state[valid], rtol=0, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_study_runs_stops_and_goes_on(tmp_path, monkeypatch):
     entry = ENTRIES["resnet"]
     small = families.Entry(

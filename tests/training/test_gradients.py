@@ -66,6 +66,7 @@ def answers(process):
     return [json.loads(line.removeprefix("FOUND ")) for line in out.splitlines() if line.startswith("FOUND ")]
 
 
+@pytest.mark.slow
 def test_gradient_norms_are_alike_over_accumulation_and_processes(folder):
     alone, together = start(folder, "8x1", "2x4"), start(folder, "4x1", processes=2)
     (whole, accumulated), (shared,) = answers(alone), answers(together)
@@ -76,6 +77,7 @@ def test_gradient_norms_are_alike_over_accumulation_and_processes(folder):
         assert shared[case] == pytest.approx(norm, rel=1e-4), case
 
 
+FAST = ("bert", "resnet")
 NO_DROPOUT = {
     "bert": {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0},
     "distilbert": {"dropout": 0.0, "attention_dropout": 0.0},
@@ -99,7 +101,7 @@ def norm_of_a_step(name, folder, batch, accumulate, **arguments):
     return trainer.state.log_history[0]["grad_norm"]
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in FAST else pytest.mark.slow) for n in NAMES])
 def test_every_family_s_step_is_the_same_however_it_is_split(name, tmp_path):
     """Accumulated, computed again in the backward pass, and in bfloat16."""
     whole = norm_of_a_step(name, tmp_path, 8, 1)

@@ -40,7 +40,7 @@ SETS = {  # recipe: classes, colour
     "breastmnist": (2, False), "bloodmnist": (8, True), "tissuemnist": (8, False), "organamnist": (11, False),
     "organcmnist": (11, False), "organsmnist": (11, False),
 }  # fmt: skip
-FAST = ("pneumoniamnist", "chestmnist", "retinamnist_regression")
+FAST = ("chestmnist", "retinamnist_regression")
 NAMES = [pytest.param(name, marks=() if name in FAST else pytest.mark.slow) for name in SETS]
 
 
@@ -84,6 +84,7 @@ def test_medmnist(name, tmp_path):
         assert explain(model, processor, image, target=1).record["score"] == pytest.approx(logit.sigmoid().item())
 
 
+@pytest.mark.slow
 def test_imagenet_from_a_converted_resnet50(tmp_path):
     """The recipe's data are gated and its weights published: a folder of images and a checkpoint of timm's stand in."""
     torch.manual_seed(0)
@@ -173,6 +174,7 @@ def test_embedded_images(tmp_path):
     assert explained(model, **processor(image, return_tensors="pt")) < 1e-5
 
 
+@pytest.mark.slow
 def test_fashion_mnist_in_full(tmp_path):
     """The set's own four files, here small ones of its form."""
     source = write_idx(tmp_path / "fashion", counts=(220, 40))
@@ -204,7 +206,7 @@ def test_embedded_texts_by_the_recipes_own_weights(tmp_path):
     assert explained(model, **tokenizer(sentences, padding=True, return_tensors="pt")) < 1e-5
 
 
-@pytest.mark.parametrize("kind", ["mhex", "plain"])
+@pytest.mark.parametrize("kind", ["mhex", pytest.param("plain", marks=pytest.mark.slow)])
 def test_embedded_signals(kind, tmp_path):
     changes = [*FEW, "learning_rate=2e-3", "model.config.widths=[8, 16, 16]", "model.config.stem_stride=16"]
     row = run.train(load_recipe("sample_coffee", [*changes, f"kind={kind}"]), tmp_path / "run")
@@ -238,6 +240,7 @@ def write_spectra(path, axis, rows=48, seed=0):
     return path
 
 
+@pytest.mark.slow
 def test_signals_of_ones_own_keep_their_axis_and_go_on(tmp_path):
     axis = [1800.5 - 20 * place for place in range(24)]
     source = write_spectra(tmp_path / "spectra.csv", axis)
