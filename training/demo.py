@@ -74,7 +74,7 @@ def label_names(data: DatasetDict) -> dict[int, str]:
     return dict(enumerate(data["train"].features["label"].names))
 
 
-def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, **arguments) -> dict:
+def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, device, **arguments) -> dict:
     """Fine-tune and save the model, with its code, into `folder`; the recipe as numbers."""
     trainer = MHEXTrainer(
         model=model,
@@ -88,7 +88,7 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
             report_to="none",
             disable_tqdm=False,  # its default follows transformers' verbosity, which `mhex` lowers
             seed=SEED,
-            use_cpu=True,
+            use_cpu=device.type == "cpu",
             remove_unused_columns=False,
             dataloader_pin_memory=False,
             **arguments,
@@ -103,7 +103,7 @@ def fit(model: PreTrainedModel, rows: Dataset, collate: Callable, folder: Path, 
     return {"train_rows": len(rows)} | {name: used[name] for name in RECIPE}
 
 
-def train_images(folder: Path) -> dict:
+def train_images(folder: Path, device: torch.device) -> dict:
     """A small ResNet of six blocks at 56 pixels, whose last maps keep 7 x 7 cells, from scratch on Fashion-MNIST."""
     set_seed(SEED)
     data = load_sample(IMAGES.kind.sample)
@@ -124,10 +124,10 @@ def train_images(folder: Path) -> dict:
         return {"pixel_values": pixels, "labels": labels}
 
     rows = data["train"].remove_columns("image").add_column("row", list(range(len(images))))
-    return fit(model, rows, collate, folder, learning_rate=1e-2, weight_decay=0.05, num_train_epochs=epochs)
+    return fit(model, rows, collate, folder, device, learning_rate=1e-2, weight_decay=0.05, num_train_epochs=epochs)
 
 
-def train_texts(folder: Path) -> dict:
+def train_texts(folder: Path, device: torch.device) -> dict:
     """MiniLM, converted, on the product reviews: the upper four of its six layers learn, and every head."""
     set_seed(SEED)
     data = load_sample(TEXTS.kind.sample)
@@ -142,18 +142,17 @@ def train_texts(folder: Path) -> dict:
     collate = DataCollatorWithPadding(tokenizer)
     rows = rows.remove_columns(["text", "score"])
     by_length = {"train_sampling_strategy": "group_by_length"}
-    return fit(model, rows, collate, folder, learning_rate=2e-4, num_train_epochs=2, **by_length)
+    return fit(model, rows, collate, folder, device, learning_rate=2e-4, num_train_epochs=2, **by_length)
 
 
-def ask_stranger(part: Part, folder: Path, answers: Path) -> tuple[dict, dict]:
+def ask_stranger(part: Part, folder: Path, answers: Path, device: torch.device) -> tuple[dict, dict]:
     """Have a fresh process without hf_mhex load the folder and explain the test rows; its record and its tensors."""
     answers.mkdir(parents=True, exist_ok=True)
     rows = answers / "rows.parquet"
     with whole(rows) as place:
         load_sample(part.kind.sample)["test"].select_columns(part.kind.column).to_parquet(place)
-    subprocess.run(
-        [sys.executable, "-I", str(STRANGER), part.kind.task, str(folder), str(rows), str(answers)], check=True
-    )
+    words = [part.kind.task, str(folder), str(rows), str(answers), str(device)]
+    subprocess.run([sys.executable, "-I", str(STRANGER), *words], check=True)
     return json.loads((answers / "answers.json").read_text()), load_file(answers / "answers.safetensors")
 
 
@@ -174,11 +173,12 @@ def measure(part: Part, record: dict, tensors: dict) -> dict:
     }
 
 
-def judge(part: Part, folder: Path) -> dict:
+def judge(part: Part, folder: Path, device: torch.device) -> dict:
     """How good the maps are on test rows: the few measures that the model's card shows, and what they foretell."""
     data = load_sample(part.kind.sample)["test"]
     data = data.select(shuffled(len(data), SEED)[:JUDGED])
     model, processor = load(folder)
+    model.to(device)
     rows: Images | Texts
     if part.kind.name == "image":
         rows = image_part(data["image"], data["label"], processor)
@@ -246,8 +246,8 @@ def draw_texts(folder: Path, record: dict, tensors: dict, output: Path) -> list[
     return [path]
 
 
-def run(output: Path) -> dict:
-    """Do all of it, into the folder `output`; return the record that results.json holds there.
+def run(output: Path, device: torch.device) -> dict:
+    """Do all of it on a device, into the folder `output`; return the record that results.json holds there.
 
     Raises RuntimeError where the demo extra is missing.
     """
@@ -258,10 +258,10 @@ def run(output: Path) -> dict:
     for part, train, draw in ((IMAGES, train_images, draw_images), (TEXTS, train_texts, draw_texts)):
         folder = output / part.folder
         print(f"Training {part.folder} ...", flush=True)
-        recipe = train(folder)
+        recipe = train(folder, device)
         print(f"Loading {part.folder} in a fresh process without hf_mhex ...", flush=True)
-        record, tensors = ask_stranger(part, folder, output / "answers" / part.folder)
-        rows.append(measure(part, record, tensors) | judge(part, folder) | {"recipe": recipe})
+        record, tensors = ask_stranger(part, folder, output / "answers" / part.folder, device)
+        rows.append(measure(part, record, tensors) | judge(part, folder, device) | {"recipe": recipe})
         pictures += draw(folder, record, tensors, output)
     result = {"command": "mhex demo", "seed": SEED, "seconds": time.perf_counter() - started, "models": rows}
     result |= {"environment": environment(), "commit": commit}

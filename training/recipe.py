@@ -69,7 +69,7 @@ class Recipe:
     def training_arguments(self, folder: Path) -> TrainingArguments:
         """The run's TrainingArguments, with checkpoints in `folder`."""
         fixed = {"output_dir": str(folder), "remove_unused_columns": False}
-        pinned = torch.accelerator.is_available()
+        pinned = torch.accelerator.is_available() and not self.training.get("use_cpu")
         usual = {
             "report_to": "none",
             "disable_tqdm": False,

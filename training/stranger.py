@@ -1,6 +1,6 @@
 """A saved model as it is without hf_mhex: run in a fresh process that has transformers and timm alone.
 
-    python -I stranger.py TASK MODEL ROWS ANSWERS
+    python -I stranger.py TASK MODEL ROWS ANSWERS DEVICE
 
 TASK is "image-classification" or "text-classification", MODEL a saved folder, ROWS a Parquet file with a column `image`
 or `text`; ANSWERS is a folder for answers.json (labels and scores of the stock pipeline, ratios of time) and
@@ -26,9 +26,9 @@ LENGTH = 128  # tokens
 ROUNDS = 15
 
 
-def main(task: str, model: str, rows: Path, answers: Path) -> None:
+def main(task: str, model: str, rows: Path, answers: Path, device: str) -> None:
     """Classify all rows by the stock pipeline, then explain them with the very model that the pipeline loaded."""
-    pipe = pipeline(task, model=model, trust_remote_code=True, device="cpu")
+    pipe = pipeline(task, model=model, trust_remote_code=True, device=device)
     data = Dataset.from_parquet(str(rows))
     items = list(data["image" if task == "image-classification" else "text"])
     order = sorted(range(len(items)), key=lambda row: len(items[row]) if isinstance(items[row], str) else row)
@@ -38,8 +38,9 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
 
     def inputs_of(part: list) -> dict:
         if task == "image-classification":
-            return dict(pipe.image_processor(part, return_tensors="pt"))
-        return dict(pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt"))
+            return pipe.image_processor(part, return_tensors="pt").to(device)
+        read = pipe.tokenizer(part, padding=True, truncation=True, max_length=LENGTH, return_tensors="pt")
+        return read.to(device)
 
     kept: dict[str, list] = {"logits": [], "saliency": [], "lead": [], "lead_saliency": []}
     for start in range(0, len(items), BATCH):
@@ -48,12 +49,12 @@ def main(task: str, model: str, rows: Path, answers: Path) -> None:
         for name, values in zip(kept, (logit.logits, logit.saliency, lead.explained, lead.saliency)):
             if task == "text-classification" and name.endswith("saliency"):
                 values = F.pad(values, (0, LENGTH - values.shape[1]))
-            kept[name].append(values)
+            kept[name].append(values.cpu())
     tensors = {name: torch.cat(values)[places] for name, values in kept.items()}
     first = pipe.model.generate_saliency(**inputs_of([items[places[0]]]), contrast="mean")
     tensors |= {f"block.{block}": found[0] for block, found in enumerate(first.block_saliency)}
     answers.mkdir(parents=True, exist_ok=True)
-    save_file({name: tensor.contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
+    save_file({name: tensor.cpu().contiguous() for name, tensor in tensors.items()}, answers / "answers.safetensors")
     record: dict = {
         "labels": [found[row]["label"] for row in places],
         "scores": [found[row]["score"] for row in places],
@@ -67,14 +68,21 @@ def time_ratio(model, inputs: dict) -> float:
     """Median over interleaved rounds of the time of prediction with map over the time of the prediction alone."""
     ratios = []
     for _ in range(ROUNDS):
-        start = time.perf_counter()
+        start = finished(model)
         with torch.inference_mode():
             model(**inputs)
-        middle = time.perf_counter()
+        middle = finished(model)
         model.generate_saliency(**inputs)
-        ratios.append((time.perf_counter() - middle) / (middle - start))
+        ratios.append((finished(model) - middle) / (middle - start))
     return statistics.median(ratios)
 
 
+def finished(model) -> float:
+    """The time when the model's device has done what it was asked."""
+    if model.device.type != "cpu":
+        torch.accelerator.synchronize(model.device)
+    return time.perf_counter()
+
+
 if __name__ == "__main__":
-    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]))
+    main(sys.argv[1], sys.argv[2], Path(sys.argv[3]), Path(sys.argv[4]), sys.argv[5])

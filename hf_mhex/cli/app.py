@@ -7,10 +7,13 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.cli.options import Device, find_device
+
 
 def app(
     models: Annotated[list[str] | None, typer.Argument(help="Saved folders or Hub ids (id@revision).")] = None,
     port: Annotated[int, typer.Option(help="Port on this machine; 0 for a free one.", min=0, max=65535)] = 7860,
+    device: Device = None,
 ) -> None:
     """Serve a page on this machine that explains images and texts; without MODELS, with those of `mhex demo`.
 
@@ -21,4 +24,4 @@ def app(
         raise ValueError("MODELS: none given, and no models of the demo in outputs/demo; run `mhex demo` first.")
     from hf_mhex.hub.app import build_app
 
-    build_app(models).launch(server_name="127.0.0.1", server_port=port or None, share=False)
+    build_app(models, find_device(device)).launch(server_name="127.0.0.1", server_port=port or None, share=False)

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
 
 
@@ -18,6 +18,7 @@ def card(
     revision: Annotated[str, typer.Option(help="Tag that the card's snippet pins; give the same to mhex push --tag.")],
     items: Annotated[list[str] | None, typer.Option("--item", help="Image file or text to show; repeatable.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder to write to; FOLDER itself if left out.")] = None,
+    device: Device = None,
     json_: AsJson = False,
 ) -> None:
     """Write README.md and saliency.png from the model's files, its results and card.json (the author's words).
@@ -29,12 +30,13 @@ def card(
     from hf_mhex.hub.card import about_of, write_card
     from hf_mhex.loading import source_config
 
+    place = find_device(device)
     column, sample = family_of(source_config(folder).get("model_type")).input.column, about_of(folder).get("sample")
     shown: list = list(items or [])
     if not shown and sample:
         data = load_sample(sample)["test"]
         shown = [data[row][column] for row in range(3)]
-    written = [str(path) for path in write_card(folder, repo_id, revision, shown, output)]
+    written = [str(path) for path in write_card(folder, repo_id, revision, shown, output, place)]
     if json_:
         typer.echo(json.dumps(written))
         return

@@ -11,12 +11,13 @@ from typing import Annotated
 
 import typer
 
-from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.options import AsJson, Device, find_device, trains_on_cpu
 from hf_mhex.cli.terminal import echo, print_table
 
 
 def demo(
     output: Annotated[Path, typer.Option(help="Folder for models, pictures and results.json.")] = Path("outputs/demo"),
+    device: Device = None,
     json_: AsJson = False,
 ) -> None:
     """Train, save, load elsewhere, explain and show an image and a text model, in a few minutes on two cores.
@@ -25,10 +26,11 @@ def demo(
     """
     for noise in ("HF_HUB_DISABLE_PROGRESS_BARS", "HF_DATASETS_DISABLE_PROGRESS_BARS"):
         os.environ.setdefault(noise, "1")  # the training's own bars stay
+    trains_on_cpu(device)
     from hf_mhex.training.demo import run
 
     with redirect_stdout(sys.stderr if json_ else sys.stdout):
-        result = run(output)
+        result = run(output, find_device(device))
     if json_:
         typer.echo(json.dumps(result))
         return

@@ -38,6 +38,22 @@ def find_device(name: str | None) -> torch.device:
     return device
 
 
+def trains_on_cpu(name: str | None) -> bool:
+    """Whether a training on the device of that name keeps to the processor: else Trainer takes the first accelerator.
+
+    ValueError for a device that is not there, and for an accelerator that Trainer would not take.
+    """
+    device, first = find_device(name), find_device(None)
+    if device.type == "cpu":
+        return True
+    if device.type != first.type or device.index:
+        raise ValueError(
+            f"--device {name!r}: Trainer takes the first {first.type}; hide the others from it, as by "
+            "CUDA_VISIBLE_DEVICES, and leave --device out."
+        )
+    return False
+
+
 def label_options(config, target: str | None, contrast: str | None) -> dict:
     """`target` and `contrast` of the maps, with labels as their indices; ValueError for an unknown label."""
     from hf_mhex.explaining.explanation import label_index

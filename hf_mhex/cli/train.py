@@ -11,7 +11,7 @@ from typing import Annotated
 
 import typer
 
-from hf_mhex.cli.options import AsJson
+from hf_mhex.cli.options import AsJson, Device, trains_on_cpu
 from hf_mhex.cli.terminal import echo
 
 
@@ -21,6 +21,7 @@ def train(
     output: Annotated[Path | None, typer.Option(help="New folder for the run; outputs/train/RECIPE.")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on from the last checkpoint in the output.")] = False,
     on_bad_row: Annotated[str | None, typer.Option(help="error, or skip: leave bad rows out and count them.")] = None,
+    device: Device = None,
     json_: AsJson = False,
 ) -> None:
     """Train a model by a recipe, on images, texts or signals, and report on its test rows.
@@ -36,7 +37,8 @@ def train(
     from hf_mhex.training.run import train as run
 
     bad_rows = [] if on_bad_row is None else [f"data.on_bad_row={on_bad_row}"]
-    found = load_recipe(recipe, [*(overrides or []), *bad_rows])
+    on_cpu = ["training.use_cpu=true"] * (device is not None and trains_on_cpu(device))
+    found = load_recipe(recipe, [*(overrides or []), *bad_rows, *on_cpu])
     output = output or Path("outputs/train") / f"{found.name}{'-plain' if found.model.kind == 'plain' else ''}"
     with redirect_stdout(sys.stderr if json_ else sys.stdout):
         row = run(found, output, resume)

@@ -148,12 +148,15 @@ def card_of_folder(folder: str | PathLike, repo_id: str, revision: str) -> str:
     return render_card(card_facts(folder), about_of(folder), record_of_folder(folder), repo_id, revision, picture)
 
 
-def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path | None = None) -> list[Path]:
+def write_card(
+    folder: Path, repo_id: str, revision: str, items=(), output: Path | None = None, device=None
+) -> list[Path]:
     """Write the card, and a picture of the model's answers to `items` where there are any; return the paths.
 
     Args:
         items: PIL images, image files or texts. output: None for the model's own folder; another one also gets
-            facts.json and results.json, what the card was rendered from.
+            facts.json and results.json, what the card was rendered from. device: where the model answers; the
+            processor if None.
     """
     from hf_mhex.pictures.cards import saliency_picture
 
@@ -164,7 +167,7 @@ def write_card(folder: Path, repo_id: str, revision: str, items=(), output: Path
     if items:
         written.append(output / "saliency.png")
         with whole(written[-1]) as place:
-            saliency_picture(folder, items).save(place)
+            saliency_picture(folder, items, device).save(place)
     picture = "saliency.png" if items else None
     write_whole(written[0], render_card(facts, about, record, repo_id, revision, picture))
     if output.resolve() != folder.resolve():

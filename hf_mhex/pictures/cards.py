@@ -13,15 +13,16 @@ from hf_mhex.families import family_of
 from hf_mhex.loading import load
 
 
-def saliency_picture(folder: str | PathLike, items: Sequence, **options) -> Image.Image:
+def saliency_picture(folder: str | PathLike, items: Sequence, device=None, **options) -> Image.Image:
     """The model's answers to a few images (side by side), or signals or texts (one below the other), with saliency.
 
     Args:
         folder: a saved MHEX model with its image processor or tokenizer.
-        items: images, as `read_image` takes them, or texts.
+        items: images, as `read_image` takes them, or texts. device: where the model answers; the processor if None.
         options: of `hf_mhex.explain`; labels are explained by their lead over the others (`lead_contrast`).
     """
     model, processor = load(folder)
+    model.to(device or model.device)
     options = {"contrast": lead_contrast(model.config)} | options
     read = [read_input(model, processor, item) for item in items]
     pictures = [np.asarray(explain_items(model, processor, item, options)[0].picture) for item in read]

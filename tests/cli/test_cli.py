@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from importlib import import_module
 from types import SimpleNamespace
 
 import pytest
@@ -25,6 +26,8 @@ from hf_mhex.cli import app, main
 from hf_mhex.environment import EXTRAS
 from minilm import MINILM
 from networks import lively
+
+OPTIONS = import_module("hf_mhex.cli.options")  # the name in the package is that of its callback
 
 
 def mhex(*arguments, capsys):
@@ -230,20 +233,71 @@ def test_devices(models, capsys):
     assert mhex("explain", models / "text", "good", "--device", "cpu", capsys=capsys)[0] == 0
 
 
-@pytest.mark.parametrize(
-    "verb",
-    [
-        ("evaluate", "MODEL", "sample:fashion_mnist"),
-        ("collaboration", "MODEL", "sample:fashion_mnist"),
-        ("heads", "MODEL", "sample:fashion_mnist"),
-        ("benchmark", "explanations", "sample_fashion_mnist", "MODEL"),
-        ("benchmark", "speed"),
-    ],
-)
-def test_every_verb_that_runs_a_network_takes_a_device(models, capsys, verb, tmp_path):
-    given = [models / "image" if word == "MODEL" else word for word in verb]
-    code, _, err = mhex(*given, "--device", "cuda:99", capsys=capsys)
-    assert code == 1 and "--device 'cuda:99' is not there" in err, err
+RUNS = {  # verbs that run a network, with what they ask for
+    "app": "MODEL",
+    "benchmark explanations": "sample_fashion_mnist MODEL",
+    "benchmark paper": "sample_fashion_mnist MODEL",
+    "benchmark speed": "",
+    "benchmark stability": "sample_fashion_mnist MODEL",
+    "card": "MODEL user/model --revision v1",
+    "collaboration": "MODEL sample:fashion_mnist",
+    "demo": "",
+    "evaluate": "MODEL sample:fashion_mnist",
+    "explain": "MODEL coat.png",
+    "filters": "MODEL sample:fashion_mnist",
+    "heads": "MODEL sample:fashion_mnist",
+    "smx": "MODEL sample:coffee --zones zones.csv",
+    "train": "sample_fashion_mnist",
+}
+RUN_NONE = {  # and the others, with the reason
+    "convert": "only weights are moved",
+    "env": "no model",
+    "export": "a graph is written and compared with ONNX Runtime on the processor",
+    "info": "only weights are read",
+    "pull": "files",
+    "push": "files",
+}
+
+
+def test_every_verb_runs_a_network_or_says_why_not():
+    assert {*RUNS, *RUN_NONE} == set(verbs()) and not set(RUNS) & set(RUN_NONE)
+
+
+@pytest.mark.parametrize("verb", RUNS)
+def test_every_verb_that_runs_a_network_takes_a_device(models, capsys, verb, tmp_path, monkeypatch):
+    """One that is not there ends it in a line, before anything is made."""
+    pytest.importorskip("gradio" if verb == "app" else "typer", reason="the app is in the extra app")
+    monkeypatch.chdir(tmp_path)
+    given = [models / "image" if word == "MODEL" else word for word in f"{verb} {RUNS[verb]}".split()]
+    code, out, err = mhex(*given, "--device", "cuda:99", capsys=capsys)
+    assert code == 1 and not out and "--device 'cuda:99' is not there" in err, err
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_training_takes_the_processor_or_the_first_accelerator(monkeypatch):
+    """What Trainer would not take is refused, with the way out."""
+    assert OPTIONS.trains_on_cpu("cpu")
+    with pytest.raises(ValueError, match="--device 'cuda:99' is not there"):
+        OPTIONS.trains_on_cpu("cuda:99")
+    there = {None: torch.device("cuda"), "cuda": torch.device("cuda"), "cuda:1": torch.device("cuda:1")}
+    monkeypatch.setattr(OPTIONS, "find_device", there.__getitem__)
+    assert not OPTIONS.trains_on_cpu("cuda") and not OPTIONS.trains_on_cpu(None)
+    with pytest.raises(ValueError, match="--device 'cuda:1': Trainer takes the first cuda; hide the others"):
+        OPTIONS.trains_on_cpu("cuda:1")
+
+
+@pytest.mark.parametrize("device", [[], ["--device", "cpu"]])
+def test_a_training_on_the_processor_is_one_of_its_recipe(capsys, monkeypatch, tmp_path, device):
+    kept = []
+
+    def keep(recipe, *unused):
+        kept.append(recipe)
+        raise ValueError("kept")
+
+    monkeypatch.setattr("hf_mhex.training.run.train", keep)
+    mhex("train", "sample_product_reviews", *device, "--output", tmp_path / "run", capsys=capsys)
+    assert kept[0].training.get("use_cpu", False) == bool(device)
+    assert kept[0].training_arguments(tmp_path).device.type == "cpu"
 
 
 @pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])

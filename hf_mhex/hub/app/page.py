@@ -74,8 +74,11 @@ NOTE = (
 )
 
 
-def build_app(models: Sequence[str]) -> gr.Blocks:
+def build_app(models: Sequence[str], device=None) -> gr.Blocks:
     """The app for saved folders or Hub ids ("user/name" or "user/name@revision"), in the order of their tabs.
+
+    Args:
+        device: where the models run, as torch names it; the processor if None.
 
     The code that runs is this package's, never a repository's. Raises what `hf_mhex.load` raises.
     """
@@ -90,6 +93,7 @@ def build_app(models: Sequence[str]) -> gr.Blocks:
             for number, name in enumerate(models):
                 source, _, revision = (name, "", "") if Path(name).exists() else name.partition("@")
                 model, processor = load(source, revision or None)
+                model.to(device or model.device)
                 kind = family_of(model).input.name
                 if kind not in TABS:
                     raise ValueError(f"models: {name!r} reads {kind}s; the app shows {' and '.join(TABS)} models.")
