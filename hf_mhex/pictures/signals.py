@@ -67,7 +67,9 @@ def line_picture(
             )  # fmt: skip
         panel.set_xlim(signal.axis[0], signal.axis[-1])
         panel.set_title(visible(name), fontsize=9, pad=14 if zones else 6, parse_math=False)
-        figure.colorbar(line, ax=panel, pad=0.01, label="contribution a point")
+        flat = not shown.any()
+        said = "contribution a point" + ", 0 everywhere" * flat
+        figure.colorbar(line, ax=panel, pad=0.01, label=said, ticks=[0] if flat else None)
     panel.set_xlabel(visible(f"{signal.label}\n{note}" if note else signal.label), parse_math=False)
     figure.suptitle(visible(title), fontsize=11, parse_math=False)
     canvas.draw()

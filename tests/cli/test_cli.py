@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 import warnings
+from contextlib import contextmanager
 from importlib import import_module
 from types import SimpleNamespace
 
@@ -458,6 +459,29 @@ main()
 """
 
 
+@contextmanager
+def started(command, folder):
+    """A process that Ctrl-C reaches, also where these tests run in the background, which ignores it."""
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+        process = subprocess.Popen(command, cwd=folder, **pipes)
+    finally:
+        signal.signal(signal.SIGINT, before)
+    try:
+        yield process
+    finally:
+        process.kill()
+        process.wait()
+
+
+def end_by_ctrl_c(process):
+    """Send it, and see that the process says so."""
+    process.send_signal(signal.SIGINT)
+    _, err = process.communicate(timeout=120)
+    assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
+
+
 @pytest.mark.parametrize(
     "verb",
     [
@@ -468,14 +492,10 @@ main()
 )
 def test_a_real_signal_ends_a_process_cleanly(models, tmp_path, verb):
     words = [str(models / word) if word == "text" else word for word in verb]
-    process = subprocess.Popen(
-        [sys.executable, "-c", PAUSED, *words], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
-    assert process.stdout.readline() == "written\n", process.communicate()[1]
-    assert list(tmp_path.iterdir())  # hidden, and not whole
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=60)
-    assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
+    with started([sys.executable, "-c", PAUSED, *words], tmp_path) as process:
+        assert process.stdout.readline() == "written\n", process.communicate()[1]
+        assert list(tmp_path.iterdir())  # hidden, and not whole
+        end_by_ctrl_c(process)
     assert not list(tmp_path.iterdir())
 
 
@@ -484,14 +504,12 @@ def test_a_training_that_is_ended_goes_on(tmp_path):
     """Ctrl-C in the middle of the epochs leaves checkpoints and no model; `--resume` makes it."""
     recipe = ["train", "sample_product_reviews", "num_train_epochs=3", "save_strategy=epoch", "--output", "run"]
     command = [sys.executable, "-m", "hf_mhex.cli", *recipe]
-    process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
     checkpoints = tmp_path / "run" / "checkpoints"
-    while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
-        assert process.poll() is None, process.communicate()[1]
-        time.sleep(0.2)
-    process.send_signal(signal.SIGINT)
-    _, err = process.communicate(timeout=120)
-    assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
+    with started(command, tmp_path) as process:
+        while not list(checkpoints.glob("checkpoint-*/trainer_state.json")):
+            assert process.poll() is None, process.communicate()[1]
+            time.sleep(0.2)
+        end_by_ctrl_c(process)
     assert sorted(path.name for path in (tmp_path / "run").iterdir()) == ["checkpoints", "recipe.yaml"]
     subprocess.run([*command, "--resume"], cwd=tmp_path, capture_output=True, check=True)
     load(tmp_path / "run" / "model")
