@@ -502,7 +502,8 @@ def test_a_real_signal_ends_a_process_cleanly(models, tmp_path, verb):
 @pytest.mark.slow
 def test_a_training_that_is_ended_goes_on(tmp_path):
     """Ctrl-C in the middle of the epochs leaves checkpoints and no model; `--resume` makes it."""
-    recipe = ["train", "sample_product_reviews", "num_train_epochs=3", "save_strategy=epoch", "--output", "run"]
+    (tmp_path / "reviews.csv").write_text("text,label\n" + "A great phone,1\nA poor battery,0\n" * 40)
+    recipe = ["train", "sample_product_reviews", "source=reviews.csv", "num_train_epochs=5", "--output", "run"]
     command = [sys.executable, "-m", "hf_mhex.cli", *recipe]
     checkpoints = tmp_path / "run" / "checkpoints"
     with started(command, tmp_path) as process:
