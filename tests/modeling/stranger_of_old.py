@@ -21,6 +21,7 @@ from safetensors.torch import load_file
 AUTO = {
     "image": (transformers.AutoModelForImageClassification, transformers.AutoImageProcessor),
     "text": (transformers.AutoModelForSequenceClassification, transformers.AutoTokenizer),
+    "signal": (transformers.AutoModelForAudioClassification, transformers.AutoFeatureExtractor),
 }
 
 

@@ -60,16 +60,22 @@ def save_image_model(folder, pictures):
 
 
 def save_signal_model(folder, axis=None):
-    """An MHEX-Signal on the embedded sample's spectra, or on another `axis`, and its feature extractor."""
+    """An MHEX-Signal on the embedded sample's spectra, or on another `axis`, and its feature extractor.
+
+    Returns four spectra and what the model says of them.
+    """
     rows = load_sample("coffee")["test"]
     axis = list(range(len(rows[0]["signal"]))) if axis is None else axis
     torch.manual_seed(0)
     config = MHEXSignalConfig(axis=axis, id2label={0: "a", 1: "b", 2: "c"}, **FIELDS["signal"])
     processor = MHEXSignalFeatureExtractor().fit(np.array(rows[:8]["signal"])[:, : len(axis)])
     model = MHEXSignalForClassification(config).double()
-    batch = processor(np.array(rows[8:12]["signal"])[:, : len(axis)], return_tensors="pt")
-    enliven(model, {"input_values": batch["input_values"].double()}).float().save_pretrained(folder)
+    items = np.array(rows[8:12]["signal"])[:, : len(axis)].tolist()
+    batch = processor(items, return_tensors="pt")
+    model = enliven(model, {"input_values": batch["input_values"].double()}).float()
+    model.save_pretrained(folder)
     processor.save_pretrained(folder)
+    return items, model.generate_saliency(**batch)
 
 
 def save_pictures(folder):
