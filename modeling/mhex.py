@@ -18,7 +18,7 @@ from torch import nn
 from torch.utils.checkpoint import checkpoint
 from transformers.utils import ModelOutput
 
-from .mhex_blocks import AttentionGate, Head, Trace, WideLinear
+from .mhex_blocks import AttentionGate, Head, Trace, WideLinear, carried_back
 from .mhex_loss import absent_loss, deep_supervision_loss
 from .mhex_maps import (
     Features,
@@ -56,6 +56,7 @@ class MHEXModelOutput(ModelOutput):
         gate_scores: a = W1 p of every block, each [B, C].
         valid_positions: positions that count [B, N], None for all; given with `explain`.
         explanations: what the callback `explain(block, Features)` answered, block by block.
+        shares: what `carried_back` reads of every layer; given with `rollout`.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
@@ -65,6 +66,7 @@ class MHEXModelOutput(ModelOutput):
     gate_scores: tuple[torch.FloatTensor, ...] | None = None
     valid_positions: torch.BoolTensor | None = None
     explanations: tuple | None = None
+    shares: tuple | None = None
 
 
 @dataclass
@@ -128,6 +130,7 @@ class MHEXStagedBody:
     """Mixin of a body whose residual blocks stand in stages: networks over images and signals."""
 
     can_roll_out = False
+    prefix_tokens = 0  # leading tokens that are no positions
 
     def stages(self) -> list[tuple[nn.Module | None, list[nn.Module]]]:
         """Each stage's downsampling (None for none) and its residual blocks."""
@@ -168,6 +171,7 @@ class MHEXStagedBody:
             hidden_states=states if wanted else None,
             gate_scores=tuple(trace.scores[block] for block in range(len(blocks))),
             explanations=tuple(trace.explanations[block] for block in range(len(blocks))) if trace.explain else None,
+            shares=tuple(trace.shares[block] for block in range(len(blocks))) if trace.rollout else None,
         )
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         return answer if as_dict else answer.to_tuple()
@@ -305,7 +309,7 @@ class MHEXClassifierMixin:
             decay: None takes `config.head_decay`.
             normalize: None (raw), "minmax" or "percentile", for `saliency` alone.
             upsample: False leaves the combined map out.
-            rollout: carry every block's map back through attention to the input's positions (`carry_shares`); sums
+            rollout: carry every block's map back through attention to the input's positions (`carried_back`); sums
                 stay. Attention is then computed plainly.
             refine: spread each position's share over its pixels by |pixel * gradient| of `explained` (`refined_map`);
                 sums stay. It costs a backward pass and its memory, and is for one target of an image or a signal.
@@ -455,6 +459,8 @@ class MHEXClassifierMixin:
                 return found if early else torch.einsum("brk,bk...->br...", selection[2].to(found.device), found)
 
             maps = [finish(block) for block in chosen]
+            if rollout:
+                maps = carried_back(maps, chosen, outputs.shares, model.base_model.prefix_tokens)
         return size, (chosen, selection, outputs, logits, block_logits, maps)
 
     def _answer(self, target, selection, logits, block_logits, maps, saliency, explained) -> MHEXSaliency:

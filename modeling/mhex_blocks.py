@@ -77,22 +77,16 @@ class Trace:
         valid: positions that count [B, N]; None for all.
         prefix: leading tokens that are no positions (class and register tokens).
         shape: sides of the positions (h, w); None for those of the features.
-        shares: shares of the input's tokens in each token [B, T, T], which attention updates; None to do without.
+        rollout: whether layers give their `shares`.
+        take: for a layer that is called again for them, and gives them as `take(rows, shares [B, rows, T])`.
     """
 
-    def __init__(self, explain: Callable | None = None, valid=None, prefix: int = 0, shape=None, shares=None):
-        self.explain, self.valid, self.prefix, self.shape, self.shares = explain, valid, prefix, shape, shares
+    def __init__(self, explain: Callable | None = None, valid=None, prefix=0, shape=None, rollout=False, take=None):
+        self.explain, self.valid, self.prefix, self.shape = explain, valid, prefix, shape
+        self.rollout, self.take = rollout, take
         self.scores: dict[int, torch.Tensor] = {}  # a = W1 p [B, C] by block
         self.explanations: dict[int, object] = {}
-
-    def rollout(self) -> torch.Tensor | None:
-        """Shares of the input's positions in each position [B, N, N]; those of tokens without a place stay where they
-        arrived, so that every row adds up to 1.
-        """
-        if self.shares is None or self.prefix == 0:
-            return self.shares
-        rows = self.shares[:, self.prefix :]
-        return rows[:, :, self.prefix :] + torch.diag_embed(rows[:, :, : self.prefix].sum(-1))
+        self.shares: dict[int, torch.Tensor | Callable] = {}  # `attend`'s by block, or a call that takes `take`
 
 
 class GatedBlock:
@@ -131,10 +125,24 @@ class GatedBlock:
         if trace.explain:
             sides = summands[0].shape[2:] if self.channel_axis == 1 else summands[0].shape[1:-1]
             scaled = gate if cam_gated and not as_one else None
-            features = Features(views, p, tuple(trace.shape or sides), valid, scaled, trace.rollout())
+            features = Features(views, p, tuple(trace.shape or sides), valid, scaled)
             trace.explanations[self.block] = trace.explain(self.block, features)
         ones = (1,) * (summands[0].ndim - 2)
         return gate.view(gate.shape[0], *ones, -1) if self.channel_axis == -1 else gate.view(*gate.shape, *ones)
+
+    def shows_shares(self, x: torch.Tensor, trace: Trace, **context) -> bool:
+        """Whether attention over x [B, T, C] is to go through `attend` now.
+
+        Shares [B, T, T] larger than x are not kept: the trace keeps x, and the layer is called again, with `context`.
+        """
+        if not trace.rollout or torch.compiler.is_compiling() or x.shape[1] <= x.shape[2]:
+            return trace.rollout or trace.take is not None
+
+        def again(take: Callable) -> None:
+            self(x, trace=Trace(valid=trace.valid, prefix=trace.prefix, take=take), **context)
+
+        trace.shares[self.block] = again
+        return False
 
     def first_sum(self, x: torch.Tensor) -> torch.Tensor | None:
         """Sum of x over its positions, for a shortcut that is summed while the cache still holds it."""
@@ -177,54 +185,120 @@ def make_reversible(linear: nn.Module) -> None:
         linear.__class__ = ReversibleLinear
 
 
-def attend(query, key, value, scaling: float, mask: torch.Tensor | None = None):
-    """Attention computed plainly in float32 or wider: the mixed values [B, T, H * D] and the weights [B, H, T, T].
+def attend(
+    trace: Trace, block: int, x, query, key, value, scaling: float, project, scale=None, valid=None, window=None
+) -> torch.Tensor:
+    """What an attention layer adds to x [B, T, C], computed plainly in float32 or wider; `trace` gets its shares.
 
-    query, key, value: [B, H, T, D]. mask: True where a key may be attended to, or a number to add; broadcast to
-    [B, H, T, T].
+    Rows go one group after the other, so that no tensor here is larger than [B, T, 4 C].
+
+    Args:
+        query, key, value: [B, H, T, D]. project: W_O. scale: what scales W_O's output channel by channel.
+        valid: True where a token may be attended to [B, T]. window: tokens at least so far away may not.
     """
-    dtype = wide(query.dtype)
-    with no_autocast(query.device):
-        scores = (scaling * query.to(dtype)) @ key.to(dtype).mT
-        if mask is not None and mask.dtype == torch.bool:
-            scores = scores.masked_fill(~mask, torch.finfo(dtype).min)
-        elif mask is not None:
-            scores = scores + mask
-        weights = scores.softmax(-1)
-        mixed = (weights @ value.to(dtype)).transpose(1, 2).flatten(2)
-    return mixed.to(value.dtype), weights
+    dtype, step = wide(query.dtype), 4 * value.shape[-1]
+    places = torch.arange(x.shape[1], device=x.device)
+    keys, values = key.to(dtype).mT, value.to(dtype)
+    added, shares = [], []
+
+    def write(mixed: torch.Tensor) -> torch.Tensor:  # [B, H, rows, D] to [B, rows, C]
+        found = project(mixed.transpose(1, 2).flatten(2).to(value.dtype))
+        return found if scale is None else scale(found)
+
+    bias = write(torch.zeros_like(values[:1, :, :1]))
+    whole = torch.compiler.is_compiling()  # a loop would fix the length of a graph
+    for rows in [slice(None)] if whole else [slice(n, n + step) for n in range(0, x.shape[1], step)]:
+        here = places[rows, None]
+        with no_autocast(x.device):
+            scores = (scaling * query[:, :, rows].to(dtype)) @ keys
+            if window is not None:
+                scores = scores.masked_fill((here - places).abs() >= window, torch.finfo(dtype).min)
+            if valid is not None:
+                scores = scores.masked_fill(~valid[:, None, None], torch.finfo(dtype).min)
+            weights = scores.softmax(-1)
+            mixed = weights @ values
+        part = write(mixed)
+        alone = part.to(dtype) - bias.to(dtype)
+        found = token_shares(x[:, rows], alone, here == places, weights, value, project, write, bias, scale)
+        added.append(part)
+        shares.append(found) if trace.take is None else trace.take(rows, found)
+    if trace.take is None:
+        trace.shares[block] = torch.cat(shares, 1)
+    return torch.cat(added, 1)
 
 
-def carry_shares(
-    trace: Trace, x: torch.Tensor, mixed: torch.Tensor, weights, value, project: nn.Module, scale=lambda values: values
-) -> None:
-    """Update the trace's shares of the input's tokens by one attention layer, y = x + mixed (biases left out).
+@torch.no_grad()
+def token_shares(x, added, own, weights, value, project, write, bias, scale) -> torch.Tensor:
+    """Shares [B, rows, T] of all tokens in rows of y = x + added, one attention layer's output, biases left out.
 
     y_i has a part for each token j: W_O A_ij v_j over the heads, and x_i itself for j = i. A part's share is its
-    projection on y_i over |y_i|^2, so that shares add up to 1; they multiply the shares that x had.
+    projection on y_i over |y_i|^2, so that shares add up to 1.
     Source: after Abnar & Zuidema (arXiv 2005.00928) and Kobayashi et al. (2109.07152).
 
     Args:
-        x: the shortcut [B, T, C]. mixed: what attention adds to it [B, T, C].
-        weights: attention [B, H, T, T]. value: [B, H, T, D]. project: W_O.
-        scale: what scales W_O's output channel by channel.
+        x, added: [B, rows, C]. own: True where a token is the row's own [rows, T].
+        weights: attention [B, H, rows, T]. The rest as in `attend`.
     """
-    heads, width = value.shape[1], value.shape[-1]
     dtype = wide(x.dtype)
-    bias = scale(project(value.new_zeros(1, 1, heads * width)))
-    y = x.to(dtype) + (mixed.to(dtype) - bias.to(dtype))
+    y = x.to(dtype) + added
     if type(project) is ReversibleLinear and type(project.weight) is nn.Parameter:
         with no_autocast(x.device):
-            back = project(scale(y.clone()), back=True).unflatten(-1, (heads, width)).transpose(1, 2)
+            back = project(y if scale is None else scale(y.clone()), back=True)
+            back = back.unflatten(-1, (value.shape[1], -1)).transpose(1, 2)
             parts = (weights * (back @ value.to(dtype).mT)).sum(1)  # <W_O v, y> = <v, W_O^T y>, by heads
     else:  # quantised, adapted or spread weights can only be applied as they are, head by head
         parts = 0
-        for head in range(heads):
+        for head in range(value.shape[1]):
             alone = torch.zeros_like(value)
             alone[:, head] = value[:, head]
-            written = scale(project(alone.transpose(1, 2).flatten(2))) - bias
+            written = write(alone) - bias
             with no_autocast(x.device):
                 parts = parts + weights[:, head] * (y @ written.to(dtype).mT)
-    parts = parts + torch.diag_embed((x.to(dtype) * y).sum(-1))
     with no_autocast(x.device):
-        trace.shares = parts / parts.sum(-1, keepdim=True) @ trace.shares.to(dtype)
+        parts = parts + own * (x.to(dtype) * y).sum(-1, keepdim=True)
+        return parts / parts.sum(-1, keepdim=True)
+
+
+@torch.no_grad()
+def carried_back(maps: list[torch.Tensor], blocks: list[int], shares: tuple, prefix: int) -> list[torch.Tensor]:
+    """The maps [B, R, *shape] of `blocks`, carried back through attention to the input's positions; sums stay.
+
+    Maps are vectors that pass one layer after the other, so that no product of layers is formed. What leading tokens
+    without a place have a share in stays where it arrived.
+
+    Args:
+        shares: `Trace.shares` of every layer. prefix: number of leading tokens without a place.
+    """
+    flat = dict(zip(blocks, (found.flatten(2) for found in maps)))
+    carried, order = None, sorted(flat, reverse=True)
+    for block in range(order[0], -1, -1):
+        if block in flat:
+            placed = F.pad(flat[block], (prefix, 0))
+            carried = placed if carried is None else torch.cat([carried.to(placed.device), placed], 1)
+        carried = through(shares[block], carried)
+    parts = carried[..., prefix:].chunk(len(order), 1)
+    found = {block: part.to(flat[block].device) for block, part in zip(order, parts)}
+    if prefix:
+        staying = torch.zeros_like(carried[:, :1])
+        staying[..., :prefix] = 1
+        for block in range(order[0] + 1):
+            staying = through(shares[block], staying, back=False)
+            if block in flat:
+                found[block] = found[block] + flat[block] * staying[..., prefix:].to(flat[block].device)
+    return [found[block].view_as(given) for block, given in zip(blocks, maps)]
+
+
+def through(shares, vectors: torch.Tensor, back: bool = True) -> torch.Tensor:
+    """vectors [B, R, T] times a layer's shares; without `back`, its shares times the vectors."""
+    if isinstance(shares, torch.Tensor):
+        return vectors.to(shares.device) @ (shares if back else shares.mT)
+    found = torch.zeros_like(vectors)
+
+    def take(rows: slice, part: torch.Tensor) -> None:
+        if back:
+            found.add_((vectors[..., rows].to(part.device) @ part).to(found.device))
+        else:
+            found[..., rows] = (vectors.to(part.device) @ part.mT).to(found.device)
+
+    shares(take)
+    return found

@@ -117,7 +117,7 @@ class MHEXImageBody(MHEXStagedBody):
             attention_mask: 0 at patches that are taken away [B, N], for bodies of tokens.
             output_hidden_states: also return the stem's and each stage's output.
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
-            rollout: give `Features.rollout` too; in eval mode.
+            rollout: give `shares` too; in eval mode.
 
         Raises ValueError or TypeError for pixels that do not fit the model.
         """

@@ -22,7 +22,6 @@ class Features(NamedTuple):
         shape: sides of the N positions, (h, w) or (N,).
         valid: positions that count [B, N]; None for all.
         gate: [B, C] where the paper's CAM reads y = gate * summands[0] + summands[1]; None where it reads z.
-        rollout: [B, N, M], the shares of M input positions in each of the N; None unless asked for.
     """
 
     summands: tuple[torch.Tensor, ...]
@@ -30,7 +29,6 @@ class Features(NamedTuple):
     shape: tuple[int, ...]
     valid: torch.Tensor | None = None
     gate: torch.Tensor | None = None
-    rollout: torch.Tensor | None = None
 
     def added(self, gated: bool = False) -> "Features":
         """The same with z, or with `gated` the y of the CAM, as one new tensor, float32 or wider."""
@@ -113,8 +111,6 @@ def _laid_out(rows: torch.Tensor, features: Features) -> torch.Tensor:
         maps = maps + rows @ summand.to(rows.dtype)
     if features.valid is not None:
         maps = maps.masked_fill(~features.valid[:, None], 0)
-    if features.rollout is not None:
-        maps = maps @ features.rollout
     return maps.unflatten(2, features.shape)
 
 

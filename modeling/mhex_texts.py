@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING
 import torch
 
 from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
-from .mhex_blocks import GatedBlock, Trace, attend, carry_shares
-from .mhex_maps import check_names, wide
+from .mhex_blocks import GatedBlock, Trace, attend
+from .mhex_maps import check_names
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
     from .mhex_loss import deep_supervision_loss  # noqa: F401
@@ -20,12 +20,13 @@ class MHEXTextBody(MHEXPreTrainedMixin):
 
     Args:
         has_segments: whether the plain model reads `token_type_ids`; others leave them out.
-        can_roll_out: whether its layers carry shares back (`Trace.shares`).
+        can_roll_out: whether its layers give their shares (`attend`).
     """
 
     _auto_class = "AutoModel"
     has_segments = True
     can_roll_out = True
+    prefix_tokens = 0
 
     @property
     def max_tokens(self) -> int:
@@ -52,7 +53,7 @@ class MHEXTextBody(MHEXPreTrainedMixin):
 
         Args:
             explain: called as `explain(block, Features)` while each block passes; its answers come as `explanations`.
-            rollout: give `Features.rollout` too; in eval mode.
+            rollout: give `shares` too; in eval mode.
 
         Raises ValueError or TypeError for inputs that do not fit the model.
         """
@@ -60,12 +61,8 @@ class MHEXTextBody(MHEXPreTrainedMixin):
         given = check_text(input_ids, inputs_embeds, position_ids, self.max_tokens)
         if rollout and not self.can_roll_out:
             raise ValueError(f"rollout=True is not written for {type(self).__name__}; use False.")
-        batch, tokens = given.shape[:2]
-        valid = valid_positions(attention_mask, (batch, tokens))
-        shares = None
-        if rollout:
-            shares = torch.eye(tokens, dtype=wide(self.dtype), device=given.device).expand(batch, -1, -1)
-        trace = Trace(explain, valid, shares=shares)
+        valid = valid_positions(attention_mask, tuple(given.shape[:2]))
+        trace = Trace(explain, valid, rollout=rollout)
         if attention_mask is not None and attention_mask.ndim == 4 and valid is not None:
             attention_mask = valid.long()  # as extended, the plain model would take it for the whole mask of a layer
         inputs = {"input_ids": input_ids, "attention_mask": attention_mask, "position_ids": position_ids}
@@ -79,6 +76,7 @@ class MHEXTextBody(MHEXPreTrainedMixin):
             gate_scores=tuple(trace.scores[block] for block in range(len(self.blocks))),
             valid_positions=valid if explain else None,
             explanations=tuple(trace.explanations[block] for block in range(len(self.blocks))) if explain else None,
+            shares=tuple(trace.shares[block] for block in range(len(self.blocks))) if rollout else None,
         )
         as_dict = getattr(self.config, "return_dict", True) if return_dict is None else return_dict
         return answer if as_dict else answer.to_tuple()
@@ -93,25 +91,24 @@ class GatedBertLayer(GatedBlock):
     channel_axis = -1
 
     def attention_with_shares(self, x: torch.Tensor, trace: Trace) -> torch.Tensor:
-        """`self.attention` in eval mode, computed plainly, with the trace's shares carried through it."""
+        """`self.attention` in eval mode, computed plainly, with its shares given to the trace."""
         attention, output = self.attention.self, self.attention.output
         heads = (attention.num_attention_heads, attention.attention_head_size)
-        query, key, value = (
-            part(x).unflatten(-1, heads).transpose(1, 2) for part in (attention.query, attention.key, attention.value)
-        )
-        mask = None if trace.valid is None else trace.valid.to(x.device)[:, None, None]
-        context, weights = attend(query, key, value, attention.scaling, mask)
-        mixed = output.dense(context)
-        carry_shares(trace, x, mixed, weights, value, output.dense)
+        parts = (part(x).unflatten(-1, heads) for part in (attention.query, attention.key, attention.value))
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        valid = None if trace.valid is None else trace.valid.to(x.device)
+        mixed = attend(trace, self.block, x, query, key, value, attention.scaling, output.dense, valid=valid)
         return output.LayerNorm(mixed + x)
 
     def forward(self, hidden_states, attention_mask=None, *unused, trace: Trace | None = None, **kwargs):
         """hidden_states [B, T, C] to those of the next layer."""
         trace = Trace() if trace is None else trace
-        if trace.shares is None:
-            x = self.attention(hidden_states, attention_mask, **kwargs)[0]
-        else:
+        if self.shows_shares(hidden_states, trace):
             x = self.attention_with_shares(hidden_states, trace)
+        else:
+            x = self.attention(hidden_states, attention_mask, **kwargs)[0]
+        if trace.take:
+            return x
         z = x + self.output.dropout(self.output.dense(self.intermediate(x)))
         return self.output.LayerNorm(self.gated(z, trace=trace) * z)
 

@@ -10,7 +10,7 @@ from transformers.models.distilbert.modeling_distilbert import (
 
 from .configuration_mhex_distilbert import MHEXDistilBertConfig
 from .mhex import MHEXPreTrainedMixin
-from .mhex_blocks import GatedBlock, Trace, add_gates, attend, carry_shares, make_reversible
+from .mhex_blocks import GatedBlock, Trace, add_gates, attend, make_reversible
 from .mhex_texts import MHEXTextBody, MHEXTextClassifier
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
@@ -27,25 +27,23 @@ class MHEXDistilBertLayer(GatedBlock, TransformerBlock):
     channel_axis = -1
 
     def attention_with_shares(self, x, trace: Trace):
-        """`self.attention` in eval mode, computed plainly, with the trace's shares carried through it."""
+        """`self.attention` in eval mode, computed plainly, with its shares given to the trace."""
         attention = self.attention
         heads = (attention.n_heads, attention.attention_head_size)
-        query, key, value = (
-            part(x).unflatten(-1, heads).transpose(1, 2) for part in (attention.q_lin, attention.k_lin, attention.v_lin)
-        )
-        mask = None if trace.valid is None else trace.valid.to(x.device)[:, None, None]
-        context, weights = attend(query, key, value, attention.scaling, mask)
-        mixed = attention.out_lin(context)
-        carry_shares(trace, x, mixed, weights, value, attention.out_lin)
-        return mixed
+        parts = (part(x).unflatten(-1, heads) for part in (attention.q_lin, attention.k_lin, attention.v_lin))
+        query, key, value = (part.transpose(1, 2) for part in parts)
+        valid = None if trace.valid is None else trace.valid.to(x.device)
+        return attend(trace, self.block, x, query, key, value, attention.scaling, attention.out_lin, valid=valid)
 
     def forward(self, hidden_states, attention_mask=None, trace: Trace | None = None, **kwargs):
         """hidden_states [B, T, C] to those of the next layer."""
         trace = Trace() if trace is None else trace
-        if trace.shares is None:
-            mixed = self.attention(hidden_states, attention_mask=attention_mask, **kwargs)[0]
-        else:
+        if self.shows_shares(hidden_states, trace):
             mixed = self.attention_with_shares(hidden_states, trace)
+        else:
+            mixed = self.attention(hidden_states, attention_mask=attention_mask, **kwargs)[0]
+        if trace.take:
+            return mixed
         x = self.sa_layer_norm(mixed + hidden_states)
         z = self.ffn(x) + x
         return self.output_layer_norm(self.gated(z, trace=trace) * z)

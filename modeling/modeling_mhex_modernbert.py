@@ -12,7 +12,7 @@ from transformers.models.modernbert.modeling_modernbert import (
 
 from .configuration_mhex_modernbert import MHEXModernBertConfig
 from .mhex import MHEXPreTrainedMixin
-from .mhex_blocks import GatedBlock, Trace, add_gates, attend, carry_shares, make_reversible
+from .mhex_blocks import GatedBlock, Trace, add_gates, attend, make_reversible
 from .mhex_texts import MHEXTextBody, MHEXTextClassifier
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
@@ -29,33 +29,30 @@ class MHEXModernBertLayer(GatedBlock, ModernBertEncoderLayer):
     channel_axis = -1
 
     def attention_with_shares(self, x, position_embeddings, trace: Trace):
-        """`self.attn` in eval mode, computed plainly, with the trace's shares carried through it."""
+        """`self.attn` in eval mode, computed plainly, with its shares given to the trace."""
         attn, normed = self.attn, self.attn_norm(x)
         query, key, value = attn.Wqkv(normed).unflatten(-1, (3, -1, attn.head_dim)).unbind(-3)
         query, key, value = (part.transpose(1, 2) for part in (query, key, value))
         query, key = apply_rotary_pos_emb(query, key, *position_embeddings)
-        places = torch.arange(x.shape[1], device=x.device)
-        near = (places[:, None] - places).abs() < (attn.sliding_window or x.shape[1])
-        mask = near if trace.valid is None else near & trace.valid.to(x.device)[:, None, None]
-        context, weights = attend(query, key, value, attn.head_dim**-0.5, mask)
-        mixed = attn.Wo(context)
-        carry_shares(trace, x, mixed, weights, value, attn.Wo)
-        return mixed
+        near = {"valid": None if trace.valid is None else trace.valid.to(x.device), "window": attn.sliding_window}
+        return attend(trace, self.block, x, query, key, value, attn.head_dim**-0.5, attn.Wo, **near)
 
     def forward(
         self, hidden_states, attention_mask=None, position_embeddings=None, trace: Trace | None = None, **kwargs
     ):
         """hidden_states [B, T, C] to those of the next layer."""
         trace = Trace() if trace is None else trace
-        if trace.shares is None:
+        if self.shows_shares(hidden_states, trace, position_embeddings=position_embeddings):
+            mixed = self.attention_with_shares(hidden_states, position_embeddings, trace)
+        else:
             mixed = self.attn(
                 self.attn_norm(hidden_states),
                 position_embeddings=position_embeddings,
                 attention_mask=attention_mask,
                 **kwargs,
             )[0]
-        else:
-            mixed = self.attention_with_shares(hidden_states, position_embeddings, trace)
+        if trace.take:
+            return mixed
         x = hidden_states + mixed
         f = self.mlp(self.mlp_norm(x))
         return torch.addcmul(f, self.gated(x, f, trace=trace), x)

@@ -12,14 +12,14 @@ from torch import nn
 from transformers.modeling_layers import GradientCheckpointingLayer
 
 from .configuration_mhex_vit import MHEXViTConfig
-from .mhex_blocks import GatedBlock, Trace, attend, carry_shares, make_reversible
+from .mhex_blocks import GatedBlock, Trace, attend, make_reversible
 from .mhex_images import MHEXImageBody, MHEXImageClassifier, MHEXImagePreTrainedModel
-from .mhex_maps import wide
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
     from .mhex import MHEXPreTrainedMixin  # noqa: F401
     from .mhex_config import MHEXConfigMixin  # noqa: F401
     from .mhex_loss import deep_supervision_loss  # noqa: F401
+    from .mhex_maps import Features  # noqa: F401
     from .mhex_words import Word  # noqa: F401
     from .pipeline_mhex import SaliencyPipeline  # noqa: F401
 
@@ -30,30 +30,30 @@ class MHEXViTBlock(GatedBlock, GradientCheckpointingLayer, Block):
     channel_axis = -1
 
     def attention_with_shares(self, x: torch.Tensor, trace: Trace) -> torch.Tensor:
-        """`ls1(attn(norm1(x)))` in eval mode, computed plainly, with the trace's shares carried through it."""
+        """`ls1(attn(norm1(x)))` in eval mode, computed plainly, with its shares given to the trace."""
         attn = self.attn
         parts = attn.qkv(self.norm1(x)).unflatten(-1, (3, attn.num_heads, attn.head_dim)).permute(2, 0, 3, 1, 4)
         query, key, value = parts.unbind(0)
-        context, weights = attend(attn.q_norm(query), attn.k_norm(key), value, attn.scale, self.keys(trace))
-        mixed = self.ls1(attn.proj(context))
-        carry_shares(trace, x, mixed, weights, value, attn.proj, self.ls1)
-        return mixed
+        query, key = attn.q_norm(query), attn.k_norm(key)
+        return attend(trace, self.block, x, query, key, value, attn.scale, attn.proj, self.ls1, self.keys(trace))
 
     def keys(self, trace: Trace) -> torch.Tensor | None:
-        """Tokens that may be attended to [B, 1, 1, T]; all of a row that has neither patches nor other tokens."""
+        """Tokens that may be attended to [B, T]; all of a row that has neither patches nor other tokens."""
         if trace.valid is None:
             return None
         kept = F.pad(trace.valid, (trace.prefix, 0), value=True)
-        return (kept | ~kept.any(-1, keepdim=True))[:, None, None]
+        return kept | ~kept.any(-1, keepdim=True)
 
     def forward(self, x: torch.Tensor, trace: Trace | None = None) -> torch.Tensor:
         """x [B, T, C] to the block's output [B, T, C]."""
         trace = Trace() if trace is None else trace
-        if trace.shares is None:
-            keys = {} if trace.valid is None else {"attn_mask": self.keys(trace)}  # from timm 1.0.16 on
-            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **keys)))
-        else:
+        if self.shows_shares(x, trace):
             x = x + self.attention_with_shares(x, trace)
+        else:
+            keys = {} if trace.valid is None else {"attn_mask": self.keys(trace)[:, None, None]}  # timm 1.0.16 on
+            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **keys)))
+        if trace.take:
+            return x
         f = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))
         return torch.addcmul(f, self.gated(x, f, trace=trace, cam_gated=True), x)
 
@@ -102,6 +102,11 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
                 make_reversible(block.attn.proj)
         return trunk
 
+    @property
+    def prefix_tokens(self) -> int:
+        """Class and register tokens."""
+        return self.trunk.num_prefix_tokens
+
     def stages(self) -> list[tuple[nn.Module | None, list[nn.Module]]]:
         """Every block is a stage of its own."""
         return [(None, [block]) for block in self.trunk.blocks]
@@ -120,11 +125,8 @@ class MHEXViTModel(MHEXImageBody, MHEXViTPreTrainedModel):
         if rollout and not (isinstance(attn.norm, nn.Identity) and getattr(attn, "gate", None) is None):
             raise ValueError("rollout=True is not written for attention with a norm or a gate at its end; use False.")
         shape = self.trunk.patch_embed.dynamic_feat_size(tuple(pixels.shape[-2:]))
-        shares = None
-        if rollout:
-            shares = torch.eye(x.shape[1], dtype=wide(x.dtype), device=x.device).expand(x.shape[0], -1, -1)
         valid = None if attention_mask is None else valid_patches(attention_mask, len(x), shape).to(x.device)
-        return Trace(explain, valid, self.trunk.num_prefix_tokens, shape, shares)
+        return Trace(explain, valid, self.prefix_tokens, shape, rollout)
 
     def finish(self, x: torch.Tensor) -> torch.Tensor:
         """The last block's output to timm's features [B, T, C]."""

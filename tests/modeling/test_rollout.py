@@ -1,11 +1,14 @@
 """Maps carried back through attention: their sums stay, and their shares are those of a slow derivation."""
 
 import functools
+import weakref
 
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from networks import NAMES, batch_for, lively
+from networks import NAMES, batch_for, family_named, lively, small_config
 from slow_method import attention_of
 
 CARRIED = ["bert", "roberta", "distilbert", "modernbert", "vit"]
@@ -38,11 +41,19 @@ def slow_shares(weights, value, output, x):
     return result
 
 
+def sized(name, tokens, batch=2):
+    """A batch of so many tokens, of an image so many patches."""
+    width = 8 if tokens < 1000 else 32
+    size = {"size": (8 * tokens // width, 8 * width)} if name == "vit" else {"length": tokens}
+    return batch_for(name, torch.float64, batch=batch, **size)
+
+
+@pytest.mark.parametrize("tokens", [8, 40])  # shares are kept where they are no larger than the features: 32 and 24
 @pytest.mark.parametrize("name", CARRIED)
 @torch.no_grad()
-def test_shares_are_those_of_a_slow_derivation(name):
+def test_shares_are_those_of_a_slow_derivation(name, tokens):
     model = network(name)
-    inputs = batch_for(name, torch.float64, batch=2, **({"size": (16, 24)} if name == "vit" else {"length": 7}))
+    inputs = sized(name, tokens)
     layers = attention_of(model, inputs)
     plain = model.generate_saliency(**inputs, target=1)
     carried = model.generate_saliency(**inputs, target=1, rollout=True)
@@ -56,6 +67,19 @@ def test_shares_are_those_of_a_slow_derivation(name):
             bound = 1e-7 if name == "modernbert" else 1e-10  # its plain attention takes the softmax in float32
             torch.testing.assert_close(found, expected, rtol=0, atol=bound)
             assert (expected - map_).abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", CARRIED)
+def test_rows_of_long_inputs_are_those_of_short_ones(name, monkeypatch):
+    """Maps whose shares are made a second time are those of shares that were kept, in any choice of blocks."""
+    model, inputs = network(name), sized(name, 40, batch=3)
+    for options in OPTIONS:
+        found = model.generate_saliency(**inputs, **options, rollout=True)
+        with monkeypatch.context() as patched:
+            patched.setattr(torch.compiler, "is_compiling", lambda: True)  # graphs keep them whatever their size
+            kept = model.generate_saliency(**inputs, **options, rollout=True)
+        for one, two in zip((found.saliency, *found.block_saliency), (kept.saliency, *kept.block_saliency)):
+            torch.testing.assert_close(one, two, rtol=0, atol=1e-10)
 
 
 OPTIONS = [
@@ -118,6 +142,47 @@ def test_a_row_without_a_token_gets_zeros(name):
     inputs["attention_mask"][1] = 0
     answer = network(name, torch.float32).generate_saliency(**inputs, rollout=True)
     assert not answer.saliency[1].any() and answer.saliency.isfinite().all() and answer.saliency[0].any()
+
+
+class Live(TorchDispatchMode):
+    """Bytes of the tensors that calls made and that live, now and at their peak."""
+
+    def __init__(self):
+        super().__init__()
+        self.now, self.peak, self.sizes = 0, 0, {}
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        found = function(*args, **(kwargs or {}))
+        for tensor in tree_leaves(found):
+            storage = tensor.untyped_storage() if isinstance(tensor, torch.Tensor) else None
+            if storage is not None and storage._cdata not in self.sizes:
+                self.sizes[storage._cdata] = storage.nbytes()
+                self.now += storage.nbytes()
+                self.peak = max(self.peak, self.now)
+                weakref.finalize(storage, self.drop, storage._cdata)
+        return found
+
+    def drop(self, storage):
+        self.now -= self.sizes.pop(storage)
+
+
+CASES = [(name, {"target": 0}, 4) for name in CARRIED] + [("bert", {}, 4), ("bert", {}, 20), ("vit", {}, 20)]
+
+
+@pytest.mark.parametrize("name, options, labels", CASES)  # of 20 labels features are kept till the target is known
+def test_memory_grows_with_the_tokens_and_not_with_their_square(name, options, labels):
+    tokens, fields = 1024, {} if name == "vit" else {"max_position_embeddings": 1030}
+    model = family_named(name).classifier(small_config(name, num_labels=labels, **fields)).eval()
+    given = sized(name, tokens, batch=1)
+    inputs = {"pixel_values": given["pixel_values"].float()} if name == "vit" else {"input_ids": given["input_ids"]}
+    peaks = []
+    for call in (model, functools.partial(model.generate_saliency, rollout=True, **options)):
+        with torch.no_grad(), Live() as live:
+            call(**inputs)
+        peaks.append(live.peak)
+    features = 4 * tokens * model.base_model.gates[0].out_features  # of one layer, in bytes
+    assert 4 * tokens**2 >= 32 * features
+    assert peaks[1] - peaks[0] <= (24 + (1 + (labels == 20)) * model.num_blocks) * features
 
 
 class Wrapped(torch.nn.Module):
