@@ -21,7 +21,7 @@ def speed(
         ),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, separated by commas; all.")
+        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, profile, by commas; all.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,
@@ -40,6 +40,7 @@ def speed(
         return None if value is None else [name.strip() for name in value.split(",")]
 
     command = f"mhex benchmark speed --rounds {rounds} --seed {seed}"
+    command += "".join(f" --{name} {value}" for name, value in (("networks", networks), ("parts", parts)) if value)
     place = str(find_device(device))
     rows = measure_speed(
         output, listed(networks), listed(parts), rounds, seed, command, lambda line: echo(line, err=True), place

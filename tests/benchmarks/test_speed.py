@@ -12,7 +12,7 @@ import torch
 from typer.testing import CliRunner
 
 from hf_mhex.benchmarks.speed import measure_speed, run, subjects, write_report
-from hf_mhex.benchmarks.speed.cases import Case, family_cases
+from hf_mhex.benchmarks.speed.cases import Case, family_cases, growth_cases
 from hf_mhex.benchmarks.speed.methods import (
     EVERY,
     GIVEN,
@@ -153,6 +153,40 @@ def test_growth_is_told_by_its_exponent(tmp_path):
     assert line.split("|")[-2].strip() == f"{math.log(16) / math.log(4):.2f}"
 
 
+def test_growth_with_blocks_is_a_series_of_its_own(tmp_path):
+    rows = [
+        row(method, [factor * depth] * 3, part="growth", network=f"layers-{depth}", batch=1, size=64)
+        for depth in (6, 12, 24)
+        for method, factor in ((PLAIN, 1.0), (GIVEN, 1.5))
+    ]
+    table, picture = write_report(rows, tmp_path)
+    assert f"| {GIVEN} | 9.00 | 18.0 | 36.0 | 1.00 |" in table.read_text() and picture.name == "growth.png"
+
+
+def test_growth_covers_the_ranges_it_promises():
+    found = growth_cases()
+    assert len({tuple(case.about().values()) for case in found}) == len(found)
+    reached = {varied: {getattr(case, varied) for case in found} for varied in ("batch", "labels")}
+    assert {1, 64} <= reached["batch"] and {2, 1000} <= reached["labels"]
+    for kind, sizes in (("image", {64, 1024}), ("text", {32, 8192})):
+        assert sizes <= {case.size for case in found if subjects.kind_of(case.network) == kind}
+    assert {"layers-6", "layers-101"} <= {case.network for case in found}
+
+
+def test_a_profile_tells_what_each_operator_takes(tmp_path, monkeypatch):
+    case = Case("profile", "signal-small", 2, 40, threads=1, methods=(PLAIN, PREDICTION, GIVEN))
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: [case])
+    rows = measure_speed(tmp_path, rounds=3, say=lambda line: None)
+    assert [found["method"] for found in rows] == [PLAIN, PREDICTION, GIVEN]
+    for found in rows:
+        assert any("convolution" in name for name in found["operators"])
+        assert 0.5 * min(found["milliseconds"]) <= sum(found["operators"].values()) <= 1.5 * max(found["milliseconds"])
+    told = [found | {"operators": {"aten::mm": 8.0 + n}, "milliseconds": [8.0 + n] * 3} for n, found in enumerate(rows)]
+    [table] = write_report(told, tmp_path)
+    assert "| aten::mm | 8.00 | 9.00 | 10.00 | +12.5 % | +25.0 % |" in table.read_text()
+    assert "| sum | 8.0 | 9.0 | 10.0 | 1.12 [1.12, 1.12] | 1.25 [1.25, 1.25] |" in table.read_text()
+
+
 def test_the_committed_table_is_what_its_rows_say(tmp_path):
     rows = [json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()]
     assert write_report(rows, tmp_path)[0].read_text() == (COMMITTED / "tables.md").read_text()
@@ -181,7 +215,7 @@ def test_the_docs_say_what_the_rows_say():
             f"({', '.join(subjects.SHAPES)} are known too), and no folder or Hub id with a config.json.",
         ),
         (["--networks", "gpt2"], "network 'gpt2' is a 'gpt2' model, which MHEX is not made from."),
-        (["--parts", "time"], "parts must be of comparison, passes, growth, memory, families; got time."),
+        (["--parts", "time"], "parts must be of comparison, passes, growth, memory, families, profile; got time."),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],
 )

@@ -10,18 +10,21 @@ from hf_mhex.benchmarks.speed.methods import (
     EVERY,
     GIVEN,
     GRAD_CAM,
+    INTEGRATED,
     PASSES,
     PLAIN,
     PLAIN_STEP,
-    PREDICTED,
     PREDICTION,
+    ROLLOUT,
+    SHAP,
     SOFTMAX,
     STEP,
 )
-from hf_mhex.benchmarks.speed.subjects import FAMILY_NETWORKS, FULL, RANK, kind_of
+from hf_mhex.benchmarks.speed.subjects import DEPTHS, FAMILY_NETWORKS, FULL, RANK, kind_of
 
-PARTS = ("comparison", "passes", "growth", "memory", "families")
+PARTS = ("comparison", "passes", "growth", "memory", "families", "profile")
 NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm", "resnet50-rank64")  # of the published table
+PROFILED = ("resnet50", "minilm")
 LONGEST = "bert-base"  # takes too long for methods of many passes
 LABELS, SIZES = 10, {"image": 224, "text": 128, "signal": 1000}
 PIXELS = SIZES["image"]
@@ -85,10 +88,17 @@ def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = 
             continue
         methods = (PLAIN, GIVEN, *PASSES)
         found.append(Case("passes", network, 1, usual_size(network), methods=methods, rounds=0.1))
-    found += growth_cases()
     for network in full:
         found.append(Case("memory", network, 8, usual_size(network), methods=(*CLOSED, GRAD_CAM)))
     found = [case for case in found if case.part in parts and case.network in chosen]
+    if "growth" in parts:
+        found += [case for case in growth_cases() if networks is None or case.network in networks]
+    if "profile" in parts:
+        few = (PLAIN, PREDICTION, GIVEN)
+        found += [
+            Case("profile", network, 8, usual_size(network), threads=1, methods=few, rounds=0.5)
+            for network in networks or PROFILED
+        ]
     return found + family_cases(networks or FAMILY_NETWORKS, parts)
 
 
@@ -112,11 +122,31 @@ def family_cases(networks: tuple[str, ...], parts: tuple[str, ...]) -> list[Case
 
 
 def growth_cases() -> list[Case]:
-    """One thing grows at a time, on the small networks."""
-    few: dict = {"part": "growth", "rounds": 0.3, "methods": (PLAIN, PREDICTION, GIVEN)}
-    many: dict = few | {"methods": (PREDICTION, GIVEN, PREDICTED, SOFTMAX)}
-    found = [Case(network="resnet18", batch=batch, size=PIXELS, **few) for batch in (1, 2, 4, 16, 32)]
-    found += [Case(network="resnet18", batch=8, size=size, **few) for size in (112, 160, 224, 320, 448)]
-    found += [Case(network="minilm", batch=8, size=size, **few) for size in (32, 64, 128, 256, 512)]
-    found += [Case(network="resnet18", batch=8, size=PIXELS, labels=labels, **many) for labels in (2, 100, 1000)]
-    return found
+    """One thing grows at a time, of one row: rows, pixels a side, tokens, classes, and blocks.
+
+    Methods of many passes run once, where a round of them takes seconds. Long rows have fewer rounds.
+    """
+    ours, once = (PLAIN, PREDICTION, GIVEN), (INTEGRATED, SHAP)
+
+    def case(network: str, batch: int, size: int, labels: int = LABELS, more=(), passes: bool = False, long=False):
+        methods, seldom = (*ours, *more), once if passes else ()
+        every, rounds = 10**6, 0.1 if long else 0.3
+        return Case("growth", network, batch, size, labels, methods=methods, seldom=seldom, every=every, rounds=rounds)
+
+    camera = (EVERY, GRAD_CAM)
+    found = [case("resnet18", batch, PIXELS, more=camera, long=batch > 8) for batch in (1, 2, 4, 8, 16, 32, 64)]
+    found += [
+        case("resnet18", 1, size, more=camera, passes=size <= PIXELS, long=size > 448)
+        for size in (64, 112, 224, 448, 1024)
+    ]
+    found += [
+        case("modernbert-small", 1, size, more=(EVERY, ROLLOUT), passes=size <= 128, long=size > 512)
+        for size in (32, 128, 512, 2048, 8192)
+    ]
+    found += [case("resnet18", 1, PIXELS, labels, more=camera) for labels in (2, 10, 100, 1000)]
+    found += [case(network, 1, 64, more=(EVERY, ROLLOUT)) for network in DEPTHS]
+    known: dict = {}  # the usual case stands in several series
+    for each in found:
+        about = tuple(each.about().values())
+        known[about] = max(known.get(about, each), each, key=lambda one: len(one.seldom))
+    return list(known.values())

@@ -52,7 +52,8 @@ ASKED = {  # of a family beside its plain network: column to (method, against, m
 }
 PLOTTED = "resnet18"  # where it was measured
 UNITS = {"image": "px", "text": "tokens", "signal": "points"}
-VARIED = {"batch": "batch", "size": "image side or length", "labels": "classes"}
+VARIED = {"batch": "batch", "size": "image side or length", "labels": "classes", "blocks": "blocks"}
+TOLD = 12  # operators of a profile
 
 
 class Rows:
@@ -143,25 +144,31 @@ def median_time(row: dict) -> float:
     return float(np.median([value for value in row["milliseconds"] if value is not None]))
 
 
+def grown(row: dict) -> dict:
+    """A row's sizes; of the networks "layers-N" one name and the number of blocks."""
+    name, mark, depth = row["network"].partition("layers-")
+    about = {varied: row.get(varied) for varied in VARIED}
+    return about | {"network": "BERT, 128 wide" if mark else name, "blocks": int(depth) if mark else None}
+
+
 def growth_series(rows: Rows) -> dict[tuple[str, str], dict[str, list[tuple[int, float]]]]:
-    """(network, what grows) to method to [(its value, median milliseconds)]."""
-    found = {}
-    growing = [row for row in rows.rows if row["part"] == "growth"]
-    usual = {"resnet18": {"batch": 8, "size": 224, "labels": 10}, "minilm": {"batch": 8, "size": 128, "labels": 10}}
-    for network, middle in usual.items():
-        for varied in VARIED:
-            fixed = {name: value for name, value in middle.items() if name != varied}
-            chosen = [
-                row
-                for row in growing
-                if row["network"] == network and all(row[name] == value for name, value in fixed.items())
-            ]
-            series: dict[str, list] = {}
-            for row in chosen:
-                series.setdefault(row["method"], []).append((row[varied], median_time(row)))
-            series = {method: sorted(points) for method, points in series.items() if len(points) > 1}
-            if series:
-                found[network, varied] = series
+    """(network, what grows) to method to [(its value, median milliseconds)]: rows that differ in it alone."""
+    alike: dict[tuple, list[tuple[dict, dict]]] = {}
+    for row in rows.rows:
+        if row["part"] == "growth":
+            about = grown(row)
+            for varied in VARIED:
+                fixed = tuple(value for name, value in about.items() if name != varied)
+                alike.setdefault((about["network"], varied, fixed), []).append((about, row))
+    found: dict[tuple[str, str], dict] = {}
+    networks = sorted({network for network, _, _ in alike}, reverse=True)  # images first
+    for network, varied, fixed in sorted(alike, key=lambda key: (networks.index(key[0]), list(VARIED).index(key[1]))):
+        series: dict[str, list] = {}
+        for about, row in alike[network, varied, fixed]:
+            series.setdefault(row["method"], []).append((about[varied], median_time(row)))
+        series = {method: sorted(points) for method, points in series.items() if len(points) > 1}
+        if series:
+            found[network, varied] = series
     return found
 
 
@@ -197,6 +204,41 @@ def memory_table(rows: Rows) -> str:
     return markdown_table(("method", *networks), lines)
 
 
+PROFILE = (
+    "Every operator's own time by torch's profiler, on one thread, in milliseconds: medians over rounds in which the "
+    "three take turns. The sum's ratio is the median of the rounds' own, in brackets its 95 % bootstrap interval."
+)
+
+
+def profile_tables(rows: Rows) -> str:
+    """A table a network: the operators that take most, and those that differ most, beside the plain network's."""
+    tables = []
+    for network in rows.values("network", part="profile"):
+        about = {"part": "profile", "network": network}
+        found = {row["method"]: row for row in rows.rows if row["part"] == "profile" and row["network"] == network}
+        operators = {method: row["operators"] for method, row in found.items()}
+        whole, plain = median_time(found[PLAIN]), operators[PLAIN]
+
+        def more(name: str, operators=operators, plain=plain) -> float:
+            return operators[GIVEN].get(name, 0.0) - plain.get(name, 0.0)
+
+        names = sorted({name for times in operators.values() for name in times}, key=lambda name: -abs(more(name)))
+        told = sorted(names[:TOLD], key=lambda name: -operators[GIVEN].get(name, 0.0))
+        lines = []
+        for label, chosen in [*((name, [name]) for name in told), ("all others", names[TOLD:])]:
+            sums = {method: sum(times.get(name, 0.0) for name in chosen) for method, times in operators.items()}
+            added = [f"{100 * (sums[method] - sums[PLAIN]) / whole:+.1f} %" for method in (PREDICTION, GIVEN)]
+            lines.append((label, *(f"{sums[method]:.2f}" for method in (PLAIN, PREDICTION, GIVEN)), *added))
+        ratios = [with_interval(rows.ratio(method, PLAIN, **about)) for method in (PREDICTION, GIVEN)]
+        sums = [f"{median_time(found[method]):.1f}" for method in (PLAIN, PREDICTION, GIVEN)]
+        lines.append(("sum", *sums, *ratios))
+        columns = ("operator", PLAIN, PREDICTION, GIVEN, "prediction adds", "with the map")
+        batch, size = found[PLAIN]["batch"], found[PLAIN]["size"]
+        tables.append(f"**{network}, batch {batch}, {size} {UNITS[kind_of(network)]}**")
+        tables.append(markdown_table(columns, lines))
+    return "\n\n".join(tables)
+
+
 FAMILIES = (
     "Networks of real width with few blocks (costs are those of a block), with the library's default gates, beside "
     "their plain forms: the processor's time on one thread, which other work on the machine does not enter. A map is "
@@ -220,7 +262,7 @@ def family_table(rows: Rows) -> str:
 
 
 def write_report(found: list[dict], output: Path) -> list[Path]:
-    """Write `output`/tables.md and `output`/speed.png from rows, and return the two paths."""
+    """Write `output`/tables.md and its pictures, speed.png and growth.png, from rows, and return their paths."""
     rows, first = Rows(found), found[0]
     measured = rows.values("part")
     parts = [
@@ -231,7 +273,7 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
     ]
-    if set(measured) - {"families"}:
+    if set(measured) - {"families", "growth", "profile"}:
         parts += ["## What was asked for", goal_table(rows)]
     if "families" in measured:
         parts += ["## Every family", FAMILIES, family_table(rows)]
@@ -241,12 +283,15 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         parts += ["## Methods of many passes", comparison_tables(rows, "passes")]
     if "growth" in measured:
         parts += ["## Growth", growth_tables(rows)]
+    if "profile" in measured:
+        parts += ["## Where the time goes", PROFILE, profile_tables(rows)]
     if any(network not in FAMILY_NETWORKS for network in rows.values("network", part="memory")):
         text = "Megabytes besides the loaded networks, batch 8, a fresh process each (in brackets: of a prediction's)."
         parts += ["## Memory", text, memory_table(rows)]
     tables = output / "tables.md"
     write_whole(tables, "\n\n".join(parts) + "\n")
-    return [tables, plot(rows, output / "speed.png")]
+    pictures = [plot(rows, output / "speed.png")] if {"comparison", "passes"} & set(measured) else []
+    return [tables, *pictures, *([plot_growth(rows, output / "growth.png")] if "growth" in measured else [])]
 
 
 def plot(rows: Rows, path: Path) -> Path:
@@ -281,6 +326,28 @@ def plot(rows: Rows, path: Path) -> Path:
     right.plot([1, 32], [1, 32], color="black", linestyle=":", linewidth=0.8, label="linear")
     right.legend(fontsize=7)
     right.set_title(f"growth of {GIVEN}", fontsize=9)
+    with whole(path) as place:
+        figure.savefig(place)
+    return path
+
+
+def plot_growth(rows: Rows, path: Path) -> Path:
+    """A panel for each thing that grows: milliseconds of every method, both axes logarithmic."""
+    series = growth_series(rows)
+    figure = Figure(figsize=(2.6 * max(2, len(series)), 3.2), dpi=90, layout="constrained")
+    FigureCanvasAgg(figure)
+    methods = list(dict.fromkeys(method for found in series.values() for method in found))
+    for panel, ((network, varied), found) in zip(figure.subplots(1, len(series), squeeze=False)[0], series.items()):
+        for method, points in found.items():
+            colour, line = f"C{methods.index(method) % 10}", "-" if method.startswith("MHEX") else "--"
+            panel.plot(*zip(*points), line, color=colour, marker=".", linewidth=1, label=method)
+        unit = UNITS[kind_of(network)] if varied == "size" else VARIED[varied]
+        panel.set(xscale="log", yscale="log", xlabel="pixels a side" if unit == "px" else unit)
+        panel.set_title(network, fontsize=9)
+        panel.tick_params(labelsize=7)
+    figure.axes[0].set_ylabel("milliseconds")
+    handles = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels())}
+    figure.legend(handles.values(), handles.keys(), loc="outside lower center", ncols=3, fontsize=7)
     with whole(path) as place:
         figure.savefig(place)
     return path

@@ -19,6 +19,7 @@ import torch
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.speed.cases import PARTS, Case, all_cases
 from hf_mhex.benchmarks.speed.methods import PLAIN, PREDICTION, available, prepare
+from hf_mhex.benchmarks.speed.operators import profile_calls
 from hf_mhex.benchmarks.speed.subjects import find_source, kind_of, make_networks, make_subject
 from hf_mhex.environment import environment, source_commit
 
@@ -83,8 +84,11 @@ def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]
     subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
     names = [name for name in (*case.methods, *case.seldom) if available(name, subject.mhex, subject.kind)]
     calls = {name: prepare(name, subject) for name in names}
+    turns = max(3, round(case.rounds * rounds))
+    if case.part == "profile":
+        return profile_calls(calls, turns, seed)
     tick = time.process_time if case.clock == "processor" and device == "cpu" else time.perf_counter
-    times = take_turns(calls, max(3, round(case.rounds * rounds)), set(case.seldom), case.every, seed, device, tick)
+    times = take_turns(calls, turns, set(case.seldom), case.every, seed, device, tick)
     sizes = {PLAIN: subject.plain, PREDICTION: subject.mhex}
     counts = {name: {"parameters": sum(p.numel() for p in network.parameters())} for name, network in sizes.items()}
     return [{"method": name, "milliseconds": found} | counts.get(name, {}) for name, found in times.items()]

@@ -38,6 +38,9 @@ SHAPES: dict[str, tuple[str, dict]] = {  # families with fields of their configu
     "modernbert-small": ("modernbert", THREE),
     "signal-small": ("signal", {"widths": [32, 64, 128], "depths": [2, 2, 2], "position_waves": 16}),
 }
+NARROW = MINILM | {"hidden_size": 128, "num_attention_heads": 4, "intermediate_size": 512}
+SHAPES |= {f"layers-{depth}": ("bert", NARROW | {"num_hidden_layers": depth}) for depth in (6, 12, 24, 48, 101)}
+DEPTHS = tuple(name for name in SHAPES if name.startswith("layers-"))
 FAMILY_NETWORKS = tuple(name for name in SHAPES if name.endswith("-small"))  # of real width, with few blocks
 RANK, FULL = "-rank", "-full"  # "resnet50-rank64" is resnet50 with `gate_rank=64`, "resnet50-full" with None
 SPECIAL = {"mask": 7, "first": 8, "last": 9}  # any token numbers do for random weights
