@@ -65,9 +65,18 @@ def test_own_checkpoint(tmp_path, monkeypatch):
         ("README.md", ["demo"]),
         ("docs/measured.md", ["explanations", "accuracy"]),
         ("docs/meaning.md", ["explanations"]),
-        ("docs/heads.md", ["single heads of Fashion-MNIST", "single heads of product reviews"]),
-        ("docs/filters.md", ["filters of Fashion-MNIST"]),
+        (
+            "docs/heads.md",
+            [
+                "single heads of Fashion-MNIST",
+                "single heads of a plain network for Fashion-MNIST",
+                "single heads of product reviews",
+                "single heads of a plain network for product reviews",
+            ],
+        ),
+        ("docs/filters.md", ["filters of Fashion-MNIST", "filters of a plain network"]),
         ("docs/paper.md", ["the paper's measures"]),
+        ("docs/signals.md", ["signals"]),
         ("docs/taylor.md", ["stability"]),
     ],
 )

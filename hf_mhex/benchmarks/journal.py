@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from os import PathLike
 from pathlib import Path
@@ -63,7 +63,7 @@ def source_name(source: str | PathLike) -> str:
     return path.as_posix()
 
 
-def command_line(verb: str, *words: str, overrides: Sequence[str] | None = None, **options) -> str:
+def command_line(verb: str, words: Sequence[str], overrides: Sequence[str] | None, options: Mapping) -> str:
     """The command that published rows were made by; options that are None are left out."""
     given = [verb, *words, *map(without_folders, overrides or [])]
     named = {name: value for name, value in options.items() if value is not None}

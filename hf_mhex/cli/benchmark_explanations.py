@@ -50,7 +50,7 @@ def explanations(
     sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
     told = {"rows": sizes.rows, "questions": questions, "slow": sizes.slow, "seed": seed}
     told |= {"plain": source_name(plain)} if plain else {}
-    command = command_line("mhex benchmark explanations", recipe, source_name(model), overrides=overrides, **told)
+    command = command_line("mhex benchmark explanations", [recipe, source_name(model)], overrides, told)
     found = explain_quality(
         networks,
         validation,

@@ -43,7 +43,7 @@ def stability(
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
     told = {"plain": plain and source_name(plain), "rows": rows, "seed": seed}
-    command = command_line("mhex benchmark stability", recipe, source_name(model), overrides=overrides, **told)
+    command = command_line("mhex benchmark stability", [recipe, source_name(model)], overrides, told)
     found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
     page = write_page(found, output, Path(recipe).stem)
     shown: list[tuple] = [(method, {}) for method in methods_of("mhex", f"{kind}s")]

@@ -56,7 +56,7 @@ def filters(
     found = filter_report(network, batches, label, block)
     name = network.config.id2label[label]
     told = {"target": name, "block": block, "rows": rows}
-    command = command_line("mhex filters", source_name(model), source_name(data), overrides=overrides, **told)
+    command = command_line("mhex filters", [source_name(model), source_name(data)], overrides, told)
     made = {"command": command, "environment": environment()}
     record = asdict(found) | {"name": name} | made
     output.mkdir(parents=True, exist_ok=True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated
 
@@ -70,7 +71,7 @@ def heads(
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)
     found = single_heads(network, batches, chosen, groups, threshold)
     told = {"blocks": blocks, "groups": groups, "threshold": f"{threshold:g}", "rows": rows}
-    command = command_line("mhex heads", source_name(model), source_name(data), overrides=overrides, **told)
+    command = command_line("mhex heads", [source_name(model), source_name(data)], overrides, told)
     made = {"command": command, "environment": environment()}
     record = found.record(network.config.id2label) | made
     output.mkdir(parents=True, exist_ok=True)
@@ -80,9 +81,9 @@ def heads(
     if json_:
         typer.echo(json.dumps(record))
         return
-    print_table(COLUMNS, lines_of(record))
+    print_table(*filled(COLUMNS, lines_of(record)))
     echo(summary_of(record))
-    print_table(CURVES, curves_of(record))
+    print_table(*filled(CURVES, curves_of(record)))
     for path in paths:
         echo(str(path))
 
@@ -134,6 +135,12 @@ def summary_of(record: dict) -> str:
     )
 
 
+def filled(columns: Sequence[str], lines: list[tuple[str, ...]]) -> tuple[list[str], list[tuple[str, ...]]]:
+    """A table without the columns that are empty throughout, as a plain network's predictions are."""
+    kept = [number for number in range(len(columns)) if any(line[number] for line in lines)]
+    return [columns[number] for number in kept], [tuple(line[number] for number in kept) for line in lines]
+
+
 def page_of(record: dict) -> str:
     """The record as a Markdown page."""
     from hf_mhex.benchmarks.tables import markdown_table
@@ -142,8 +149,8 @@ def page_of(record: dict) -> str:
     parts = [
         "# Single heads",
         f"Made by {code_markdown(record['command'])} on {ran_on([record])}. docs/heads.md says what the columns are.",
-        markdown_table(COLUMNS, [tuple(map(escaped_markdown, line)) for line in lines_of(record)]),
+        markdown_table(*filled(COLUMNS, [tuple(map(escaped_markdown, line)) for line in lines_of(record)])),
         summary_of(record),
-        markdown_table(CURVES, curves_of(record)),
+        markdown_table(*filled(CURVES, curves_of(record))),
     ]
     return "\n\n".join(parts) + "\n"

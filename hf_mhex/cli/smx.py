@@ -32,7 +32,7 @@ def smx_command(
     SMX goes with one class's probability; exact contributions are to each signal's own answer, mean sizes. Writes table
     (smx.json, smx.md) and picture (smx.png).
 
-    Example: mhex smx outputs/train/sample_coffee/model sample:coffee --zones zones.csv
+    Example: mhex smx outputs/train/sample_coffee/model sample:coffee --split train --zones zones.csv
     """
     import numpy as np
     import torch
@@ -79,7 +79,7 @@ def smx_command(
     told = {"zones": source_name(zones), "target": target, "split": split, "repetitions": repetitions}
     name = network.config.id2label[answer.target]
     record = {
-        "command": command_line("mhex smx", source_name(model), source_name(data), **told),
+        "command": command_line("mhex smx", [source_name(model), source_name(data)], None, told),
         "environment": environment(),
         "target": name,
         "signals": len(signals),

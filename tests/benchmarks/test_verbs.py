@@ -87,7 +87,9 @@ def test_heads_and_filters_of_a_plain_twin(models, tmp_path):
     given = (tmp_path / "plain", "sample:fashion_mnist", "--rows", 40, "--output", tmp_path)
     record = json.loads(mhex("heads", *given, "--groups", 2, "--json").stdout)
     assert [piece["predicted"] for piece in record["pieces"]] == [None, None] and record["agreement"] == {}
-    assert "no heads on its blocks" in (tmp_path / "heads.md").read_text() and (tmp_path / "heads-4.png").exists()
+    page = (tmp_path / "heads.md").read_text()
+    assert "no heads on its blocks" in page and "predicted" not in page and "own head" not in page
+    assert (tmp_path / "heads-4.png").exists()
     shown = mhex("filters", *given, "--target", "Bag").stdout
     assert "exact up to its bias" in shown and not (tmp_path / "channels.json").exists()
 
@@ -103,7 +105,7 @@ def test_a_published_command_names_nothing_of_the_machine():
         ("../../of/me/clothes", "clothes"),
     ):
         assert source_name(given) == told
-    told = command_line("mhex filters", "m", overrides=["data.text=title"], target="Ankle boot", plain=None, rows=3)
+    told = command_line("mhex filters", ["m"], ["data.text=title"], {"target": "Ankle boot", "plain": None, "rows": 3})
     assert told == "mhex filters m data.text=title --target 'Ankle boot' --rows 3"
 
 

@@ -49,7 +49,9 @@ def test_rows_to_train_on(tmp_path):
     with pytest.raises(ValueError, match="1 with points that are NaN or infinite; the first is row 3"):
         read_data(settings, "signal", "single_label_classification")
     settings = DataSettings(source=str(write(tmp_path / "one.csv", labels=["a"] * 40)))
-    with pytest.raises(ValueError, match="one class only|nothing to tell apart|at least two|must"):
+    with pytest.raises(
+        ValueError, match="all 32 training rows are of label 'a': nothing can be learnt from one class only"
+    ):
         read_data(settings, "signal", "single_label_classification")
 
 

@@ -20,10 +20,14 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
     "stability": "stability/sample_fashion_mnist/tables.md",
     "single heads of Fashion-MNIST": "heads/fashion_mnist/heads.md",
     "single heads of product reviews": "heads/product_reviews/heads.md",
+    "single heads of a plain network for Fashion-MNIST": "heads/fashion_mnist_plain/heads.md",
+    "single heads of a plain network for product reviews": "heads/product_reviews_plain/heads.md",
+    "filters of a plain network": "filters/fashion_mnist_plain/filters.md",
+    "signals": "signals.md",
 }
 PAGES = (
     "README.md", "docs/measured.md", "docs/meaning.md", "docs/filters.md", "docs/heads.md", "docs/paper.md",
-    "docs/taylor.md",
+    "docs/signals.md", "docs/taylor.md",
 )  # fmt: skip
 
 

@@ -14,7 +14,6 @@ is kept here. DATA of mayonnaise is the folder usr/lib/R/site-library/pls/data o
 from __future__ import annotations
 
 import gzip
-import io
 import zipfile
 import zlib
 from pathlib import Path
@@ -30,8 +29,9 @@ from torch import nn
 from hf_mhex import explain
 from hf_mhex.baselines import smx
 from hf_mhex.benchmarks.journal import Journal
+from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.data.samples import load_sample
-from hf_mhex.environment import environment
+from hf_mhex.environment import environment, ran_on
 from hf_mhex.evaluation.zones import MaskedZones
 from hf_mhex.explaining.zones import Zones
 from hf_mhex.families import FAMILIES
@@ -300,42 +300,59 @@ def coffee_fold(fold: int) -> dict:
 
 
 def table_of(rows: list[dict]) -> str:
-    """The tables of what stands in the rows."""
-    out = io.StringIO()
-    print("# Signals\n\n`python -m hf_mhex.training.studies.signals`; every row stands in signals.jsonl.\n", file=out)
-    print("| data | folds or seeds | MHEX | plain twin | PLS-DA |\n|---|---:|---:|---:|---:|", file=out)
-    for part in dict.fromkeys(row["part"] for row in rows):
-        own = [row for row in rows if row["part"] == part]
-        means = " | ".join(
-            f"{np.mean([row[way] for row in own]):.3f} ± {np.std([row[way] for row in own]):.3f}"
-            for way in ("mhex", "plain", "pls_da")
-        )
-        print(f"| {part} | {len(own)} | {means} |", file=out)
-    for part in ("synthetic", "collagen"):
+    """The tables of what stands in the rows, as a page in Markdown."""
+    parts = [
+        "# Signals",
+        "Made by `python -m hf_mhex.training.studies.signals results/signals.jsonl`, whose head says what it needs, on "
+        f"{ran_on(rows)}.",
+        "Accuracy on test rows, mean ± standard deviation over folds or seeds:",
+        markdown_table(
+            ("data", "train, test rows", "folds or seeds", "MHEX", "plain twin", "PLS-DA"), accuracies(rows)
+        ),
+    ]
+    for part, text in ZONE_TABLES.items():
         own = [row for row in rows if row["part"] == part and "faithfulness" in row]
-        if not own:
-            continue
-        print(f"\n## {part}: zones by four methods, {len(own)} trained models\n", file=out)
-        print("| method | F1 and F5 first | area | normalised | percentile | Spearman with exact |", file=out)
-        print("|---|---:|---:|---:|---:|---:|", file=out)
-        for way in own[0]["faithfulness"]:
-            first = f"{sum(row['two_first'][way] for row in own)} of {len(own)}" if part == "synthetic" else ""
-            measures = ("area", "normalised", "percentile")
-            area, normalised, percentile = (
-                np.mean([row["faithfulness"][way][name] for row in own]) for name in measures
-            )
-            agree = "" if way == "exact" else f"{np.mean([row['agreement_with_exact'][way] for row in own]):.2f}"
-            print(f"| {way} | {first} | {area:.3f} | {normalised:.3f} | {percentile:.1f} | {agree} |", file=out)
+        if own:
+            parts += [f"{text}, {len(own)} trained model{'s' * (len(own) > 1)}:", zones_table(own)]
     own = [row for row in rows if row["part"] == "collagen"]
     if own:
-        print("\n## collagen: rank of each zone that chemistry names, of 8, by fold\n", file=out)
-        print("| class | zone | ranks |\n|---|---|---|", file=out)
-        for name in own[0]["zones_of_class"]:
-            for zone in next((found for key, found in CHEMISTRY.items() if key.lower() in name.lower()), ()):
-                ranks = ", ".join(str(row["zones_of_class"][name].index(zone) + 1) for row in own)
-                print(f"| {name} | {zone} | {ranks} |", file=out)
-    print("\n" + ", ".join(f"{name} {value}" for name, value in rows[0]["environment"].items()) + ".", file=out)
-    return out.getvalue()
+        lines = [
+            (name, zone, ", ".join(str(row["zones_of_class"][name].index(zone) + 1) for row in own))
+            for name in own[0]["zones_of_class"]
+            for zone in next((found for key, found in CHEMISTRY.items() if key.lower() in name.lower()), ())
+        ]
+        parts += [f"collagen, the place of each zone that chemistry names among {len(COLLAGEN_ZONES)}, fold by fold:"]
+        parts.append(markdown_table(("class", "zone", "places"), lines))
+    return "\n\n".join(parts) + "\n"
+
+
+ZONE_TABLES = {
+    "synthetic": "synthetic, how often both zones that differ come first, and what masking says of the order",
+    "collagen": "collagen, what masking says of the order",
+}
+
+
+def accuracies(rows: list[dict]) -> list[tuple[str, ...]]:
+    """A line for each data set."""
+    lines = []
+    for part in dict.fromkeys(row["part"] for row in rows):
+        own = [row for row in rows if row["part"] == part]
+        found = [[row[way] for row in own] for way in ("mhex", "plain", "pls_da")]
+        means = (f"{np.mean(values):.3f} ± {np.std(values):.3f}" for values in found)
+        lines.append((part, f"{own[0]['train']}, {own[0]['test']}", str(len(own)), *means))
+    return lines
+
+
+def zones_table(rows: list[dict]) -> str:
+    """What masking says of each method's order of zones; of synthetic spectra also how often the true ones lead."""
+    first = {} if "two_first" not in rows[0] else {"F1 and F5 first": lambda row, way: row["two_first"][way]}
+    lines = []
+    for way in rows[0]["faithfulness"]:
+        counts = [f"{sum(count(row, way) for row in rows)} of {len(rows)}" for count in first.values()]
+        area, normalised, percentile = (np.mean([row["faithfulness"][way][name] for row in rows]) for name in MEASURES)
+        agree = "" if way == "exact" else f"{np.mean([row['agreement_with_exact'][way] for row in rows]):.2f}"
+        lines.append((way, *counts, f"{area:.3f}", f"{normalised:.3f}", f"{percentile:.1f}", agree))
+    return markdown_table(("method", *first, *MEASURES, "Spearman with exact"), lines)
 
 
 def main(
