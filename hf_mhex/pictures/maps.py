@@ -8,15 +8,17 @@ from __future__ import annotations
 
 import textwrap
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_mhex.escaping import visible
 from hf_mhex.pictures.colours import paint, signed
+
+if TYPE_CHECKING:  # loaded by what draws: a text in the terminal needs none of it
+    from matplotlib.figure import Figure
 
 FLAT = 1e-6  # a map that varies by less than this share of its size is flat
 
@@ -189,6 +191,9 @@ def _figure(
 
     Each map has its own range for its scale, or all have the `limits`.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.figure import Figure
+
     if columns < 1:
         raise ValueError(f"columns must be at least 1, got {columns}.")
     if not 0 < alpha <= 1:

@@ -5,10 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.collections import LineCollection
-from matplotlib.colors import TwoSlopeNorm
-from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_mhex.escaping import visible
@@ -45,6 +41,11 @@ def line_picture(
         maps: by the panel's name; a shorter map (a block's) is drawn over the points that it stands for.
         zones: `hf_mhex.explaining.zones.Zones` whose borders are drawn, or None.
     """
+    from matplotlib.backends.backend_agg import FigureCanvasAgg
+    from matplotlib.collections import LineCollection
+    from matplotlib.colors import TwoSlopeNorm
+    from matplotlib.figure import Figure
+
     figure = Figure(figsize=(9, 2.6 * len(maps) + 0.8), layout="constrained")
     canvas = FigureCanvasAgg(figure)
     for panel, (name, saliency) in zip(figure.subplots(len(maps), squeeze=False)[:, 0], maps.items()):
