@@ -28,7 +28,7 @@ from hf_mhex.evaluation.filters import FilterReport, filter_report
 from hf_mhex.evaluation.form import entropy, gini, marked_area
 from hf_mhex.evaluation.heads import SingleHeads, label_groups, single_heads
 from hf_mhex.evaluation.imputation import impute
-from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference, student_interval
+from hf_mhex.evaluation.intervals import Interval, bootstrap, paired_difference, share_interval, student_interval
 from hf_mhex.evaluation.localisation import (
     Mosaics,
     build_mosaics,
@@ -89,6 +89,7 @@ __all__ = [
     "random_map",
     "remove_and_debias",
     "sensitivity_n",
+    "share_interval",
     "shuffle_parameters",
     "similarity",
     "single_heads",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from statistics import fmean, stdev
+from statistics import NormalDist, fmean, stdev
 
 import numpy as np
 
@@ -73,6 +73,19 @@ def paired_difference(left, right, groups=None, level: float = 0.95, samples: in
     if left.shape != right.shape:
         raise ValueError(f"left and right must be the same rows, got {left.shape} and {right.shape}.")
     return bootstrap(left - right, groups, "mean", level, samples, seed)
+
+
+def share_interval(share: float, rows: int, level: float = 0.95) -> Interval:
+    """Wilson's interval (1927) of a share of independent rows, such as an accuracy.
+
+    Raises ValueError for a share outside [0, 1] and fewer rows than one.
+    """
+    if not 0 <= share <= 1 or rows < 1:
+        raise ValueError(f"share must lie in [0, 1] and rows be at least 1, got {share} and {rows}.")
+    z = NormalDist().inv_cdf((1 + level) / 2)
+    middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
+    half = z * math.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
+    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), rows)
 
 
 def student_interval(values, level: float = 0.95) -> Interval:

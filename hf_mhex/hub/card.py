@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import json
 import re
 import struct
@@ -13,7 +14,7 @@ from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
 
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.families import family_of
+from hf_mhex.families import Kind, family_of
 from hf_mhex.loading import source_config
 from hf_mhex.writing import whole, write_whole
 
@@ -22,6 +23,8 @@ if not SHIPPED.is_dir():  # in the checkout
     SHIPPED = Path(__file__).parents[2] / "model_cards"
 TEMPLATE = "card.md.jinja"
 MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # what recipes call minilm
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npz", ".txt", ".safetensors")
 MAJORITY = "share of the most frequent label"
 SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
 ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
@@ -72,8 +75,10 @@ def render_card(
 
     Args:
         about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
-            language, intended_use, limits, training, picture_text.
-        record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out.
+            language, intended_use, limits, training, picture_text, widget (inputs for the Hub's page, as it takes
+            them; of a text model one sentence if left out).
+        record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out. With
+            `plain_twin` it also says how the same network without gates and heads does.
         revision: what the snippet pins, a tag or a commit.
         picture: path in the repository of a picture made from the model's own predictions.
 
@@ -110,6 +115,7 @@ def render_card(
         pipeline_tag=facts["task"],
         tags=["mhex", "explainability", "saliency", "attribution", "custom_code", facts["saliency_task"]],
         metrics=[name for name in prediction if name != MAJORITY] or None,
+        widget=about.get("widget") or widget_of(family_of(facts["family"]).input),
         model_name=name if results else None,
         eval_results=results or None,
     )
@@ -121,6 +127,11 @@ def render_card(
     values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
     values["rollout"] = family.body.can_roll_out
     return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def widget_of(kind: Kind) -> list[dict] | None:
+    """An input for the Hub's page to try a model of texts with; pictures and signals would have to lie somewhere."""
+    return [{"text": ast.literal_eval(kind.example)}] if kind.name == "text" else None
 
 
 def in_markdown(values):
@@ -179,11 +190,36 @@ def write_card(
 
 
 def about_of(folder: Path) -> dict:
-    """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name."""
+    """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name.
+
+    `base_model` and `datasets` that they leave out are those of the run that `mhex train` made the model by, where the
+    Hub has them.
+    """
     for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):
         if path.is_file():
-            return json.loads(path.read_text(encoding="utf-8"))
-    return {}
+            return origins_of(folder) | json.loads(path.read_text(encoding="utf-8"))
+    return origins_of(folder)
+
+
+def origins_of(folder: Path) -> dict:
+    """`base_model` and `datasets` by the recipe beside a trained model, as far as they are Hub ids."""
+    import yaml
+
+    path = folder.parent / "recipe.yaml"
+    if not path.is_file() or not (folder.parent / "result.json").is_file():
+        return {}
+    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
+    weights, source = recipe.get("model", {}).get("weights"), recipe.get("data", {}).get("source")
+    found = {"base_model": MINILM if weights == "minilm" else weights} if is_hub_id(weights) else {}
+    return found | ({"datasets": [source]} if is_hub_id(source) else {})
+
+
+def is_hub_id(name) -> bool:
+    """Whether a recipe's source or weights are "user/name" on the Hub, or MiniLM, and no file or folder."""
+    if name == "minilm":
+        return True
+    flat = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
+    return bool(flat) and not Path(name).exists() and Path(name).suffix not in FILES
 
 
 def record_of_folder(folder: Path) -> dict | None:
@@ -200,7 +236,7 @@ def record_of_folder(folder: Path) -> dict | None:
         if not isinstance(found, dict):
             continue
         if path.name == "result.json":
-            return record_of_training(found)
+            return record_of_training(found, plain_result(path, found))
         shared = {key: found[key] for key in SHARED if key in found}
         rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
         record = {**shared, **rows[0]} if rows else found
@@ -209,13 +245,44 @@ def record_of_folder(folder: Path) -> dict | None:
     return None
 
 
-def record_of_training(row: dict) -> dict | None:
-    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows."""
+def plain_result(path: Path, row: dict) -> dict | None:
+    """The result row of the plain twin, RUN-plain beside the folder RUN, by the same recipe, rows and seed."""
+    twin = path.parent.with_name(f"{path.parent.resolve().name}-plain") / path.name
+    found = json.loads(twin.read_text(encoding="utf-8")) if twin.is_file() else {}
+    alike = all(found.get(name) == row.get(name) for name in ("recipe", "seed", "rows"))
+    return found if alike and found.get("kind") == "plain" else None
+
+
+def beside_plain(row: dict, plain: dict) -> dict:
+    """The test metrics of one run beside those of its plain twin's; accuracies with Wilson's interval."""
+    from hf_mhex.evaluation.intervals import share_interval
+
+    def figure(value: float, name: str) -> dict:
+        if name != "accuracy":
+            return {"estimate": value}
+        found = share_interval(value, row["rows"]["test"])
+        return {"estimate": value, "low": found.low, "high": found.high}
+
+    names = [name for name, value in row["test"].items() if name in plain["test"] and not re.search("loss|block", name)]
+    measures = [
+        {"measure": name, "own": figure(row["test"][name], name), "plain": figure(plain["test"][name], name)}
+        for name in names
+    ]
+    return {"by": f"the recipe {row['recipe']}, with the same rows", "seeds": 1, "measures": measures}
+
+
+def record_of_training(row: dict, plain: dict | None = None) -> dict | None:
+    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows.
+
+    Args:
+        plain: the row of its plain twin.
+    """
     prediction = {name: value for name, value in row.get("test", {}).items() if not re.search("loss|block", name)}
     if not prediction:
         return None
     counts = {f"{name} rows": count for name, count in row["rows"].items() if name != "test"}
     kept = {"test_rows": row["rows"]["test"], "prediction": prediction, "seed": row["seed"]}
     kept |= {"part_removal": row["part_removal"]} if row.get("part_removal") else {}
+    kept |= {"plain_twin": beside_plain(row, plain)} if plain else {}
     kept |= {"recipe": {"recipe": row["recipe"], **counts}, "command": f"mhex train {row['recipe']}"}
     return kept | {"environment": row["versions"]}

@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from scipy.stats import binomtest
 from torch import nn
 
 from hf_mhex.evaluation import (
@@ -21,6 +22,7 @@ from hf_mhex.evaluation import (
     parameter_randomisation,
     random_logit,
     random_map,
+    share_interval,
     shuffle_parameters,
     similarity,
     student_interval,
@@ -99,6 +101,16 @@ def test_bootstrap_intervals_cover_and_pairing_narrows():
     paired = paired_difference(left, right)
     assert paired.low > 0 and paired.high - paired.low < 0.4
     assert bootstrap(left).low < bootstrap(right).high  # the separate intervals overlap all the same
+
+
+@pytest.mark.parametrize(("share", "rows"), [(0.0, 5), (1.0, 30), (0.85, 600), (0.5, 1)])
+def test_the_interval_of_a_share_is_wilson_s(share, rows):
+    found, known = share_interval(share, rows), binomtest(round(share * rows), rows).proportion_ci(method="wilson")
+    if (share * rows).is_integer():
+        assert (found.low, found.high) == pytest.approx((known.low, known.high))
+    assert found.low <= share <= found.high and found.rows == rows
+    with pytest.raises(ValueError, match="share must lie in"):
+        share_interval(1.5, rows)
 
 
 def test_students_interval_over_seeds():

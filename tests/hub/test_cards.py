@@ -3,14 +3,18 @@
 import json
 import re
 from functools import cache
+from statistics import fmean, stdev
 
 import jinja2
 import pytest
 import torch
+import yaml
 from huggingface_hub import ModelCard
+from scipy.stats import t
 
 import hf_mhex
 from hf_mhex.evaluation import part_removal
+from hf_mhex.evaluation.intervals import share_interval
 from hf_mhex.hub.card import (
     MAJORITY,
     SHIPPED,
@@ -105,6 +109,11 @@ def test_metadata_parse_and_carry_a_result(folder):
     assert list(found.values()) == [row["map"]["estimate"] for row in record["explanation"]]
     assert data.library_name == "transformers" and data.license == "apache-2.0"
     assert data.pipeline_tag == given["facts"]["task"] and data.model_name == folder.name
+    assert {"mhex", given["facts"]["saliency_task"]} <= set(data.tags)
+    assert (data.base_model is not None) == ("bert" in folder.name)  # the others are trained from scratch
+    assert data.datasets == given["about"].get("datasets")
+    widget = getattr(data, "widget", None)
+    assert widget == given["about"].get("widget") and bool(widget) == ("bert" in folder.name)
     assert data.to_dict()["model-index"][0]["results"][0]["dataset"]["split"] == "test"
 
 
@@ -163,6 +172,64 @@ def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):
                   "| train rows | 90 |", "Seed 3. Made by `mhex train clothes`. torch 9."):  # fmt: skip
         assert words in text, words
     assert "block" not in text[text.index("## Results") : text.index("## What completeness")]
+
+
+def test_a_card_takes_model_and_data_from_the_run_s_recipe(tmp_path):
+    """As far as they are on the Hub; the author's words come before them."""
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    (tmp_path / "result.json").write_text("{}")
+    for weights, source, base, datasets in (
+        ("minilm", "fancyzhx/ag_news", "sentence-transformers/all-MiniLM-L6-v2", ["fancyzhx/ag_news"]),
+        ("google-bert/bert-base-uncased", "sample:coffee", "google-bert/bert-base-uncased", None),
+        ("plain/model.safetensors", "data/news.csv", None, None),
+        (None, "../data/news", None, None),
+    ):
+        recipe = {"model": {"weights": weights}, "data": {"source": source}}
+        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
+        data = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
+        assert (data.base_model, data.datasets) == (base, datasets)
+    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"data": {"source": "fancyzhx/ag_news"}}))
+    (tmp_path / "model" / "card.json").write_text(json.dumps({"datasets": ["me/own"], "widget": [{"src": "a.png"}]}))
+    data = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
+    assert data.datasets == ["me/own"] and data.widget == [{"src": "a.png"}]
+
+
+def test_the_plain_twin_stands_beside_the_model(tmp_path):
+    """By the same recipe, rows and seed, in the folder that `mhex train` gives it."""
+    save_image_model(tmp_path / "clothes" / "model", tmp_path / "pictures")
+    row = {"recipe": "clothes", "seed": 3, "rows": {"train": 90, "test": 400}, "versions": {}, "kind": "mhex"}
+    row["test"] = {"accuracy": 0.75, "macro_f1": 0.7, "loss": 1.0, "accuracy_block_0": 0.5}
+    twin = row | {"kind": "plain", "test": {"accuracy": 0.5, "macro_f1": 0.4, "loss": 1.0}}
+    (tmp_path / "clothes" / "result.json").write_text(json.dumps(row))
+    (tmp_path / "clothes-plain").mkdir()
+    for other, shown in ((twin, True), (twin | {"seed": 4}, False), (twin | {"kind": "mhex"}, False)):
+        (tmp_path / "clothes-plain" / "result.json").write_text(json.dumps(other))
+        card = card_of_folder(tmp_path / "clothes" / "model", "me/model", "v1")
+        assert ("Beside the same network without gates and heads" in card) == shown
+        if shown:
+            own, plain = (share_interval(share, 400) for share in (0.75, 0.5))
+            line = f"| accuracy | 0.7500 [{own.low:.4f}, {own.high:.4f}] | 0.5000 [{plain.low:.4f}, {plain.high:.4f}] |"
+            assert line in card and "| macro f1 | 0.7000 | 0.4000 |" in card and "accuracy block" not in card
+
+
+def test_known_twins_are_those_of_the_study_of_accuracy():
+    """Derived again from its rows, in the cards of the reference models."""
+    for name, reference in REFERENCES.items():
+        study, arm = reference.study
+        lines = (SHIPPED.parent / "results" / "accuracy" / f"{study}.jsonl").read_text().splitlines()
+        rows = [row for row in map(json.loads, lines) if row["part"] == "test"]
+        twin = json.loads((SHIPPED / name / "results.json").read_text())["plain_twin"]
+        for found in twin["measures"]:
+            values = [
+                {row["seed"]: row["test"][found["measure"]] for row in rows if row["arm"] == kind}
+                for kind in (arm, "plain")
+            ]
+            seeds = sorted(set(values[0]) & set(values[1]))
+            apart = [values[0][seed] - values[1][seed] for seed in seeds]
+            half = t.ppf(0.975, len(apart) - 1) * stdev(apart) / len(apart) ** 0.5
+            wanted = {"estimate": fmean(apart), "low": fmean(apart) - half, "high": fmean(apart) + half}
+            assert found["difference"] == pytest.approx(wanted) and twin["seeds"] == len(seeds)
+            assert found["plain"]["estimate"] == pytest.approx(fmean(values[1][seed] for seed in seeds))
 
 
 def test_a_card_says_how_far_its_maps_foretell(tmp_path):

@@ -3,8 +3,8 @@
     python -m hf_mhex.training.studies.explain_time [ROUNDS]
 
 prints one JSON row, kept in results/explain_time.json: the median over fresh processes, in seconds of the clock and of
-the processor (the other's work on a shared machine is not in it), for an image by an MHEX-ResNet-50 and for a text by an
-MHEX-BERT made of MiniLM. The heads are new: time does not depend on what they say. Beside them stands what `import
+the processor (waiting, as for a shared machine, is not in these), for an image by an MHEX-ResNet-50 and for a text by
+an MHEX-BERT made of MiniLM. The heads are new: time does not depend on what they say. Beside them stands what `import
 torch` and transformers' BERT take alone, in the same turns. A first turn, not counted, leaves the bytecode that an
 installed package has.
 """

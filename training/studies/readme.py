@@ -11,7 +11,9 @@ from pathlib import Path
 from hf_mhex.benchmarks.explanations.index import overview
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
+from hf_mhex.hub.card import render_card
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
+from hf_mhex.training.studies.reference import REFERENCES, twin_of
 from hf_mhex.writing import write_whole
 
 MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
@@ -54,11 +56,24 @@ def with_tables(page: str, results: Path) -> str:
     return page
 
 
+def renew_card(folder: Path, twin: dict) -> None:
+    """Render a reference model's card again from what lies beside it, with what is known of its plain twin now."""
+    facts, about, record = (
+        json.loads((folder / f"{name}.json").read_text(encoding="utf-8")) for name in ("facts", "about", "results")
+    )
+    record["plain_twin"] = twin
+    write_whole(folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
+    where = [facts.pop(name) for name in ("repo_id", "revision")]
+    write_whole(folder / "README.md", render_card(facts, about, record, *where, picture="saliency.png"))
+
+
 def main(checkout: Path, demo: Path | None = None) -> None:
     """Renew the pages' tables; where a demo is given, first copy its picture to docs/, its results to results/."""
     if demo is not None:
         shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
         shutil.copy(demo / "results.json", checkout / "results" / "demo.json")
+    for name, reference in REFERENCES.items():
+        renew_card(checkout / "model_cards" / name, twin_of(reference, checkout / "results" / "accuracy"))
     for page in (checkout / name for name in PAGES):
         write_whole(page, with_tables(page.read_text(), checkout / "results"))
 

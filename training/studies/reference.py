@@ -22,14 +22,16 @@ import typer
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
 from hf_mhex.benchmarks.explanations.parts import Images, Texts
 from hf_mhex.benchmarks.explanations.summary import summarise_quality
-from hf_mhex.benchmarks.journal import without_folders
+from hf_mhex.benchmarks.journal import Journal, without_folders
 from hf_mhex.data.rows import read_data
 from hf_mhex.environment import source_commit
+from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.hub.card import MAJORITY, record_of_training, write_card
 from hf_mhex.loading import load
 from hf_mhex.processors import max_length
 from hf_mhex.training.recipe import Recipe, load_recipe
 from hf_mhex.training.run import train
+from hf_mhex.training.studies.accuracy import STUDIES, by_seed
 from hf_mhex.writing import write_whole
 
 JUDGED = 1000  # test rows that the maps' measures draw from
@@ -38,17 +40,21 @@ SHOWN = 3
 
 @dataclass(frozen=True)
 class Reference:
-    """A model of a recipe, with changes to it."""
+    """A model of a recipe, with changes to it, and the set and the arm of the study of accuracy that are nearest."""
 
     recipe: str
     changes: tuple[str, ...] = ()
+    study: tuple[str, str] = ("", "")
 
 
 REFERENCES = {
-    "mhex-resnet-fashion-mnist-10k": Reference("fashion_mnist", ("max_train_rows=10000",)),
-    "mhex-resnet-pneumoniamnist": Reference("medmnist/pneumoniamnist"),
-    "mhex-bert-ag-news": Reference("ag_news_minilm_7600"),
+    "mhex-resnet-fashion-mnist-10k": Reference(
+        "fashion_mnist", ("max_train_rows=10000",), ("fashion_mnist_56px", "instances")
+    ),
+    "mhex-resnet-pneumoniamnist": Reference("medmnist/pneumoniamnist", (), ("pneumoniamnist", "MHEX")),
+    "mhex-bert-ag-news": Reference("ag_news_minilm_7600", (), ("ag_news_fresh", "MHEX")),
 }
+ACCURACY = Path("results/accuracy")
 
 
 def make_reference(
@@ -75,11 +81,39 @@ def make_reference(
     record["prediction"][MAJORITY] = majority
     commit = source_commit()
     record |= {"command": command or record["command"]} | ({"commit": commit} if commit else {})
+    record["plain_twin"] = twin_of(reference, ACCURACY)
     record["explanation"] = summarise_quality(load(folder)[0], part, seed=row["seed"])
     write_whole(folder / "results.json", json.dumps(record, indent=2) + "\n")
     for place in [folder] if cards is None else [folder, cards / name]:
         write_card(folder, f"hf-mhex/{name}", revision, items, place)
     return folder
+
+
+def twin_of(reference: Reference, folder: Path) -> dict:
+    """How the plain network of the study of accuracy does beside the model's kind, as cards tell it.
+
+    Args:
+        folder: of the study's rows.
+    """
+    name, arm = reference.study
+    rows, study = Journal(folder / f"{name}.jsonl").rows, STUDIES[name]
+    measures = []
+    for measure in study.measures:
+        kinds = {kind: by_seed(rows, kind, measure) for kind in (arm, "plain")}
+        seeds = sorted(set.intersection(*map(set, kinds.values())))
+        values = {kind: [found[seed] for seed in seeds] for kind, found in kinds.items()}
+        apart = [own - plain for own, plain in zip(values[arm], values["plain"])]
+        figures = {"own": values[arm], "plain": values["plain"], "difference": apart}
+        measures.append({"measure": measure} | {name: figure(found) for name, found in figures.items()})
+    size = next(row["rows"]["train"] for row in rows if row["part"] == "test")
+    by = f"the recipe {study.recipe} on {size:,} rows, each at its own learning rate (set {name} in results/accuracy)"
+    return {"by": by, "seeds": len(seeds), "measures": measures}
+
+
+def figure(values: list[float]) -> dict[str, float]:
+    """Mean and 95 % interval by Student's t."""
+    found = student_interval(values)
+    return {"estimate": found.estimate, "low": found.low, "high": found.high}
 
 
 def test_rows(recipe: Recipe, folder: Path):
