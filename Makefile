@@ -130,7 +130,7 @@ benchmark: .venv/.installed
 	$(RUN) -m hf_mhex.benchmarks.explanations.index results/explanations
 
 bench-speed: .venv/.installed
-	$(PIP) --editable '.[bench]'
+	$(PIP) --editable '.[bench,export]'
 	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
 
 # Explanations beside predictions by the workers of an engine, and in a server.

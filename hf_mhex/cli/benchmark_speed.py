@@ -21,7 +21,7 @@ def speed(
         ),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, profile, by commas; all.")
+        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, profile, onnx, by commas; all.")
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,

@@ -12,13 +12,15 @@ import torch
 from typer.testing import CliRunner
 
 from hf_mhex.benchmarks.speed import measure_speed, run, subjects, write_report
-from hf_mhex.benchmarks.speed.cases import Case, family_cases, growth_cases
+from hf_mhex.benchmarks.speed.cases import Case, all_cases, family_cases, growth_cases
 from hf_mhex.benchmarks.speed.methods import (
     EVERY,
     GIVEN,
     GRAD_CAM,
+    INT8,
     PLAIN,
     PLAIN_STEP,
+    PREDICTED,
     PREDICTION,
     ROLLOUT,
     STEP,
@@ -187,6 +189,22 @@ def test_a_profile_tells_what_each_operator_takes(tmp_path, monkeypatch):
     assert "| sum | 8.0 | 9.0 | 10.0 | 1.12 [1.12, 1.12] | 1.25 [1.25, 1.25] |" in table.read_text()
 
 
+@pytest.mark.skipif(find_spec("onnxruntime") is None or find_spec("onnxscript") is None, reason="extra export")
+def test_sessions_of_onnx_are_timed_and_judged(tmp_path, monkeypatch):
+    cases = [dataclasses.replace(case, size=40) for case in all_cases(("signal-small",), ("onnx",))]
+    monkeypatch.setattr(run, "all_cases", lambda networks, parts: cases)
+    rows = measure_speed(tmp_path, rounds=3, say=lambda line: None)
+    three = [PLAIN, PREDICTION, PREDICTED]
+    names = [name + precision for name in three for precision in ("", INT8)]
+    assert [(found["batch"], found["method"]) for found in rows] == [
+        (batch, name) for batch in (1, 8) for name in names
+    ]
+    fixed = {PLAIN: 10.0, PREDICTION: 10.4, PREDICTED: 11.5}
+    told = [found | {"milliseconds": [fixed[found["method"].removesuffix(INT8)]] * 3} for found in rows]
+    cells = "10.0 | 1.04 [1.04, 1.04] | 1.15 [1.15, 1.15] †"
+    assert f"| signal-small | 8 | {cells} | {cells} |" in write_report(told, tmp_path)[0].read_text()
+
+
 def test_the_committed_table_is_what_its_rows_say(tmp_path):
     rows = [json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()]
     assert write_report(rows, tmp_path)[0].read_text() == (COMMITTED / "tables.md").read_text()
@@ -215,7 +233,10 @@ def test_the_docs_say_what_the_rows_say():
             f"({', '.join(subjects.SHAPES)} are known too), and no folder or Hub id with a config.json.",
         ),
         (["--networks", "gpt2"], "network 'gpt2' is a 'gpt2' model, which MHEX is not made from."),
-        (["--parts", "time"], "parts must be of comparison, passes, growth, memory, families, profile; got time."),
+        (
+            ["--parts", "time"],
+            "parts must be of comparison, passes, growth, memory, families, profile, onnx; got time.",
+        ),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],
 )

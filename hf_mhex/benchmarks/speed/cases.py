@@ -14,6 +14,7 @@ from hf_mhex.benchmarks.speed.methods import (
     PASSES,
     PLAIN,
     PLAIN_STEP,
+    PREDICTED,
     PREDICTION,
     ROLLOUT,
     SHAP,
@@ -22,7 +23,7 @@ from hf_mhex.benchmarks.speed.methods import (
 )
 from hf_mhex.benchmarks.speed.subjects import DEPTHS, FAMILY_NETWORKS, FULL, RANK, kind_of
 
-PARTS = ("comparison", "passes", "growth", "memory", "families", "profile")
+PARTS = ("comparison", "passes", "growth", "memory", "families", "profile", "onnx")
 NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm", "resnet50-rank64")  # of the published table
 PROFILED = ("resnet50", "minilm")
 LONGEST = "bert-base"  # takes too long for methods of many passes
@@ -99,6 +100,13 @@ def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = 
             Case("profile", network, 8, usual_size(network), threads=1, methods=few, rounds=0.5)
             for network in networks or PROFILED
         ]
+    if "onnx" in parts:
+        methods = (PLAIN, PREDICTION, PREDICTED)
+        found += [
+            Case("onnx", network, batch, usual_size(network), threads=1, methods=methods, clock="processor")
+            for network in networks or FAMILY_NETWORKS
+            for batch in (1, 8)
+        ]
     return found + family_cases(networks or FAMILY_NETWORKS, parts)
 
 
@@ -124,14 +132,15 @@ def family_cases(networks: tuple[str, ...], parts: tuple[str, ...]) -> list[Case
 def growth_cases() -> list[Case]:
     """One thing grows at a time, of one row: rows, pixels a side, tokens, classes, and blocks.
 
-    Methods of many passes run once, where a round of them takes seconds. Long rows have fewer rounds.
+    By the processor's time on one thread, which other work on the machine does not enter. Methods of many passes run
+    once, where that takes seconds. Long rows have fewer rounds, and small cases come first.
     """
     ours, once = (PLAIN, PREDICTION, GIVEN), (INTEGRATED, SHAP)
 
     def case(network: str, batch: int, size: int, labels: int = LABELS, more=(), passes: bool = False, long=False):
         methods, seldom = (*ours, *more), once if passes else ()
         every, rounds = 10**6, 0.1 if long else 0.3
-        return Case("growth", network, batch, size, labels, methods=methods, seldom=seldom, every=every, rounds=rounds)
+        return Case("growth", network, batch, size, labels, 1, methods, seldom, every, rounds, "processor")
 
     camera = (EVERY, GRAD_CAM)
     found = [case("resnet18", batch, PIXELS, more=camera, long=batch > 8) for batch in (1, 2, 4, 8, 16, 32, 64)]
@@ -149,4 +158,4 @@ def growth_cases() -> list[Case]:
     for each in found:
         about = tuple(each.about().values())
         known[about] = max(known.get(about, each), each, key=lambda one: len(one.seldom))
-    return list(known.values())
+    return sorted(known.values(), key=lambda case: case.batch * case.size ** (2 if case.network == "resnet18" else 1))

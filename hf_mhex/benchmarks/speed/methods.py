@@ -24,6 +24,7 @@ PLAIN, PREDICTION, GIVEN = "plain network", "MHEX prediction", "MHEX, given targ
 PREDICTED, SOFTMAX, EVERY = "MHEX, predicted class", "MHEX, predicted class, softmax contrast", "MHEX, all classes"
 ROLLOUT = "MHEX, given target, rollout"
 PLAIN_STEP, STEP = "training step of the plain network", "training step of MHEX"
+INT8 = ", int8"  # behind a method's name: weights in 8 bits, in ONNX Runtime
 GRAD_CAM, GRAD_CAM_PLAIN = "Grad-CAM (grad-cam)", "Grad-CAM (grad-cam), plain network"
 INTEGRATED, SHAP = "integrated gradients, 50 steps (captum)", "SHAP partition, 500 evaluations (shap)"
 

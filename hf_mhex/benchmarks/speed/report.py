@@ -14,9 +14,11 @@ from hf_mhex.benchmarks.speed.methods import (
     GIVEN,
     GRAD_CAM,
     GRAD_CAM_PLAIN,
+    INT8,
     INTEGRATED,
     PLAIN,
     PLAIN_STEP,
+    PREDICTED,
     PREDICTION,
     SHAP,
     STEP,
@@ -147,7 +149,7 @@ def median_time(row: dict) -> float:
 def grown(row: dict) -> dict:
     """A row's sizes; of the networks "layers-N" one name and the number of blocks."""
     name, mark, depth = row["network"].partition("layers-")
-    about = {varied: row.get(varied) for varied in VARIED}
+    about = {name: row.get(name) for name in (*VARIED, "threads")}
     return about | {"network": "BERT, 128 wide" if mark else name, "blocks": int(depth) if mark else None}
 
 
@@ -239,6 +241,30 @@ def profile_tables(rows: Rows) -> str:
     return "\n\n".join(tables)
 
 
+RUNTIME = (
+    "Each call is a graph of its own, exported alike with a free batch: the processor's time on one thread. Ratios are "
+    "against the plain network in the same precision; 8 bits are dynamic, of weights, with gates and heads left out. A "
+    "dagger: above what was asked for, 1.05 of a prediction and 1.10 with its map."
+)
+
+
+def runtime_table(rows: Rows) -> str:
+    """Each network's ratios in ONNX Runtime by batch and precision, and the plain network's milliseconds."""
+    lines = []
+    for network in rows.values("network", part="onnx"):
+        for batch in rows.values("batch", part="onnx", network=network):
+            about, cells = {"part": "onnx", "network": network, "batch": batch}, [network, str(batch)]
+            for precision in ("", INT8):
+                plain = rows.find(PLAIN + precision, **about)
+                cells.append("-" if plain is None else shown(median_time(plain)))
+                for method, most in ((PREDICTION, 1.05), (PREDICTED, 1.10)):
+                    ratio = rows.ratio(method + precision, PLAIN + precision, **about)
+                    cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
+            lines.append(cells)
+    columns = ("plain, ms", "prediction", "with map", "plain, int8, ms", "prediction, int8", "with map, int8")
+    return markdown_table(("network", "batch", *columns), lines)
+
+
 FAMILIES = (
     "Networks of real width with few blocks (costs are those of a block), with the library's default gates, beside "
     "their plain forms: the processor's time on one thread, which other work on the machine does not enter. A map is "
@@ -273,7 +299,7 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
     ]
-    if set(measured) - {"families", "growth", "profile"}:
+    if set(measured) - {"families", "growth", "profile", "onnx"}:
         parts += ["## What was asked for", goal_table(rows)]
     if "families" in measured:
         parts += ["## Every family", FAMILIES, family_table(rows)]
@@ -283,6 +309,8 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         parts += ["## Methods of many passes", comparison_tables(rows, "passes")]
     if "growth" in measured:
         parts += ["## Growth", growth_tables(rows)]
+    if "onnx" in measured:
+        parts += ["## In ONNX Runtime", RUNTIME, runtime_table(rows)]
     if "profile" in measured:
         parts += ["## Where the time goes", PROFILE, profile_tables(rows)]
     if any(network not in FAMILY_NETWORKS for network in rows.values("network", part="memory")):

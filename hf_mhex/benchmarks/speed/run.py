@@ -10,6 +10,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
@@ -25,6 +26,7 @@ from hf_mhex.environment import environment, source_commit
 
 # What other methods come from, by the names of package and module: how a library does a thing changes by its version.
 COMPARED = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam", "shap": "shap"}
+COMPARED |= {"onnx": "onnx", "onnxruntime": "onnxruntime"}
 
 
 def measure_speed(
@@ -40,7 +42,8 @@ def measure_speed(
     """Measure every case and return the rows, which `output`/rows.jsonl holds.
 
     Args:
-        networks: names as in `subjects.find_source`; those of `cases.all_cases`. parts: of `PARTS`; all.
+        networks: names as in `subjects.find_source`; those of `cases.all_cases`.
+        parts: of `PARTS`; all, but for "onnx" where onnxruntime is missing.
         rounds: turns of each method; slow ones take a share of them.
         command: what the rows say they were made by.
         device: the first CUDA device where there is one, else the processor.
@@ -61,6 +64,8 @@ def measure_speed(
     for row in journal.rows:
         if {name: row[name] for name in made_with} != made_with:
             raise ValueError(f"output={str(output)!r} holds rows of other rounds or another seed; name another folder.")
+    if parts is None and find_spec("onnxruntime") is None:
+        parts = [part for part in PARTS if part != "onnx"]
     common = made_with | {"command": command, "commit": source_commit()}
     common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
     before = torch.get_num_threads()
@@ -69,7 +74,7 @@ def measure_speed(
             if journal.find(**case.about()) is None:
                 say(f"{case.part}: {case.network}, batch {case.batch}, size {case.size}, {case.labels} classes, "
                     f"{case.threads} threads")  # fmt: skip
-                measure = measure_memory if case.part == "memory" else measure_times
+                measure = {"memory": measure_memory, "onnx": measure_sessions}.get(case.part, measure_times)
                 for row in measure(case, rounds, seed, device):
                     journal.add(case.about() | row | common)
     finally:
@@ -92,6 +97,18 @@ def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]
     sizes = {PLAIN: subject.plain, PREDICTION: subject.mhex}
     counts = {name: {"parameters": sum(p.numel() for p in network.parameters())} for name, network in sizes.items()}
     return [{"method": name, "milliseconds": found} | counts.get(name, {}) for name, found in times.items()]
+
+
+def measure_sessions(case: Case, rounds: int, seed: int, device: str) -> list[dict]:
+    """Rows with the milliseconds by round of each method's session in ONNX Runtime, on the processor."""
+    from hf_mhex.benchmarks.speed.runtime import run, sessions
+
+    found = sessions(case.network, case.size, case.labels, case.threads, seed)
+    networks = make_networks(case.network, case.labels, seed)
+    subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
+    calls = {name: partial(run, session, subject) for name, session in found.items()}
+    times = take_turns(calls, max(3, round(case.rounds * rounds)), set(), case.every, seed, "cpu", time.process_time)
+    return [{"method": name, "milliseconds": values} for name, values in times.items()]
 
 
 def take_turns(
