@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import inspect
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -311,14 +310,7 @@ def pointing(fields: Mapping) -> dict:
 
 def check_fields(family: Family, fields: dict) -> dict:
     """The fields of a configuration; TypeError, naming the closest, for one that the family does not have."""
-    # Before transformers 5.4 configurations were plain classes, whose fields are what their constructors take, beside
-    # those of the dataclass that they share with the other families.
-    known: set[str] = set()
-    parents: tuple = family.config.__mro__[:-1]
-    for parent in parents:
-        known |= {field.name for field in dataclasses.fields(parent)} if dataclasses.is_dataclass(parent) else set()
-        known |= set(inspect.signature(parent.__init__).parameters)
-    known -= {"self", "args", "kwargs"}
+    known = {field.name for field in dataclasses.fields(family.config)}
     known |= {"num_labels", "attn_implementation", "dtype", "torch_dtype", "device_map", "use_safetensors", "cache_dir"}
     for name in fields:
         if name not in known:
