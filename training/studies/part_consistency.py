@@ -1,6 +1,6 @@
 """What points and what part consistency buys: four configurations by one recipe, over sets and seeds.
 
-    python -m hf_mhex.training.studies.part_consistency [SET ...] [--data FOLDER] [--seeds N] [--one]
+    python -m hf_mhex.training.studies.part_consistency [SET ...] [--arms ARM] [--data FOLDER] [--seeds N] [--one]
 
 Every run is one JSON line in results/part_consistency.jsonl, and a stopped study goes on where it was; `--one` does the
 next missing run and stops. `--table` writes results/part_consistency.md. "parts" is the control: rows without
@@ -202,6 +202,7 @@ def main(
         Path, typer.Option(help="folder of pneumoniamnist.npz and ag_news_test.csv; shapes.npz is made there")
     ] = Path("."),
     seeds: Annotated[int, typer.Option(help="how many, from 0")] = 5,
+    arms: Annotated[list[str] | None, typer.Option(help=f"among {', '.join(ARMS)}; all")] = None,
     output: Annotated[Path, typer.Option(help="folder of rows and table")] = Path("results"),
     one: Annotated[bool, typer.Option(help="the next missing run alone")] = False,
     table: Annotated[bool, typer.Option(help="write the table alone")] = False,
@@ -213,7 +214,7 @@ def main(
         return
     for seed in range(seeds):
         for name in sets or SETS:
-            for arm in ARMS:
+            for arm in arms or ARMS:
                 if journal.find(set=name, arm=arm, seed=seed) is None:
                     row = run_one(name, arm, seed, data)
                     journal.add(row)
