@@ -45,6 +45,7 @@ SHARES = ["model.config.rectified=false", "model.config.binary_share=0", "model.
 ARMS = {
     "default": SHARES,
     "shares": POINTING,
+    "unrectified": ["model.config.rectified=false", *POINTING[1:]],
     "parts": [*SHARES, "part_consistency=0.0"],
     "consistency": [*SHARES, "part_consistency=1.0"],
     "both": [*POINTING, "part_consistency=1.0"],
