@@ -45,6 +45,8 @@ SHARES = ["model.config.rectified=false", "model.config.binary_share=0", "model.
 ARMS = {
     "default": SHARES,
     "shares": POINTING,
+    "rectified": ["model.config.rectified=true", *SHARES[1:]],
+    "binary": ["model.config.rectified=false", "model.config.binary_share=0.5", "model.config.instance_share=0"],
     "unrectified": ["model.config.rectified=false", *POINTING[1:]],
     "parts": [*SHARES, "part_consistency=0.0"],
     "consistency": [*SHARES, "part_consistency=1.0"],
