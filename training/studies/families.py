@@ -34,7 +34,7 @@ from hf_mhex.training.studies.signals import coffee_fold
 from hf_mhex.writing import write_whole
 
 LAYERS = 2  # of MiniLM's six
-TEXT = ("max_train_rows=800", "num_train_epochs=1", "max_length=32", "per_device_train_batch_size=16")
+TEXT = ("num_train_epochs=2", "max_length=32", "per_device_train_batch_size=16")
 IMAGE = ("image_size=28", "model.config={}", "mosaics=0", "num_train_epochs=4")
 BESIDE_PLAIN: dict[str, tuple[str, ...]] = {"plain": (), "MHEX": ()}
 
