@@ -85,7 +85,8 @@ def share_interval(share: float, rows: int, level: float = 0.95) -> Interval:
     z = NormalDist().inv_cdf((1 + level) / 2)
     middle = (share + z**2 / (2 * rows)) / (1 + z**2 / rows)
     half = z * math.sqrt(share * (1 - share) / rows + z**2 / (4 * rows**2)) / (1 + z**2 / rows)
-    return Interval(share, max(0.0, middle - half), min(1.0, middle + half), rows)
+    low, high = min(share, max(0.0, middle - half)), max(share, min(1.0, middle + half))  # up to rounding
+    return Interval(share, low, high, rows)
 
 
 def student_interval(values, level: float = 0.95) -> Interval:
