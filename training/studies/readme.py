@@ -1,4 +1,4 @@
-"""Tables and pictures of README and docs: `python -m hf_mhex.training.studies.readme [outputs/demo]`."""
+"""Tables and pictures of README, docs and cards: `python -m hf_mhex.training.studies.readme [outputs/demo]`."""
 
 from __future__ import annotations
 
@@ -8,13 +8,19 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
+
 from hf_mhex.benchmarks.explanations.index import overview
 from hf_mhex.benchmarks.tables import markdown_table
+from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import ran_on
+from hf_mhex.explaining.display import show
 from hf_mhex.hub.card import render_card
+from hf_mhex.training.recipe import load_recipe
+from hf_mhex.training.run import train
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
 from hf_mhex.training.studies.reference import REFERENCES, twin_of
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import whole, write_whole
 
 MADE = {  # pages in results/ that stand in docs/ without their titles, by the name in the marks
     "the paper's measures": "paper/sample_fashion_mnist/tables.md",
@@ -27,6 +33,7 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
     "filters of a plain network": "filters/fashion_mnist_plain/filters.md",
     "signals": "signals.md",
 }
+REVIEW = "A great phone, but the battery is poor."
 PAGES = (
     "README.md", "docs/measured.md", "docs/meaning.md", "docs/filters.md", "docs/heads.md", "docs/paper.md",
     "docs/signals.md", "docs/taylor.md",
@@ -56,6 +63,25 @@ def with_tables(page: str, results: Path) -> str:
     return page
 
 
+def start_pictures(demo: Path, docs: Path) -> None:
+    """Write what the pages to start with show: the best labels of an image, a text and a spectrum, side by side.
+
+    The spectrum's model is trained by its recipe, into `demo`, where it is not there yet.
+    """
+    coffee = demo / "coffee"
+    if not (coffee / "model").is_dir():
+        train(load_recipe("sample_coffee"), coffee)
+    image = load_sample("fashion_mnist")["test"][0]["image"]
+    shown = {
+        "images": show(demo / "mhex-resnet-fashion-mnist", image),
+        "text": show(demo / "mhex-bert-product-reviews", REVIEW, labels=2, rollout=True),
+        "signals": show(coffee / "model", np.array(load_sample("coffee")["test"][0]["signal"])),
+    }
+    for name, found in shown.items():
+        with whole(docs / f"start_{name}.png") as place:
+            found.labels_picture.quantize(128).save(place, optimize=True)
+
+
 def renew_card(folder: Path, twin: dict) -> None:
     """Render a reference model's card again from what lies beside it, with what is known of its plain twin now."""
     facts, about, record = (
@@ -72,6 +98,7 @@ def main(checkout: Path, demo: Path | None = None) -> None:
     if demo is not None:
         shutil.copy(demo / "overlays.png", checkout / "docs" / "demo.png")
         shutil.copy(demo / "results.json", checkout / "results" / "demo.json")
+        start_pictures(demo, checkout / "docs")
     for name, reference in REFERENCES.items():
         renew_card(checkout / "model_cards" / name, twin_of(reference, checkout / "results" / "accuracy"))
     for page in (checkout / name for name in PAGES):
