@@ -61,6 +61,7 @@ def card_facts(folder: str | PathLike) -> dict:
         "labels": [config.id2label[index] for index in range(config.num_labels)],
         "gate_scale": config.gate_scale,
         "head_decay": config.head_decay,
+        "instance_share": config.instance_share,
         "blocks": sum(name.startswith("heads.") for name in counts),
         "parameters": sum(counts.values()),
         "gate_parameters": sum(count for name, count in counts.items() if ".gate." in name),
