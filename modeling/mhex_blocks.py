@@ -78,7 +78,8 @@ class Trace:
         prefix: leading tokens that are no positions (class and register tokens).
         shape: sides of the positions (h, w); None for those of the features.
         rollout: whether layers give their `shares`.
-        take: for a layer that is called again for them, and gives them as `take(rows, shares [B, rows, T])`.
+        take: for a layer that is called again for them, and gives those of some rows in the
+            tokens `near` them as `take(rows, near, shares)`.
     """
 
     def __init__(self, explain: Callable | None = None, valid=None, prefix=0, shape=None, rollout=False, take=None):
@@ -190,7 +191,8 @@ def attend(
 ) -> torch.Tensor:
     """What an attention layer adds to x [B, T, C], computed plainly in float32 or wider; `trace` gets its shares.
 
-    Rows go one group after the other, so that no tensor here is larger than [B, T, 4 C].
+    Rows go one group after the other, so that no tensor here is larger than [B, T, 4 C], and see the tokens of their
+    window alone.
 
     Args:
         query, key, value: [B, H, T, D]. project: W_O. scale: what scales W_O's output channel by channel.
@@ -208,20 +210,28 @@ def attend(
     bias = write(torch.zeros_like(values[:1, :, :1]))
     whole = torch.compiler.is_compiling()  # a loop would fix the length of a graph
     for rows in [slice(None)] if whole else [slice(n, n + step) for n in range(0, x.shape[1], step)]:
-        here = places[rows, None]
+        near = slice(None)
+        if window is not None and not whole:
+            near = slice(max(0, rows.start - window), rows.stop + window)
+        far = places[rows, None] - places[near]
         with no_autocast(x.device):
-            scores = (scaling * query[:, :, rows].to(dtype)) @ keys
+            scores = (scaling * query[:, :, rows].to(dtype)) @ keys[..., near]
             if window is not None:
-                scores = scores.masked_fill((here - places).abs() >= window, torch.finfo(dtype).min)
+                scores = scores.masked_fill(far.abs() >= window, torch.finfo(dtype).min)
             if valid is not None:
-                scores = scores.masked_fill(~valid[:, None, None], torch.finfo(dtype).min)
+                scores = scores.masked_fill(~valid[:, None, None, near], torch.finfo(dtype).min)
             weights = scores.softmax(-1)
-            mixed = weights @ values
+            mixed = weights @ values[:, :, near]
         part = write(mixed)
         alone = part.to(dtype) - bias.to(dtype)
-        found = token_shares(x[:, rows], alone, here == places, weights, value, project, write, bias, scale)
+        found = token_shares(x[:, rows], alone, far == 0, weights, value[:, :, near], project, write, bias, scale)
         added.append(part)
-        shares.append(found) if trace.take is None else trace.take(rows, found)
+        if trace.take is not None:
+            trace.take(rows, near, found)
+        elif near.start is None:
+            shares.append(found)
+        else:
+            shares.append(F.pad(found, (near.start, x.shape[1] - near.start - found.shape[-1])))
     if trace.take is None:
         trace.shares[block] = torch.cat(shares, 1)
     return torch.cat(added, 1)
@@ -229,15 +239,15 @@ def attend(
 
 @torch.no_grad()
 def token_shares(x, added, own, weights, value, project, write, bias, scale) -> torch.Tensor:
-    """Shares [B, rows, T] of all tokens in rows of y = x + added, one attention layer's output, biases left out.
+    """Shares [B, rows, near] of the tokens near in rows of y = x + added, attention's output without biases.
 
     y_i has a part for each token j: W_O A_ij v_j over the heads, and x_i itself for j = i. A part's share is its
     projection on y_i over |y_i|^2, so that shares add up to 1.
     Source: after Abnar & Zuidema (arXiv 2005.00928) and Kobayashi et al. (2109.07152).
 
     Args:
-        x, added: [B, rows, C]. own: True where a token is the row's own [rows, T].
-        weights: attention [B, H, rows, T]. The rest as in `attend`.
+        x, added: [B, rows, C]. own: True where a token is the row's own [rows, near].
+        weights: attention [B, H, rows, near]. The rest as in `attend`.
     """
     dtype = wide(x.dtype)
     y = x.to(dtype) + added
@@ -294,11 +304,11 @@ def through(shares, vectors: torch.Tensor, back: bool = True) -> torch.Tensor:
         return vectors.to(shares.device) @ (shares if back else shares.mT)
     found = torch.zeros_like(vectors)
 
-    def take(rows: slice, part: torch.Tensor) -> None:
+    def take(rows: slice, near: slice, part: torch.Tensor) -> None:
         if back:
-            found.add_((vectors[..., rows].to(part.device) @ part).to(found.device))
+            found[..., near] += (vectors[..., rows].to(part.device) @ part).to(found.device)
         else:
-            found[..., rows] = (vectors.to(part.device) @ part.mT).to(found.device)
+            found[..., rows] = (vectors[..., near].to(part.device) @ part.mT).to(found.device)
 
     shares(take)
     return found

@@ -48,11 +48,15 @@ def sized(name, tokens, batch=2):
     return batch_for(name, torch.float64, batch=batch, **size)
 
 
-@pytest.mark.parametrize("tokens", [8, 40])  # shares are kept where they are no larger than the features: 32 and 24
-@pytest.mark.parametrize("name", CARRIED)
+# Shares are kept where they are no larger than the features: 32 and 24. Rows go in groups of four times a head's width.
+SIZES = [(name, tokens, {}) for name in CARRIED for tokens in (8, 40)]
+SIZES += [(name, tokens, {"num_attention_heads": 8}) for name in ("bert", "modernbert") for tokens in (30, 40)]
+
+
+@pytest.mark.parametrize("name, tokens, fields", SIZES)
 @torch.no_grad()
-def test_shares_are_those_of_a_slow_derivation(name, tokens):
-    model = network(name)
+def test_shares_are_those_of_a_slow_derivation(name, tokens, fields):
+    model = lively(name, **fields) if fields else network(name)
     inputs = sized(name, tokens)
     layers = attention_of(model, inputs)
     plain = model.generate_saliency(**inputs, target=1)
