@@ -40,7 +40,7 @@ def read_image_folder(folder: Path, images: list[Path], others: list[Path]) -> d
             splits.setdefault(SPLITS[path.parts[0]] if has_splits else "train", []).append(path)
     if others:
         named = ", ".join(path.as_posix() for path in others[:5]) + (", ..." if len(others) > 5 else "")
-        left = f"{len(others)} files are left out, no images of it: {visible(named)}"
+        left = f"left out, no images of it, {len(others)} file{'s' * (len(others) > 1)}: {visible(named)}"
         warnings.warn(f"{str(folder)!r}: {left}.", stacklevel=2)
     depth = int(has_splits)
     classes = sorted({path.parts[depth] for path in images if len(path.parts) > depth + 1})

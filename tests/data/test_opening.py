@@ -106,7 +106,7 @@ def test_strays_beside_class_folders_are_named(tmp_path):
     Image.new("RGB", (8, 8)).save(folder / "stray.png")
     (folder / "notes.txt").write_text("to do")
     (folder / ".DS_Store").write_text("")
-    with pytest.warns(UserWarning, match="1 files are left out, no images of it: notes.txt"):
+    with pytest.warns(UserWarning, match="left out, no images of it, 1 file: notes.txt"):
         assert len(open_data(folder)) == 7
     with (
         pytest.warns(UserWarning),
