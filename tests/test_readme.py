@@ -76,7 +76,7 @@ def test_own_checkpoint(tmp_path, monkeypatch):
         ),
         ("docs/filters.md", ["filters of Fashion-MNIST", "filters of a plain network"]),
         ("docs/paper.md", ["the paper's measures"]),
-        ("docs/signals.md", ["signals"]),
+        ("docs/signals.md", ["zones of coffee", "zones of coffee by a plain network", "signals"]),
         ("docs/taylor.md", ["stability"]),
     ],
 )

@@ -39,10 +39,16 @@ MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
 NAMES = ("Grad-CAM", "input x gradient", "integrated gradients", "LIME", "T-Explainer")
 
 
-def methods_of(network: str, inputs: str = "images") -> list[Method]:
-    """The methods that are compared on a network, "mhex" or a plain one, over "images" or "texts"."""
+def methods_of(network: str, inputs: str = "images", only: list[str] | None = None) -> list[Method]:
+    """The methods that are compared on a network, "mhex" or a plain one, over "images" or "texts".
+
+    `only` names those to compare with; MHEX's own are always there. Raises ValueError for a name that is not known.
+    """
+    unknown = [name for name in only or () if name not in NAMES]
+    if unknown:
+        raise ValueError(f"only={unknown[0]!r} is none of the methods compared with: {', '.join(NAMES)}.")
     known = (*CAMS, *GRADIENTS, *PERTURBATIONS) if inputs == "images" else text_methods()
-    shared = [method for method in known if method.name in NAMES]
+    shared = [method for method in known if method.name in NAMES and (only is None or method.name in only)]
     if network != "mhex":
         return shared
     own = [Method(DEFAULT, mhex_map), PAPER_METHOD]
@@ -51,7 +57,14 @@ def methods_of(network: str, inputs: str = "images") -> list[Method]:
 
 
 def compare(
-    networks: dict, test: Images | Texts, output: Path, rows: int, seed: int, command: str = "", say: Callable = print
+    networks: dict,
+    test: Images | Texts,
+    output: Path,
+    rows: int,
+    seed: int,
+    command: str = "",
+    say: Callable = print,
+    only: list[str] | None = None,
 ) -> list[dict]:
     """One JSON line for each network and method in `output`/rows.jsonl; the network's own answer is explained.
 
@@ -64,7 +77,7 @@ def compare(
     for kind, network in networks.items():
         target = logits_of_part(network, part).argmax(-1)
         inputs, score = given_to(network, part)
-        for method in methods_of(kind, "images" if isinstance(test, Images) else "texts"):
+        for method in methods_of(kind, "images" if isinstance(test, Images) else "texts", only):
             if not method.fits(network) or journal.find(network=kind, method=method.name) is not None:
                 continue
             say(f"{kind}: {method.name}")

@@ -18,6 +18,7 @@ def stability(
     overrides: Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="Values to change.")] = None,
     plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin.")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for rows and tables.")] = None,
+    only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
     rows: Annotated[int, typer.Option(help="Test rows.", min=1)] = 16,
     seed: Annotated[int, typer.Option(help="Which rows and changes are drawn.")] = 0,
     device: Device = None,
@@ -42,11 +43,12 @@ def stability(
         raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
-    told = {"plain": plain and source_name(plain), "rows": rows, "seed": seed}
+    told = {"plain": plain and source_name(plain), "only": only, "rows": rows, "seed": seed}
+    names = [name.strip() for name in only.split(",")] if only else None
     command = command_line("mhex benchmark stability", [recipe, source_name(model)], overrides, told)
-    found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True))
+    found = compare(networks, test, output, rows, seed, command, lambda line: echo(line, err=True), names)
     page = write_page(found, output, Path(recipe).stem)
-    shown: list[tuple] = [(method, {}) for method in methods_of("mhex", f"{kind}s")]
+    shown: list[tuple] = [(method, {}) for method in methods_of("mhex", f"{kind}s", names)]
     if kind == "image":
         picture = page_of_maps(
             networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png"

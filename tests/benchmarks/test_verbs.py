@@ -144,12 +144,14 @@ def test_the_papers_measures_and_stability_from_a_recipe(models, tmp_path):
 
 
 @pytest.mark.slow
-def test_stability_of_texts(models, tmp_path, monkeypatch):
+def test_stability_of_texts(models, tmp_path):
     from hf_mhex.benchmarks import stability
 
     names = ("input x gradient", "T-Explainer")  # LIME takes long, and goes the same way
-    monkeypatch.setattr(stability, "NAMES", names)
-    mhex("benchmark", "stability", "sample_product_reviews", models / "text", "--rows", 1, "--output", tmp_path)
+    given = ["benchmark", "stability", "sample_product_reviews", models / "text", "--rows", 1, "--output", tmp_path]
+    with pytest.raises(ValueError, match="only='lime' is none of the methods compared with: Grad-CAM, .*LIME"):
+        mhex(*given, "--only", "lime")
+    mhex(*given, "--only", ",".join(names))
     rows = [json.loads(line) for line in (tmp_path / "rows.jsonl").read_text().splitlines()]
     assert [row["method"] for row in rows] == ["MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout", *names]
     for row in rows:

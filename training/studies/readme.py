@@ -31,6 +31,8 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
     "single heads of a plain network for Fashion-MNIST": "heads/fashion_mnist_plain/heads.md",
     "single heads of a plain network for product reviews": "heads/product_reviews_plain/heads.md",
     "filters of a plain network": "filters/fashion_mnist_plain/filters.md",
+    "zones of coffee": "smx/coffee/smx.md",
+    "zones of coffee by a plain network": "smx/coffee_plain/smx.md",
     "signals": "signals.md",
 }
 REVIEW = "A great phone, but the battery is poor."
