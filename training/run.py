@@ -12,6 +12,7 @@ from __future__ import annotations
 import contextlib
 import json
 import platform
+import re
 import shutil
 from importlib.metadata import version
 from pathlib import Path
@@ -27,6 +28,8 @@ from hf_mhex.training.recipe import Recipe
 from hf_mhex.training.trainer import MHEXTrainer
 from hf_mhex.writing import write_whole
 
+MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # what recipes call minilm
+FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npz", ".txt", ".safetensors")
 PACKAGES = ("hf-mhex", "torch", "transformers", "timm", "accelerate", "datasets")
 
 
@@ -136,6 +139,7 @@ def describe(recipe: Recipe, job: Job, seed: int, processes: int, device) -> dic
         "seed": seed,
         "rows": {"train": len(job.train), "validation": len(job.validation), "test": len(job.test)},
         "skipped": job.skipped,
+        "from_hub": from_hub(recipe),
         "labels": job.names if len(job.names) <= 100 else len(job.names),
         "parameters": sum(parameter.numel() for parameter in job.model.parameters()),
         "processes": processes,
@@ -143,6 +147,21 @@ def describe(recipe: Recipe, job: Job, seed: int, processes: int, device) -> dic
         "device": str(device),
         "versions": {"python": platform.python_version()} | {name: version(name) for name in PACKAGES},
     }
+
+
+def from_hub(recipe: Recipe) -> dict:
+    """Base model and data set as metadata of a card name them, where they are "user/name" and no path here."""
+    weights, source = recipe.model.weights, recipe.data.source
+    weights = MINILM if weights == "minilm" else weights
+    base = {"base_model": weights} if is_hub_id(weights) else {}
+    named = {"datasets": [source], "dataset_type": source, "dataset_name": source}
+    return base | (named if is_hub_id(source) else {})
+
+
+def is_hub_id(name: str | None) -> bool:
+    """Whether a name is "user/name", and neither a path of this machine nor a file."""
+    flat = name is not None and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
+    return bool(flat) and not Path(name or "").exists() and Path(name or "").suffix not in FILES
 
 
 def save(trainer: MHEXTrainer, job: Job, output: Path, row: dict) -> None:

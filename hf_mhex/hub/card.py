@@ -23,8 +23,6 @@ if not SHIPPED.is_dir():  # in the checkout
     SHIPPED = Path(__file__).parents[2] / "model_cards"
 TEMPLATE = "card.md.jinja"
 MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "map_share_of_time")
-MINILM = "sentence-transformers/all-MiniLM-L6-v2"  # what recipes call minilm
-FILES = (".csv", ".tsv", ".json", ".jsonl", ".parquet", ".npz", ".txt", ".safetensors")
 MAJORITY = "share of the most frequent label"
 SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
 ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
@@ -104,7 +102,7 @@ def render_card(
             kind = re.sub(r"[^a-z0-9]+", "_", row["measure"].lower()).strip("_")
             figures[row["measure"]] = (kind, row["map"]["estimate"])
         results = [
-            EvalResult(**shared, metric_type=kind, metric_name=title[0].upper() + title[1:], metric_value=value)
+            EvalResult(**shared, metric_type=kind, metric_name=capital(title.replace("_", " ")), metric_value=value)
             for title, (kind, value) in figures.items()
         ]
     data = ModelCardData(
@@ -128,6 +126,11 @@ def render_card(
     values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
     values["rollout"] = family.body.can_roll_out
     return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+
+
+def capital(words: str) -> str:
+    """The words with a capital at their beginning."""
+    return words[:1].upper() + words[1:]
 
 
 def widget_of(kind: Kind) -> list[dict] | None:
@@ -193,8 +196,8 @@ def write_card(
 def about_of(folder: Path) -> dict:
     """The author's words on a model: card.json in its folder, or the package's about.json for that folder's name.
 
-    `base_model` and `datasets` that they leave out are those of the run that `mhex train` made the model by, where the
-    Hub has them.
+    What they leave out of `base_model`, `datasets`, `dataset_type` and `dataset_name` is that of the run by which `mhex
+    train` made the model, where the Hub has it.
     """
     for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):
         if path.is_file():
@@ -203,24 +206,10 @@ def about_of(folder: Path) -> dict:
 
 
 def origins_of(folder: Path) -> dict:
-    """`base_model` and `datasets` by the recipe beside a trained model, as far as they are Hub ids."""
-    import yaml
-
-    path = folder.parent / "recipe.yaml"
-    if not path.is_file() or not (folder.parent / "result.json").is_file():
-        return {}
-    recipe = yaml.safe_load(path.read_text(encoding="utf-8"))
-    weights, source = recipe.get("model", {}).get("weights"), recipe.get("data", {}).get("source")
-    found = {"base_model": MINILM if weights == "minilm" else weights} if is_hub_id(weights) else {}
-    return found | ({"datasets": [source]} if is_hub_id(source) else {})
-
-
-def is_hub_id(name) -> bool:
-    """Whether a recipe's source or weights are "user/name" on the Hub, or MiniLM, and no file or folder."""
-    if name == "minilm":
-        return True
-    flat = isinstance(name, str) and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", name)
-    return bool(flat) and not Path(name).exists() and Path(name).suffix not in FILES
+    """The base model and the data set that `mhex train` took from the Hub, by the result.json beside a model."""
+    path = folder.parent / "result.json"
+    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    return found.get("from_hub", {}) if isinstance(found, dict) else {}
 
 
 def record_of_folder(folder: Path) -> dict | None:

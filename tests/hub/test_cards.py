@@ -3,12 +3,13 @@
 import json
 import re
 from functools import cache
+from pathlib import Path
 from statistics import fmean, stdev
+from types import SimpleNamespace
 
 import jinja2
 import pytest
 import torch
-import yaml
 from huggingface_hub import ModelCard
 from scipy.stats import t
 
@@ -25,6 +26,7 @@ from hf_mhex.hub.card import (
     record_of_folder,
     render_card,
 )  # fmt: skip
+from hf_mhex.training.run import from_hub
 from hf_mhex.training.studies.reference import REFERENCES
 from hub_models import save_image_model
 from networks import lively
@@ -165,33 +167,40 @@ def test_a_model_of_a_recipe_takes_the_run_s_results(tmp_path):
     row["test"] = {"loss": 2.5, "accuracy": 0.71875, "macro_f1": 0.625, "loss_block_0": 1.5, "accuracy_block_0": 0.5}
     (tmp_path / "result.json").write_text(json.dumps(row))
     text = card_of_folder(tmp_path / "model", "me/model", "v1")
-    assert {r.metric_type: r.metric_value for r in ModelCard(text).data.eval_results} == {
-        "accuracy": 0.71875, "macro_f1": 0.625
-    }  # fmt: skip
+    results = ModelCard(text).data.eval_results
+    assert {r.metric_type: r.metric_value for r in results} == {"accuracy": 0.71875, "macro_f1": 0.625}
+    assert [r.metric_name for r in results] == ["Accuracy", "Macro f1"]
     for words in ("On the 7 rows", "| accuracy | 0.7188 |", "| macro f1 | 0.6250 |", "| recipe | clothes |",
                   "| train rows | 90 |", "Seed 3. Made by `mhex train clothes`. torch 9."):  # fmt: skip
         assert words in text, words
     assert "block" not in text[text.index("## Results") : text.index("## What completeness")]
 
 
-def test_a_card_takes_model_and_data_from_the_run_s_recipe(tmp_path):
-    """As far as they are on the Hub; the author's words come before them."""
-    save_image_model(tmp_path / "model", tmp_path / "pictures")
-    (tmp_path / "result.json").write_text("{}")
-    for weights, source, base, datasets in (
+@pytest.mark.parametrize(
+    ("weights", "source", "base", "datasets"),
+    [
         ("minilm", "fancyzhx/ag_news", "sentence-transformers/all-MiniLM-L6-v2", ["fancyzhx/ag_news"]),
         ("google-bert/bert-base-uncased", "sample:coffee", "google-bert/bert-base-uncased", None),
         ("plain/model.safetensors", "data/news.csv", None, None),
         (None, "../data/news", None, None),
-    ):
-        recipe = {"model": {"weights": weights}, "data": {"source": source}}
-        (tmp_path / "recipe.yaml").write_text(yaml.safe_dump(recipe))
-        data = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
-        assert (data.base_model, data.datasets) == (base, datasets)
-    (tmp_path / "recipe.yaml").write_text(yaml.safe_dump({"data": {"source": "fancyzhx/ag_news"}}))
+        ("here/plain", "here/news", None, None),
+    ],
+)
+def test_a_card_takes_model_and_data_from_the_run(tmp_path, monkeypatch, weights, source, base, datasets):
+    """As far as they came from the Hub and not from a folder; the author's words come before them."""
+    monkeypatch.chdir(tmp_path)
+    for folder in ("here/plain", "here/news"):
+        Path(folder).mkdir(parents=True)
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    model, data = SimpleNamespace(weights=weights), SimpleNamespace(source=source)
+    row = {"from_hub": from_hub(SimpleNamespace(model=model, data=data))}
+    (tmp_path / "result.json").write_text(json.dumps(row))
+    found = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
+    assert (found.base_model, found.datasets) == (base, datasets)
+    assert about_of(tmp_path / "model").get("dataset_type") == (datasets or [None])[0]
     (tmp_path / "model" / "card.json").write_text(json.dumps({"datasets": ["me/own"], "widget": [{"src": "a.png"}]}))
-    data = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
-    assert data.datasets == ["me/own"] and data.widget == [{"src": "a.png"}]
+    found = ModelCard(card_of_folder(tmp_path / "model", "me/model", "v1")).data
+    assert found.datasets == ["me/own"] and found.widget == [{"src": "a.png"}] and found.base_model == base
 
 
 def test_the_plain_twin_stands_beside_the_model(tmp_path):
