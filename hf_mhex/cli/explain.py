@@ -142,7 +142,10 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
-    found = explain_dataset(network, processor, open_data(**data), output, **options)
+    seen = sys.stderr.isatty()  # a bar; elsewhere a line
+    if not seen:
+        echo(f"explaining {data['source']} ...", err=True)
+    found = explain_dataset(network, processor, open_data(**data), output, progress=seen, **options)
     if found.rows == found.bad:
         raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
     if as_json:
@@ -150,7 +153,7 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
         typer.echo(json.dumps({"output": str(output), **numbers}))
         return
     bad = f", {found.bad} of them bad (column error)" if found.bad else ""
-    echo(f"{output}: {found.rows} rows in {found.shards} Parquet files{bad}")
+    echo(f"{output}: {found.rows} rows in {found.shards} Parquet file{'s' * (found.shards != 1)}{bad}")
 
 
 def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:

@@ -141,6 +141,15 @@ def test_explain_a_text_carried_back(models, capsys):
     assert total == pytest.approx(carried["explained"], abs=1e-5 * max(1, abs(carried["logit"])))
 
 
+def test_explain_data(models, capsys, tmp_path):
+    """Without a terminal a line says that it goes on, and no bar."""
+    (tmp_path / "reviews.csv").write_text("text\nA great phone\nA poor battery\n")
+    given = ["explain", models / "text", tmp_path / "reviews.csv", "--output", tmp_path / "found"]
+    code, out, err = mhex(*given, capsys=capsys)
+    assert code == 0 and out == f"{tmp_path / 'found'}: 2 rows in 1 Parquet file\n", err
+    assert f"explaining {tmp_path / 'reviews.csv'} ..." in err and "row/s" not in err
+
+
 def test_info(models, capsys):
     code, out, _ = mhex("info", models / "image", "--json", capsys=capsys)
     found = json.loads(out)
