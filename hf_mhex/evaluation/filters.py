@@ -207,7 +207,8 @@ def of_filter(number: int, maps: torch.Tensor, cams: torch.Tensor, descriptor: t
     change = np.subtract(own, other)
     likeness = stats.wilcoxon(change, alternative="greater").pvalue if np.any(change) else 1.0
     values = descriptor.numpy()
-    apart = stats.mannwhitneyu(values[inside.numpy()], values[~inside.numpy()]).pvalue
+    # of values that are all alike scipy 1.18 makes NaN
+    apart = stats.mannwhitneyu(values[inside.numpy()], values[~inside.numpy()]).pvalue if np.ptp(values) else 1.0
     return {
         "pearson": float(np.mean(own)),
         "dice": float(dice.mean()),
