@@ -140,7 +140,8 @@ class GatedBlock:
             return trace.rollout or trace.take is not None
 
         def again(take: Callable) -> None:
-            self(x, trace=Trace(valid=trace.valid, prefix=trace.prefix, take=take), **context)
+            inner = Trace(valid=trace.valid, prefix=trace.prefix, take=take)
+            self(x, trace=inner, **context)  # type: ignore[operator]  # a mixin: the layer's class comes next
 
         trace.shares[self.block] = again
         return False
@@ -280,7 +281,8 @@ def carried_back(maps: list[torch.Tensor], blocks: list[int], shares: tuple, pre
         shares: `Trace.shares` of every layer. prefix: number of leading tokens without a place.
     """
     flat = dict(zip(blocks, (found.flatten(2) for found in maps)))
-    carried, order = None, sorted(flat, reverse=True)
+    carried: torch.Tensor = None  # type: ignore[assignment]  # until the deepest block
+    order = sorted(flat, reverse=True)
     for block in range(order[0], -1, -1):
         if block in flat:
             placed = F.pad(flat[block], (prefix, 0))

@@ -50,8 +50,9 @@ class MHEXViTBlock(GatedBlock, GradientCheckpointingLayer, Block):
         if self.shows_shares(x, trace):
             x = x + self.attention_with_shares(x, trace)
         else:
-            keys = {} if trace.valid is None else {"attn_mask": self.keys(trace)[:, None, None]}  # timm 1.0.16 on
-            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **keys)))
+            keys = self.keys(trace)
+            mask = {} if keys is None else {"attn_mask": keys[:, None, None]}  # from timm 1.0.16 on
+            x = x + self.drop_path1(self.ls1(self.attn(self.norm1(x), **mask)))
         if trace.take:
             return x
         f = self.drop_path2(self.ls2(self.mlp(self.norm2(x))))

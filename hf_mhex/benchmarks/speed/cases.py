@@ -101,9 +101,9 @@ def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = 
             for network in networks or PROFILED
         ]
     if "onnx" in parts:
-        methods = (PLAIN, PREDICTION, PREDICTED)
+        three = (PLAIN, PREDICTION, PREDICTED)
         found += [
-            Case("onnx", network, batch, usual_size(network), threads=1, methods=methods, clock="processor")
+            Case("onnx", network, batch, usual_size(network), threads=1, methods=three, clock="processor")
             for network in networks or FAMILY_NETWORKS
             for batch in (1, 8)
         ]

@@ -232,8 +232,8 @@ def profile_tables(rows: Rows) -> str:
             added = [f"{100 * (sums[method] - sums[PLAIN]) / whole:+.1f} %" for method in (PREDICTION, GIVEN)]
             lines.append((label, *(f"{sums[method]:.2f}" for method in (PLAIN, PREDICTION, GIVEN)), *added))
         ratios = [with_interval(rows.ratio(method, PLAIN, **about)) for method in (PREDICTION, GIVEN)]
-        sums = [f"{median_time(found[method]):.1f}" for method in (PLAIN, PREDICTION, GIVEN)]
-        lines.append(("sum", *sums, *ratios))
+        totals = [f"{median_time(found[method]):.1f}" for method in (PLAIN, PREDICTION, GIVEN)]
+        lines.append(("sum", *totals, *ratios))
         columns = ("operator", PLAIN, PREDICTION, GIVEN, "prediction adds", "with the map")
         batch, size = found[PLAIN]["batch"], found[PLAIN]["size"]
         tables.append(f"**{network}, batch {batch}, {size} {UNITS[kind_of(network)]}**")

@@ -65,7 +65,7 @@ def sessions(network: str, size: int, labels: int, threads: int, seed: int) -> d
     settings = onnxruntime.SessionOptions()
     settings.intra_op_num_threads = threads
     subject = make_subject(make_networks(network, labels, seed), network, 2, size, labels, seed)
-    modules = {
+    modules: dict[str, nn.Module] = {
         PLAIN: Logits(subject.plain, named=subject.kind == "text"),
         PREDICTION: Logits(subject.mhex, named=True),
         PREDICTED: Graph(subject.mhex, {}),
