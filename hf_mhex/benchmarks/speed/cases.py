@@ -95,9 +95,9 @@ def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = 
     if "growth" in parts:
         found += [case for case in growth_cases() if networks is None or case.network in networks]
     if "profile" in parts:
-        few = (PLAIN, PREDICTION, GIVEN)
+        ours = (PLAIN, PREDICTION, GIVEN)
         found += [
-            Case("profile", network, 8, usual_size(network), threads=1, methods=few, rounds=0.5)
+            Case("profile", network, 8, usual_size(network), threads=1, methods=ours, rounds=0.5)
             for network in networks or PROFILED
         ]
     if "onnx" in parts:
