@@ -6,6 +6,7 @@ import pytest
 import torch
 from transformers import AutoModel, AutoTokenizer
 
+from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.studies import families
 from hf_mhex.training.studies.families import ENTRIES, minilm, render, run_study, save_as
 from networks import NAMES, TEXTS
@@ -13,6 +14,16 @@ from networks import NAMES, TEXTS
 
 def test_every_family_has_its_entry():
     assert {name for name, entry in ENTRIES.items() if "plain" in entry.arms} == set(NAMES)
+
+
+@pytest.mark.parametrize("name", [name for name, entry in ENTRIES.items() if entry.study.recipe.endswith("mnist")])
+@torch.no_grad()
+def test_networks_of_images_take_images_of_their_size(name):
+    recipe = load_recipe(ENTRIES[name].study.recipe, ENTRIES[name].study.changes)
+    side, settings = recipe.processing.image_size, recipe.model
+    fields = {"architecture": settings.architecture, "architecture_kwargs": settings.architecture_kwargs}
+    body = settings.registered.body(settings.registered.config(**fields)).eval()
+    assert body(pixel_values=torch.randn(2, 3, side, side)).last_hidden_state.isfinite().all()
 
 
 @pytest.mark.parametrize("name", [name for name in TEXTS if name != "modernbert"])

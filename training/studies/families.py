@@ -80,8 +80,8 @@ FIRST = f"MiniLM's first {LAYERS} layers"
 ENTRIES = {
     "resnet": image("4 basic blocks", "resnet18", "layers: [1, 1, 1, 1], channels: [16, 32, 48, 64]", 1e-2),
     "convnext": image(
-        "4 blocks, patches of 2", "convnext_atto",
-        "depths: [1, 1, 1, 1], dims: [24, 32, 48, 64], patch_size: 2, ls_init_value: 0.1", 3e-3,
+        "4 blocks, patches of 2, stride 8", "convnext_atto",
+        "depths: [1, 1, 1, 1], dims: [24, 32, 48, 64], patch_size: 2, output_stride: 8, ls_init_value: 0.1", 3e-3,
     ),
     "vit": image(
         "4 blocks, patches of 4", "vit_tiny_patch16_224",
