@@ -281,12 +281,12 @@ def carried_back(maps: list[torch.Tensor], blocks: list[int], shares: tuple, pre
         shares: `Trace.shares` of every layer. prefix: number of leading tokens without a place.
     """
     flat = dict(zip(blocks, (found.flatten(2) for found in maps)))
-    carried: torch.Tensor = None  # type: ignore[assignment]  # until the deepest block
     order = sorted(flat, reverse=True)
+    carried = F.pad(flat[order[0]], (prefix, 0))
     for block in range(order[0], -1, -1):
-        if block in flat:
+        if block in order[1:]:
             placed = F.pad(flat[block], (prefix, 0))
-            carried = placed if carried is None else torch.cat([carried.to(placed.device), placed], 1)
+            carried = torch.cat([carried.to(placed.device), placed], 1)
         carried = through(shares[block], carried)
     parts = carried[..., prefix:].chunk(len(order), 1)
     found = {block: part.to(flat[block].device) for block, part in zip(order, parts)}

@@ -85,7 +85,7 @@ def main() -> None:
         warnings.formatwarning = before
 
 
-def warning_line(message: Warning | str, *where) -> str:
+def warning_line(message: Warning | str, category, filename, lineno, line=None) -> str:
     """What a warning says, on one line; where it was made says nothing to who runs a verb."""
     return f"mhex: warning: {visible(str(message))}\n"
 

@@ -48,7 +48,7 @@ def explanations(
     validation, test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
     images = family_of(networks["mhex"]).kind == "image"
     sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
-    told = {"rows": sizes.rows, "questions": questions, "slow": sizes.slow, "seed": seed}
+    told: dict = {"rows": sizes.rows, "questions": questions, "slow": sizes.slow, "seed": seed}
     told |= {"plain": source_name(plain)} if plain else {}
     command = command_line("mhex benchmark explanations", [recipe, source_name(model)], overrides, told)
     found = explain_quality(

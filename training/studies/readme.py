@@ -91,8 +91,8 @@ def renew_card(folder: Path, twin: dict) -> None:
     )
     record["plain_twin"] = twin
     write_whole(folder / "results.json", json.dumps(record, indent=2, ensure_ascii=False) + "\n")
-    where = [facts.pop(name) for name in ("repo_id", "revision")]
-    write_whole(folder / "README.md", render_card(facts, about, record, *where, picture="saliency.png"))
+    repo_id, revision = facts.pop("repo_id"), facts.pop("revision")
+    write_whole(folder / "README.md", render_card(facts, about, record, repo_id, revision, "saliency.png"))
 
 
 def main(checkout: Path, demo: Path | None = None) -> None:
