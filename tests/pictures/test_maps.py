@@ -8,10 +8,10 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from matplotlib.figure import Figure
 from PIL import Image
 
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR
-from hf_mhex.pictures import maps as module
 from hf_mhex.pictures.maps import block_strip, overlay, side_by_side
 
 GREY = np.full((40, 40), 0.5)
@@ -217,12 +217,12 @@ def test_the_strip_begins_with_the_image_in_its_own_colours():
 def test_numbers_of_a_scale_do_not_run_into_each_other(low, monkeypatch):
     figures = []
 
-    class Kept(module.Figure):
+    class Kept(Figure):
         def __init__(self, *arguments, **named):
             super().__init__(*arguments, **named)
             figures.append(self)
 
-    monkeypatch.setattr(module, "Figure", Kept)
+    monkeypatch.setattr("matplotlib.figure.Figure", Kept)
     zeros = 0
     for share in np.linspace(0.05, 0.95, 19):  # where 0 stands on the scale
         values = np.linspace(low, low * (share - 1) / share, 64).reshape(8, 8)
