@@ -205,7 +205,9 @@ def test_sessions_of_onnx_are_timed_and_judged(tmp_path, monkeypatch):
     assert f"| signal-small | 8 | {cells} | {cells} |" in write_report(told, tmp_path)[0].read_text()
 
 
-@pytest.mark.parametrize("folder", [COMMITTED, COMMITTED / "profile"], ids=lambda folder: folder.name)
+@pytest.mark.parametrize(
+    "folder", [COMMITTED, COMMITTED / "families", COMMITTED / "profile"], ids=lambda folder: folder.name
+)
 def test_a_committed_table_is_what_its_rows_say(tmp_path, folder):
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
     assert write_report(rows, tmp_path)[0].read_text() == (folder / "tables.md").read_text()
