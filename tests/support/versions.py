@@ -73,8 +73,17 @@ def run(name: str, python: str) -> dict:
     command = [own, "-m", "pytest", "-n", "2", "--dist", "loadfile", "-p", "no:cacheprovider", f"--junit-xml={report}"]
     command += ["--ignore=tests/test_versions.py", "--verbose", "--tb=short"]  # that reads the row to be made
     subprocess.run(command, cwd=ROOT, env=os.environ | settings, check=False)
-    suite = ElementTree.parse(report).getroot().find("testsuite").attrib
+    return row_of(name, own, report)
+
+
+def row_of(name: str, own: Path, report: Path) -> dict:
+    """The row of a run, from its interpreter and its report."""
+    tests = ElementTree.parse(report).getroot().find("testsuite")
+    suite = tests.attrib
     counts = {key: int(suite[key]) for key in ("tests", "failures", "errors", "skipped")}
+    bad = [
+        case for case in tests.iter("testcase") if case.find("failure") is not None or case.find("error") is not None
+    ]
     version = subprocess.run([own, "-c", "import platform; print(platform.python_version())"], capture_output=True)
     versions = installed(own)
     bounds = requirements(declared())
@@ -84,6 +93,7 @@ def run(name: str, python: str) -> dict:
         "passed": counts["tests"] - counts["failures"] - counts["errors"] - counts["skipped"],
         "failed": counts["failures"] + counts["errors"],
         "skipped": counts["skipped"],
+        "failures": [f"{case.attrib['classname']}.{case.attrib['name']}" for case in bad],
         "bounds": dict(sorted(bounds.items())),
         "versions": {package: versions[package] for package in sorted(bounds)},
         "machine": f"{platform.machine()}, {len(os.sched_getaffinity(0))} cores",
@@ -106,6 +116,8 @@ def page(rows: list[dict]) -> str:
         cells = [row["name"], row["python"], *(row["versions"][package] for package in SHOWN)]
         cells += [f"{row[key]:,}" for key in ("passed", "failed", "skipped")]
         lines.append(f"| {' | '.join(cells)} |")
+    for row in rows:
+        lines += ["", f"Failed with the {row['name']}: {', '.join(row['failures'])}."] if row["failures"] else []
     made = [f"{row['name']} at commit {row['commit'][:7]} ({row['machine']})" for row in rows]
     return "\n".join([*lines, "", f"Made: {'; '.join(made)}. Every version stands in versions.jsonl.", ""])
 
