@@ -228,7 +228,9 @@ def profile_tables(rows: Rows) -> str:
         told = sorted(names[:TOLD], key=lambda name: -operators[GIVEN].get(name, 0.0))
         lines = []
         for label, chosen in [*((name, [name]) for name in told), ("all others", names[TOLD:])]:
-            sums = {method: sum(times.get(name, 0.0) for name in chosen) for method, times in operators.items()}
+            sums = {
+                method: math.fsum(times.get(name, 0.0) for name in chosen) for method, times in operators.items()
+            }  # as sum adds from Python 3.12 on
             added = [f"{100 * (sums[method] - sums[PLAIN]) / whole:+.1f} %" for method in (PREDICTION, GIVEN)]
             lines.append((label, *(f"{sums[method]:.2f}" for method in (PLAIN, PREDICTION, GIVEN)), *added))
         ratios = [with_interval(rows.ratio(method, PLAIN, **about)) for method in (PREDICTION, GIVEN)]
