@@ -35,8 +35,5 @@ def test_extras_are_followed_and_names_are_one():
 
 
 def release(version: str) -> tuple[int, ...]:
-    """The numbers of a version without trailing zeros."""
-    numbers = [int(part) for part in version.partition("+")[0].split(".")]
-    while numbers and numbers[-1] == 0:
-        numbers.pop()
-    return tuple(numbers)
+    """The numbers of a version."""
+    return tuple(int(part) for part in version.partition("+")[0].split("."))

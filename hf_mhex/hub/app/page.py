@@ -77,10 +77,12 @@ NOTE = (
 def build_app(models: Sequence[str], device=None) -> gr.Blocks:
     """The app for saved folders or Hub ids ("user/name" or "user/name@revision"), in the order of their tabs.
 
+    The code that runs is this package's, never a repository's.
+
     Args:
         device: where the models run, as torch names it; the processor if None.
 
-    The code that runs is this package's, never a repository's. Raises what `hf_mhex.load` raises.
+    Raises ValueError for no models and for a kind that the app does not show, and what `hf_mhex.load` raises.
     """
     if not models:
         raise ValueError("models must name at least one saved model or Hub id.")
