@@ -15,11 +15,15 @@ def echo(line: str, err: bool = False) -> None:
 
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
-    """Print rows of cells under their columns' names."""
+    """Print rows of cells under their columns' names; what finds no room goes on in the next line, and is never cut."""
     from rich.console import Console
     from rich.table import Table
 
-    table = Table(*map(visible, columns), title=title and visible(title))
-    for row in rows:
-        table.add_row(*map(visible, row))
+    cells = [tuple(map(visible, row)) for row in rows]
+    table = Table(title=title and visible(title))
+    for number, name in enumerate(columns):
+        longest = max((len(row[number]) for row in cells), default=0)
+        table.add_column(visible(name), overflow="fold", no_wrap=number == 0 and longest <= 30)
+    for row in cells:
+        table.add_row(*row)
     Console(markup=False, emoji=False).print(table)

@@ -24,6 +24,7 @@ from typer.testing import CliRunner
 import hf_mhex
 from hf_mhex import convert, image_processor_for, load, loading
 from hf_mhex.cli import app, main
+from hf_mhex.cli.terminal import print_table
 from hf_mhex.environment import EXTRAS
 from minilm import MINILM
 from networks import lively
@@ -537,3 +538,14 @@ def test_demo(tmp_path):
     assert (tmp_path / "words.html").read_text().count("<article>") == 8
     assert all(Image.open(tmp_path / name).size[0] > 800 for name in ("overlays.png", "blocks.png"))
     assert found["seconds"] <= time.monotonic() - start
+
+
+def test_a_table_cuts_no_name(monkeypatch, capsys):
+    """At 80 columns, where there is no terminal, a row's name stands on one line, and the rest is wrapped."""
+    monkeypatch.setenv("COLUMNS", "80")
+    names = ("mhex-resnet-fashion-mnist", "mhex-bert-product-reviews")
+    columns = ("model", "accuracy", "majority class", "completeness error", "map's time")
+    print_table(columns, [(name, "0.858", "0.100", "1.0e-06", "13%") for name in names])
+    shown = capsys.readouterr().out
+    assert all(word in shown for word in (*names, "majority", "completeness", "map's", "13%")) and "…" not in shown
+    assert max(map(len, shown.splitlines())) <= 80
