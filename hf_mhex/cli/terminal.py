@@ -16,11 +16,12 @@ def echo(line: str, err: bool = False) -> None:
 
 def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: str | None = None) -> None:
     """Print rows of cells under their columns' names; what finds no room goes on in the next line, and is never cut."""
+    from rich.box import SIMPLE_HEAD
     from rich.console import Console
     from rich.table import Table
 
     cells = [tuple(map(visible, row)) for row in rows]
-    table = Table(title=title and visible(title))
+    table = Table(box=SIMPLE_HEAD, title=title and visible(title))
     for number, name in enumerate(columns):
         longest = max((len(row[number]) for row in cells), default=0)
         table.add_column(visible(name), overflow="fold", no_wrap=number == 0 and longest <= 30)
