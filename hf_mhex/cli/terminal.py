@@ -24,7 +24,12 @@ def print_table(columns: Sequence[str], rows: Iterable[Sequence[str]], title: st
     table = Table(box=SIMPLE_HEAD, title=title and visible(title))
     for number, name in enumerate(columns):
         longest = max((len(row[number]) for row in cells), default=0)
-        table.add_column(visible(name), overflow="fold", no_wrap=number == 0 and longest <= 30)
+        table.add_column(
+            visible(name),
+            overflow="fold",
+            no_wrap=number == 0 and longest <= 30,
+            min_width=max(map(len, name.split() or [""])),
+        )
     for row in cells:
         table.add_row(*row)
     Console(markup=False, emoji=False).print(table)
