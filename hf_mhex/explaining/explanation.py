@@ -289,7 +289,7 @@ def sentence_of(record: dict, logits: np.ndarray, names: dict[int, str], blocks:
         elif contrast == "runner_up":
             other = names[max(others, key=logits.__getitem__)]
         else:
-            other = {"mean": "the other labels", "softmax": "the other labels, weighed by their scores"}.get(
+            other = {"mean": "the other labels on average", "softmax": "the other labels, weighed by their scores"}.get(
                 contrast, contrast
             )
         lead = f"{signed(value)} ahead of {other}" if value >= 0 else f"{-value:.3g} behind {other}"

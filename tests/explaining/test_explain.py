@@ -12,6 +12,8 @@ from hf_mhex.explaining.explanation import Explanation, explain, lead_contrast
 from hf_mhex.pictures.cards import saliency_picture
 from hub_models import save_image_model, save_text_model
 
+OTHERS = "the other labels on average"
+
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
@@ -51,8 +53,8 @@ def test_an_image(folders, image_model):
 @pytest.mark.parametrize(
     ("options", "lead"),
     [
-        ({"contrast": "mean"}, lambda z, t: (z[t] - np.delete(z, t).mean(), "the other labels")),
-        ({"contrast": "mean", "target": 2}, lambda z, t: (z[2] - np.delete(z, 2).mean(), "the other labels")),
+        ({"contrast": "mean"}, lambda z, t: (z[t] - np.delete(z, t).mean(), OTHERS)),
+        ({"contrast": "mean", "target": 2}, lambda z, t: (z[2] - np.delete(z, 2).mean(), OTHERS)),
         ({"contrast": "runner_up"}, lambda z, t: (z[t] - np.sort(z)[-2], "abc"[np.argsort(z)[-2]])),
         ({"contrast": "b", "target": "c"}, lambda z, t: (z[2] - z[1], "b")),
     ],
