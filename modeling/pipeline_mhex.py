@@ -257,12 +257,13 @@ class ImageSaliencyPipeline(SaliencyPipeline):
         layout = {} if hasattr(picture, "getbands") else {"input_data_format": "channels_last"}
         return self.image_processor(images=picture, return_tensors="pt", **layout).to(self.dtype)
 
-    def _forward(self, inputs, target=None, top_k=1, normalize=None, upsample=True, decay=None, **options):
+    def _forward(
+        self, inputs, target=None, top_k=1, normalize=None, upsample=True, decay=None, refine=False, **options
+    ):
         values = inputs[self.main_input]
         every = target == "all" or (target is None and top_k != 1)
-        found = self.model.generate_saliency(
-            **inputs, **options, target="all" if every else target, decay=decay, upsample=False
-        )
+        options |= {"target": "all" if every else target, "decay": decay, "refine": refine}
+        found = self.model.generate_saliency(**inputs, **options, upsample=refine and upsample)
         kept = {"target": found.target, "explained": found.explained}
         kept |= {f"block.{number}": values for number, values in enumerate(found.block_saliency)}
         if every:
@@ -272,13 +273,15 @@ class ImageSaliencyPipeline(SaliencyPipeline):
             kept = {name: values[rows, best] for name, values in kept.items()}
         else:
             kept = {name: values[:, None] for name, values in kept.items()}
-        if upsample:
+        if refine:
+            kept["saliency"] = found.saliency[:, None]
+        elif upsample:
             maps = [values for name, values in kept.items() if name.startswith("block.")]
             depths = check_blocks(options.get("blocks"), self.model.num_blocks)
             factors = decay_factors(depths, self.model.config.head_decay if decay is None else decay)
             kept["saliency"] = combine_maps(maps, factors, tuple(values.shape[2:]))
-            if normalize:
-                kept["saliency"] = normalize_map(kept["saliency"], normalize)
+        if normalize and "saliency" in kept:
+            kept["saliency"] = normalize_map(kept["saliency"], normalize)
         return {"logits": found.logits, **kept, self.main_input: values}
 
     def postprocess(self, found, target=None, top_k=1, normalize=None):

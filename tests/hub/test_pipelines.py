@@ -280,6 +280,19 @@ def test_image_answers_are_the_model_s(images, pictures):
     assert "saliency" not in answer and "overlay" not in answer and len(answer["block_saliency"]) == 5
 
 
+@pytest.mark.parametrize("options", [{}, {"target": "c", "contrast": "mean", "normalize": "minmax"}])
+def test_a_refined_map_is_the_model_s(images, pictures, options):
+    [answer] = images(pictures[0], refine=True, **options)
+    inputs = images.image_processor(pictures[0], return_tensors="pt")
+    given = options | {"target": answer["target"]}
+    expected = images.model.generate_saliency(**inputs, refine=True, **given)
+    assert np.allclose(answer["saliency"], expected.saliency[0], atol=1e-5)
+    assert answer["explained"] == pytest.approx(expected.explained[0].item(), abs=1e-5)
+    assert answer["overlay"].size == (40, 40)
+    with pytest.raises(ValueError, match="refine=True refines one map"):
+        images(pictures[0], refine=True, top_k=2)
+
+
 def test_paths_arrays_and_gray_pictures(images, pictures, tmp_path):
     pictures[0].save(tmp_path / "a.png")
     [from_path], [from_array] = images([str(tmp_path / "a.png"), np.asarray(pictures[0])])

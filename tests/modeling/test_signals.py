@@ -66,6 +66,9 @@ def test_pipelines(saved):
         assert one["score"] == pytest.approx(other["score"], abs=1e-5)
         assert one["saliency"].sum() == pytest.approx(one["logit"], abs=1e-4) and one["overlay"].size == (640, 200)
     assert len(pipe(list(signals[:3]))) == 3
+    [refined] = pipe(signals[0], refine=True)
+    assert refined["saliency"].sum() == pytest.approx(refined["logit"], abs=1e-4)
+    assert not np.allclose(refined["saliency"], answers[0]["saliency"], atol=1e-3)
     with pytest.raises(TypeError, match="signal must be an array"):
         pipe({"signal": signals[0]})
 
