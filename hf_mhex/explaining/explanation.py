@@ -230,10 +230,11 @@ def _by_index(model, options: dict) -> dict:
 def _explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
     """The answer of `explain` to a text in windows."""
     options, answers = _by_index(model, options), []
-    names, contrast = model.config.id2label, options["contrast"]
+    options["blocks"] = check_blocks(options.get("blocks"), model.num_blocks)
+    names, contrast, chosen = model.config.id2label, options["contrast"], _some_blocks(model, options["blocks"])
     for record, saliency, seen, logits in explain_windows(model, processor, text, stride, options):
         record["contrast"] = names[contrast] if isinstance(contrast, int) else contrast
-        record["sentence"] = sentence_of(record, logits, names, options.get("blocks"), options.get("decay"))
+        record["sentence"] = sentence_of(record, logits, names, chosen, options.get("decay"))
         answers.append(Explanation(record, saliency, own_places(text, seen.words), seen, logits=logits))
     return answers if options.get("target") == "all" else answers[0]
 
@@ -254,8 +255,7 @@ def _explanation(model, processor, item, found, place: int | tuple[int, int], op
     }
     logits = found.logits[0].float().cpu().numpy()
     blocks = check_blocks(options.get("blocks"), model.num_blocks)
-    chosen = None if len(blocks) == model.num_blocks else blocks
-    record["sentence"] = sentence_of(record, logits, names, chosen, options.get("decay"))
+    record["sentence"] = sentence_of(record, logits, names, _some_blocks(model, blocks), options.get("decay"))
     maps = [values[place].float().cpu().numpy() for values in found.block_saliency]
     by_block = dict(zip(blocks, maps))
     if item.encoding is None:
@@ -271,6 +271,11 @@ def _explanation(model, processor, item, found, place: int | tuple[int, int], op
     record |= {"special": explained.special, "words": [vars(word) for word in parts]}
     words = {block: words_of(text, pair, item.encoding, values.tolist()) for block, values in by_block.items()}
     return Explanation(record, saliency, parts, explained, words, logits)
+
+
+def _some_blocks(model, blocks: list[int]) -> list[int] | None:
+    """The blocks, None where they are all of them."""
+    return None if len(blocks) == model.num_blocks else blocks
 
 
 def _total(values: np.ndarray) -> float:

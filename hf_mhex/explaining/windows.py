@@ -6,6 +6,7 @@ import numpy as np
 
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
 from hf_mhex.modeling.pipeline_mhex import TextSaliencyPipeline, join_windows, scores_of, token_scores, word_scores
+from hf_mhex.processors import max_length
 
 
 def explain_windows(
@@ -20,15 +21,21 @@ def explain_windows(
         stride: tokens that a window shares with the one before.
         options: of `generate_saliency`; `target` a label's index, "all" or None.
 
-    Raises TypeError for a pair of texts, ValueError for a stride that leaves a window no token of its own.
+    Raises TypeError for a pair of texts, ValueError for an empty text and for a stride that leaves a window no token of
+    its own.
     """
     if not isinstance(text, str):
         raise TypeError(f"stride reads one text in windows, got {type(text).__name__}; leave stride out.")
+    if not text.strip():
+        raise ValueError("the row holds an empty text.")
     options = dict(options)
     if not options.pop("upsample", True):
         raise ValueError("upsample must be True with stride: windows are joined by their combined maps.")
     target, normalize = options.pop("target", None), options.pop("normalize", None)
     pipeline = TextSaliencyPipeline(model=model, tokenizer=tokenizer, device=model.device)
+    content = max_length(model, tokenizer) - tokenizer.num_special_tokens_to_add()
+    if type(stride) is not int or not 0 <= stride < content:
+        raise ValueError(f"stride must lie in [0, {content - 1}], below a window's tokens; got {stride!r}.")
     parts = pipeline.preprocess(text, long_text="windows", overlap=stride)
     windows = [pipeline.forward(part, target=target, **options) for part in parts]
     weights, logits, explained = join_windows(windows)

@@ -51,6 +51,13 @@ def test_it_is_the_pipeline_s_rule_derived_again():
         assert why[label].logit == pytest.approx(value, abs=1e-4)
 
 
+@pytest.mark.parametrize("blocks", [None, 0, [-1], [0, 1, 2]])
+def test_the_sentence_names_blocks_as_without_windows(blocks):
+    model, tokenizer = model_and_tokenizer()
+    one, plain = (hf_mhex.explain(model, tokenizer, "a phone", blocks=blocks, **way) for way in ({"stride": 3}, {}))
+    assert one.record["sentence"] == plain.record["sentence"]
+
+
 def test_a_short_text_is_one_window():
     model, tokenizer = model_and_tokenizer()
     one, plain = (hf_mhex.explain(model, tokenizer, "a good phone", **way) for way in ({"stride": 3}, {}))
@@ -60,8 +67,11 @@ def test_a_short_text_is_one_window():
 
 def test_what_cannot_be_is_named():
     model, tokenizer = model_and_tokenizer()
-    with pytest.raises(ValueError, match=r"overlap must lie in \[0, 37\]"):
-        hf_mhex.explain(model, tokenizer, TEXT, stride=38)
+    for stride in (38, -1, "5", True):
+        with pytest.raises(ValueError, match=rf"stride must lie in \[0, 37\], below a window's tokens; got {stride!r}"):
+            hf_mhex.explain(model, tokenizer, TEXT, stride=stride)
+    with pytest.raises(ValueError, match="empty text"):
+        hf_mhex.explain(model, tokenizer, " \n", stride=3)
     with pytest.raises(TypeError, match="stride reads one text in windows, got tuple"):
         hf_mhex.explain(model, tokenizer, (TEXT, TEXT), stride=3)
     with pytest.raises(ValueError, match=r"has 60 tokens, but the model has 40 positions; .*stride=32"):
