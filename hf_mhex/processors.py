@@ -82,6 +82,8 @@ def image_processor_for(
 
 def restore_image(pixel_values: torch.Tensor, processor) -> np.ndarray:
     """The picture that the model saw: pixel_values [C, H, W] without the normalisation, uint8 [H, W, C]."""
-    mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
-    pixels = pixel_values.detach().float().cpu() * std + mean
+    pixels = pixel_values.detach().float().cpu()
+    if getattr(processor, "do_normalize", True):
+        mean, std = (torch.tensor(values)[:, None, None] for values in (processor.image_mean, processor.image_std))
+        pixels = pixels * std + mean
     return (pixels.clamp(0, 1) * 255).round().byte().permute(1, 2, 0).numpy()

@@ -5,7 +5,7 @@ import pytest
 import timm
 import torch
 from PIL import Image
-from transformers import AutoImageProcessor
+from transformers import AutoImageProcessor, BitImageProcessor
 
 from hf_mhex import MHEXResNetConfig, image_processor_for
 from hf_mhex.conversion import timm_family
@@ -62,6 +62,10 @@ def test_given_values_and_the_picture_back():
     mean, std = (torch.tensor(values)[:, None, None] for values in ((0.2, 0.3, 0.4), (0.1, 0.2, 0.5)))
     assert torch.allclose(pixels, (raw - mean) / std, atol=1e-5)
     assert np.array_equal(restore_image(pixels, processor), np.array(image))
+    for plain in ({}, {"image_mean": None, "image_std": None}):  # whatever mean and std say, they were not applied
+        processor = BitImageProcessor(do_resize=False, do_center_crop=False, do_normalize=False, **plain)
+        pixels = processor(image, return_tensors="pt")["pixel_values"][0]
+        assert np.array_equal(restore_image(pixels, processor), np.array(image))
 
 
 @pytest.mark.parametrize("name", ["vit", "swin"])
