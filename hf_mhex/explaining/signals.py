@@ -12,8 +12,15 @@ def to_input_values(value, model, processor) -> torch.Tensor:
     """A signal [L] or [C, L] as `input_values` [C, L]; ValueError or TypeError for one that the model cannot read."""
     if value is None:
         raise ValueError("the row holds no signal.")
+    if isinstance(value, str):
+        raise TypeError(
+            "a signal must be an array of numbers, got a str; signals of a file are data (explain_dataset)."
+        )
     values = value.detach().cpu() if isinstance(value, torch.Tensor) else np.asarray(value)
-    found = processor(values, return_tensors="pt")["input_values"][0]
+    several = processor(values, return_tensors="pt")["input_values"]
+    if len(several) != 1:
+        raise ValueError(f"a signal must be [L] or [C, L], got {len(several)} of them, {list(values.shape)}; give one.")
+    found = several[0]
     axis = model.config.axis
     if axis is not None and found.shape[-1] != len(axis):
         raise ValueError(f"a signal must have the {len(axis)} points of the model's axis, got {found.shape[-1]}.")

@@ -55,6 +55,15 @@ def test_an_explanation_adds_up_and_has_a_picture(saved):
     assert "data:image/png" in found._repr_html_()
 
 
+def test_one_signal_is_explained_not_the_first_of_several(saved):
+    folder, signals = saved
+    model, extractor = hf_mhex.load(folder)
+    with pytest.raises(ValueError, match=r"a signal must be \[L\] or \[C, L\], got 2 of them, \[2, 61\]"):
+        hf_mhex.explain(model, extractor, np.stack(signals[:2]))
+    with pytest.raises(TypeError, match="a signal must be an array of numbers, got a str"):
+        hf_mhex.explain(model, extractor, "signals.npz")
+
+
 def test_pipelines(saved):
     folder, signals = saved
     model, extractor = hf_mhex.load(folder)
