@@ -327,7 +327,7 @@ def check_options(contrast, decay, normalize, num_labels: int) -> None:
         if not index and contrast not in ("mean", "runner_up", "softmax"):
             cure = f"None, 'mean', 'runner_up', 'softmax' or a class index in [0, {num_labels - 1}]"
             raise ValueError(f"contrast must be {cure}; got {contrast!r}.")
-    if decay is not None and not 0 <= decay <= 1:
+    if decay is not None and (not hasattr(decay, "__float__") or not 0 <= decay <= 1):
         raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
 
 

@@ -115,7 +115,7 @@ class Display:
         return png(self.picture)
 
 
-def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3, **options) -> Display:
+def show(model, value, processor=None, *, labels: int | str | Sequence[str | int] = 3, **options) -> Display:
     """Show why a model answers as it does: its best labels side by side, and the best one block by block.
 
     `hf_mhex.show("outputs/demo/mhex-resnet-fashion-mnist", "coat.png")` as the last line of a notebook's cell.
@@ -149,7 +149,8 @@ def show(model, value, processor=None, *, labels: int | Sequence[str | int] = 3,
         [best] = explain_items(model, processor, item, options)
         rest = best.ranking[1 : min(labels, count)]
         return Display([best, *(explain_items(model, processor, item, options | {"target": t})[0] for t in rest)])
-    chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in labels]
+    names = [labels] if isinstance(labels, str) else labels
+    chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in names]
     if not chosen:
         raise ValueError("labels must name at least one label.")
     return Display([explain_items(model, processor, item, options | {"target": target})[0] for target in chosen])

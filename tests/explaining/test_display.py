@@ -52,8 +52,11 @@ def test_labels_are_chosen_by_name_or_number(tmp_path):
     names = list(model.config.id2label.values())
     found = hf_mhex.show(model, value, tokenizer, labels=[names[1], 0])
     assert [shown.label for shown in found.explanations] == [names[1], names[0]]
-    with pytest.raises(ValueError, match="labels must be a label"):
-        hf_mhex.show(model, value, tokenizer, labels=["nobody"])
+    [shown] = hf_mhex.show(model, value, tokenizer, labels=names[1]).explanations
+    assert shown.label == names[1]
+    for nobody in ("nobody", ["nobody"]):
+        with pytest.raises(ValueError, match="labels must be a label .* got 'nobody'"):
+            hf_mhex.show(model, value, tokenizer, labels=nobody)
     with pytest.raises(ValueError, match="labels must be at least 1"):
         hf_mhex.show(model, value, tokenizer, labels=0)
     with pytest.raises(ValueError, match="labels must name at least one label"):

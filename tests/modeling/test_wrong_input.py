@@ -129,6 +129,7 @@ OPTIONS = [
     ({"contrast": -1}, ValueError, r"class index in \[0, 3\]; got -1"),
     ({"decay": 1.5}, ValueError, r"decay must be None or lie in \[0, 1\], got 1.5"),
     ({"decay": float("nan")}, ValueError, "decay must be None or lie in"),
+    ({"decay": "0.5"}, ValueError, "decay must be None or lie in .* got '0.5'"),
     ({"normalize": "max"}, ValueError, "normalize must be None, 'minmax' or 'percentile'; got 'max'"),
 ]
 
