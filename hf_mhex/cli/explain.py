@@ -13,7 +13,7 @@ from hf_mhex.cli.options import AsJson, Contrast, Device, Model, Revision, Targe
 from hf_mhex.cli.terminal import echo
 from hf_mhex.writing import whole, write_whole
 
-DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt")
+DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".npz")
 
 
 def explain(
@@ -37,7 +37,7 @@ def explain(
         bool, typer.Option("--rollout", help="Carry maps back through attention to the words or patches.")
     ] = False,
     output: Annotated[
-        Path | None, typer.Option(help="Picture (.png), page (.html) of a text, or folder for the answers to data.")
+        Path | None, typer.Option(help="Picture (.png); of a text also a page (.html); folder for the answers to data.")
     ] = None,
     revision: Revision = None,
     device: Device = None,
@@ -86,8 +86,9 @@ def explain(
     if channels:
         from hf_mhex.cli.channels import report_channels
 
-        given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "column": column}
-        given["rollout"] = rollout or None
+        given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "rollout": rollout or None}
+        given |= {"streaming": streaming or None, "column": column, "id-column": id_column, "engine": engine}
+        given |= {"target-column": target_column, "words": words or None, "overlays": overlays or None}
         foreign = [name for name, value in given.items() if value is not None]
         if foreign:
             raise ValueError(
@@ -129,7 +130,7 @@ def explain(
 
 def names_data(item: str) -> bool:
     """Whether an input is a folder or the name of a file of rows; what is longer, or has spaces, is a text."""
-    if len(item) > 255:
+    if not 0 < len(item) <= 255:
         return False
     is_name = not any(map(str.isspace, item)) or Path(item).is_file()
     return Path(item).is_dir() or (is_name and item.lower().endswith(DATA_FILES))
@@ -159,14 +160,20 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
 def explain_one(network, processor, item: str, output: Path | None, options: dict, as_json: bool) -> None:
     """Explain one image or one text, and print what was found."""
     import hf_mhex
+    from hf_mhex.families import family_of
 
+    is_text = family_of(network).kind == "text"
+    as_page = output is not None and output.suffix.lower() in (".html", ".htm")
+    if as_page and not is_text:
+        raise ValueError(f"--output {str(output)!r} is a page, which texts have; name a picture, as why.png.")
     found = hf_mhex.explain(network, processor, sys.stdin.read() if item == "-" else item, **options)
-    if found.page is None:
-        output = output or Path(f"{Path(item).stem}-saliency.png")
+    if output is None and not is_text:
+        output = Path(f"{Path(item).stem}-saliency.png")
+    if output and as_page:
+        write_whole(output, found.page)
+    elif output:
         with whole(output) as place:
             found.picture.save(place)
-    elif output:
-        write_whole(output, found.page)
     if as_json:
         typer.echo(json.dumps(found.record | {"output": output and str(output)}))
         return

@@ -239,7 +239,8 @@ def check(
         first = min(bad)
         raise ValueError(
             f"split {split!r} has {len(bad)} bad rows of {len(labels)} ({found}; the first is {row_name(raw, first)}, "
-            f"{causes[first]}). Mend them, or leave them out with --on-bad-row skip."
+            f"{causes[first]}). Mend them, or leave them out with --on-bad-row skip; a verb without it takes "
+            "data.on_bad_row=skip."
         )
     if bad:
         warnings.warn(f"split {split!r}: {len(bad)} of {len(labels)} rows are left out ({found}).", stacklevel=2)

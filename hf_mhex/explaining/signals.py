@@ -14,7 +14,7 @@ def to_input_values(value, model, processor) -> torch.Tensor:
         raise ValueError("the row holds no signal.")
     if isinstance(value, str):
         raise TypeError(
-            "a signal must be an array of numbers, got a str; signals of a file are data (explain_dataset)."
+            "a signal must be an array of numbers, got a str; mhex explain reads them from .csv, .parquet and .npz."
         )
     values = value.detach().cpu() if isinstance(value, torch.Tensor) else np.asarray(value)
     several = processor(values, return_tensors="pt")["input_values"]

@@ -124,6 +124,8 @@ def test_explain_a_text(models, capsys, tmp_path):
     assert abs(total - found["explained"]) < 1e-5 * max(1, abs(found["logit"]))
     assert [word["text"] for word in found["words"]].count("battery") == 1
     assert "&lt;" in page.read_text() and "<b>" not in page.read_text()
+    code, out, _ = mhex("explain", models / "text", text, "--output", tmp_path / "why.png", capsys=capsys)
+    assert code == 0 and Image.open(tmp_path / "why.png").size[0] > 200 and str(tmp_path / "why.png") in out
     code, out, _ = mhex("explain", models / "text", text, "--target", "1", "--contrast", "runner_up", capsys=capsys)
     assert code == 0 and out.startswith("good (") and "battery" in out and "map's sum" in out
 
@@ -210,6 +212,11 @@ def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
         (["explain", image, models / "picture.png", "--blocks", "a"], "--blocks must be numbers separated by commas"),
         (["explain", image, models / "picture.png", "--contrast", "worst"], "--contrast must be a label"),
         (["explain", text, "  "], "empty text"),
+        (["explain", text, ""], "empty text"),
+        (["explain", image, models / "picture.png", "--output", tmp_path / "why.html"], "is a page, which texts have"),
+        (["explain", image, tmp_path / "none.npz"], "is data: name a folder for the answers by --output"),
+        (["explain", text, "x.csv", "--channels", "--words"], "--words does not apply with --channels"),
+        (["explain", text, "x.csv", "--channels", "--engine", "ray"], "--engine does not apply with --channels"),
         (["explain", MINILM, "good"], "is a 'bert' model, not one of mhex_bert, "),
         (["info", tmp_path], "holds no model: no config.json"),
         (["convert", "resnet19", tmp_path / "new"], "resnet19"),
