@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
@@ -17,7 +18,7 @@ from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
-from hf_mhex.modeling.mhex_maps import check_names
+from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
 from hf_mhex.modeling.mhex_words import ExplainedText, split_pair
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
@@ -79,6 +80,22 @@ class Answer:
             return None
         lines = str(self.error).strip().splitlines()
         return f"{type(self.error).__name__}: {lines[0] if lines else ''}"
+
+
+def check_row_options(model, target, options: dict) -> dict:
+    """Options of `generate_saliency` for rows of data, each with its value; ValueError or TypeError for a wrong one.
+
+    Checked before the first row: what `explain_rows` meets is a row's own error.
+    """
+    labels = model.config.num_labels
+    if target is not None and (type(target) is not int or not 0 <= target < labels):
+        raise ValueError(f"target must be None or a class index in [0, {labels - 1}], got {target!r}.")
+    found = dict.fromkeys(OPTIONS) | {"rollout": False} | options
+    found["blocks"] = check_blocks(found["blocks"], model.num_blocks)
+    check_options(found["contrast"], found["decay"], None, labels)
+    if found["rollout"] not in (False, model.base_model.can_roll_out):
+        raise ValueError(f"rollout must be False for {type(model).__name__}, got {found['rollout']!r}.")
+    return found
 
 
 def explain_rows(
@@ -237,7 +254,8 @@ class Explainer:
         rows.mapInPandas(explainer.map_frames, explainer.schema(rows.schema))              # Spark
 
     The answer is the batch's columns and `label`, `score`, `logit`, `explained`, `map` ([H, W] or [T]) and `error`
-    (empty where there is none; else the others are empty or NaN); of texts also `words` and `word_scores`.
+    (empty where there is none; else the others are empty or NaN); of texts also `words` and `word_scores`. A column of
+    the batch with such a name, as a `label` often has, is replaced with a warning: keep it by a `prefix`.
 
     Args:
         source: folder or Hub id of a model. revision: branch, tag or commit.
@@ -245,9 +263,10 @@ class Explainer:
         target: label to explain, None for the predicted one.
         batch_size: rows that pass through the model at once.
         device: None for the accelerator where there is one.
+        prefix: what the names of the answer's own columns begin with, as "why_".
         options: `contrast`, `blocks`, `decay` and `rollout` of `generate_saliency`.
 
-    Raises TypeError for an unknown option.
+    Raises TypeError for an unknown option; at the first batch ValueError or TypeError for a value that cannot be.
     """
 
     def __init__(
@@ -259,11 +278,14 @@ class Explainer:
         target: int | None = None,
         batch_size: int = 32,
         device: str | torch.device | None = None,
+        prefix: str = "",
         **options,
     ):
         check_names(options, OPTIONS, "Explainer")
+        if type(batch_size) is not int or batch_size < 1:
+            raise ValueError(f"batch_size must be an int of at least 1, got {batch_size!r}.")
         self.source, self.revision, self.column, self.device = source, revision, column, device
-        self.options, self.batch_size = options | {"target": target}, batch_size
+        self.options, self.target, self.batch_size, self.prefix = options, target, batch_size, prefix
         self._loaded: tuple[Any, Any] | None = None
 
     def __getstate__(self) -> dict:
@@ -275,11 +297,14 @@ class Explainer:
         if self._loaded is None:
             self._loaded = _load_once(self.source, self.revision, self.device, _state_of(self.source))
         model, processor = self._loaded
+        options = check_row_options(model, self.target, self.options) | {"target": self.target}
         from hf_mhex.data.opening import find_input
 
         column = self.column or find_input(_Names(list(batch)), family_of(model).input, "column")
+        if column not in batch:
+            raise ValueError(f"column={column!r} must be a column of the batch: {', '.join(batch)}.")
         rows = [Row(number, str(number), value) for number, value in enumerate(batch[column])]
-        answers = explain_rows(model, processor, rows, self.options, self.batch_size)
+        answers = explain_rows(model, processor, rows, options, self.batch_size)
         good = [answer.error is None for answer in answers]
         names, nan = model.config.id2label, float("nan")
         # of the same type as a map: engines refuse columns of several types
@@ -296,6 +321,11 @@ class Explainer:
             words = [answer.words.words if fine else () for answer, fine in zip(answers, good)]
             found["words"] = [[word.text for word in row] for row in words]
             found["word_scores"] = [[word.score for word in row] for row in words]
+        found = {self.prefix + name: values for name, values in found.items()}
+        replaced = [name for name in found if name in batch]
+        if replaced:
+            cure = "Explainer(..., prefix='why_') keeps them"
+            warnings.warn(f"columns of the data are replaced: {', '.join(replaced)}; {cure}.", stacklevel=2)
         return {**batch, **found}
 
     def map_frames(self, frames: Iterator[pandas.DataFrame]) -> Iterator[pandas.DataFrame]:
@@ -304,11 +334,15 @@ class Explainer:
 
         for frame in frames:
             found = self({name: frame[name].tolist() for name in frame})
-            found["map"] = [list(values) for values in found["map"]]  # of an image its rows: Arrow takes no matrix
+            name = f"{self.prefix}map"
+            found[name] = [list(values) for values in found[name]]  # of an image its rows: Arrow takes no matrix
             yield pandas.DataFrame(found)
 
     def schema(self, rows: StructType) -> StructType:
-        """The schema of Spark's table after `map_frames`: that of the rows and the columns of the explanations."""
+        """The schema of Spark's table after `map_frames`: that of the rows and the columns of the explanations.
+
+        Fields of the rows that explanations replace are left out.
+        """
         from pyspark.sql.types import StructType
 
         from hf_mhex.loading import source_config
@@ -317,7 +351,11 @@ class Explainer:
         found = "label string, score double, logit double, explained double, "
         found += f"map {'array<array<float>>' if kind == 'image' else 'array<float>'}, error string"
         found += ", words array<string>, word_scores array<double>" if kind == "text" else ""
-        return StructType(rows.fields + StructType.fromDDL(found).fields)
+        own = StructType.fromDDL(found).fields
+        for field in own:
+            field.name = self.prefix + field.name
+        names = {field.name for field in own}
+        return StructType([field for field in rows.fields if field.name not in names] + own)
 
 
 def _state_of(source: str) -> tuple:

@@ -17,11 +17,11 @@ from tqdm.auto import tqdm
 
 from hf_mhex.data import Row
 from hf_mhex.data.source import RowSource
-from hf_mhex.explaining.batch import OPTIONS, Answer, explain_rows, seen_picture
+from hf_mhex.explaining.batch import OPTIONS, Answer, check_row_options, explain_rows, seen_picture
 from hf_mhex.explaining.engines import ENGINES, run_parts
 from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, remove_unfinished, shard_path
 from hf_mhex.families import family_of
-from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
+from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.writing import whole
 
@@ -92,11 +92,7 @@ def explain_dataset(
     check_names(options, OPTIONS, "explain_dataset")
     _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     _check_engine(engine, workers)
-    chosen = check_blocks(blocks, model.num_blocks)
-    options = dict.fromkeys(OPTIONS) | {"rollout": False, "blocks": chosen} | options
-    check_options(options["contrast"], options["decay"], None, model.config.num_labels)
-    if options["rollout"] not in (False, model.base_model.can_roll_out):
-        raise ValueError(f"rollout must be False for {type(model).__name__}, got {options['rollout']!r}.")
+    options = check_row_options(model, target, options | {"blocks": blocks})
     source = RowSource(data, kind, rows_per_shard, column, id_column, target_column)
     if engine is not None and not source.by_number:
         raise ValueError(f"engine={engine!r} needs data whose rows are read by number; a stream is for engine=None.")
@@ -227,16 +223,13 @@ class _Run:
 
 
 def _check(model, kind, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard) -> None:
-    labels, is_image = model.config.num_labels, kind == "image"
-    if target is not None and (type(target) is not int or not 0 <= target < labels):
-        raise ValueError(f"target must be None or a class index in [0, {labels - 1}], got {target!r}.")
     if target is not None and target_column is not None:
         raise ValueError(f"target={target} and target_column={target_column!r} exclude each other; give one.")
     if map_dtype not in STORED:
         raise ValueError(f"map_dtype must be one of {', '.join(map(repr, STORED))}, got {map_dtype!r}.")
     if words and kind != "text":
         raise ValueError(f"words=True needs texts, but the model takes {kind}s; leave it out.")
-    if overlays and not is_image:
+    if overlays and kind != "image":
         raise ValueError(f"overlays=True needs images, but the model takes {kind}s; use words=True.")
     for name, value in (("batch_size", batch_size), ("rows_per_shard", rows_per_shard)):
         if type(value) is not int or value < 1:

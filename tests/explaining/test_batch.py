@@ -1,6 +1,7 @@
 """Explainer explains batches of columns as explain does its rows, wherever it is sent."""
 
 import pickle
+import warnings
 
 import numpy as np
 import pytest
@@ -65,7 +66,32 @@ def test_it_travels_and_loads_the_model_where_it_arrives(folder, monkeypatch):
     assert len(explainer({"text": ["bad"]})["map"]) == 1 and pickle.loads(pickle.dumps(explainer))._loaded is None
 
 
+def test_a_column_of_the_data_goes_under_with_a_warning_or_is_kept_by_a_prefix(folder):
+    batch = {"text": ["good"], "label": [7]}
+    with pytest.warns(UserWarning, match=r"columns of the data are replaced: label; Explainer\(..., prefix='why_'\)"):
+        found = Explainer(str(folder / "text"))(batch)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        kept = Explainer(str(folder / "text"), prefix="why_")(batch)
+    assert kept["label"] == [7] and kept["why_label"] == found["label"]
+    assert set(kept) == {*batch, *(f"why_{name}" for name in found if name != "text")}
+
+
 def test_wrong_calls(folder):
+    for options, words in (
+        ({"contrast": "means"}, "contrast must be None, 'mean'"),
+        ({"blocks": [9]}, "blocks must lie in"),
+        ({"decay": 2}, "decay must be None or lie in"),
+        ({"target": 9}, r"target must be None or a class index in \[0, 2\], got 9"),
+        ({"target": "all"}, "target must be None or a class index"),
+        ({"column": "c"}, "column='c' must be a column of the batch: text"),
+    ):
+        with pytest.raises(ValueError, match=words):
+            Explainer(str(folder / "text"), **options)({"text": ["good"]})
+    with pytest.raises(ValueError, match="rollout must be False for MHEXResNetForImageClassification, got True"):
+        Explainer(str(folder / "image"), rollout=True)({"image": ["no.png"]})
+    with pytest.raises(ValueError, match="batch_size must be an int of at least 1, got 0"):
+        Explainer("folder", batch_size=0)
     with pytest.raises(TypeError, match="'contrats' is no argument of Explainer; did you mean 'contrast'"):
         Explainer("folder", contrats="mean")
     with pytest.raises(ValueError, match="column must name the column of texts, one of a, b"):
