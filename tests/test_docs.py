@@ -70,6 +70,7 @@ def things(tmp_path_factory):
                 hf_mhex.image_processor_for(model.config, image_size=56).save_pretrained(home / name)
             else:
                 AutoTokenizer.from_pretrained(MINILM).save_pretrained(home / name)
+    (home / "ag_news_test.csv").write_text('"3","Oil prices fall","as traders go home"\n' * 2)
     for part in ("train", "test"):
         (home / f"{part}.csv").write_text("text,label\n" + "A great phone,1\nA poor battery,0\n" * 4)
         for name, colour in (("cat", "red"), ("dog", "blue")):

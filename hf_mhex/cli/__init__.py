@@ -51,7 +51,7 @@ app.add_typer(benchmark, name="benchmark")
 
 @app.callback()
 def options(debug: Annotated[bool, typer.Option("--debug", help="Show an error's traceback.")] = False) -> None:
-    """MHEX models for transformers: image and text classifiers that explain themselves.
+    """MHEX models for transformers: image, text and signal classifiers that explain themselves.
 
     Exit codes: 0 done, 1 failed (one line on stderr says why), 2 wrong usage, 3 a bug in mhex, 130 ended by Ctrl-C.
     What a verb writes is there as a whole or not at all.
