@@ -556,3 +556,7 @@ def test_a_table_cuts_no_name(monkeypatch, capsys):
     shown = capsys.readouterr().out
     assert all(word in shown for word in (*names, "majority", "completeness", "map's", "13%")) and "…" not in shown
     assert max(map(len, shown.splitlines())) <= 80
+    numbers = [f"+{number}.{number:03}" for number in range(20)]
+    print_table([f"of label {number}" for number in range(20)], [numbers])
+    shown = capsys.readouterr().out
+    assert all(number in shown for number in numbers)  # in wider lines, where a number has no room
