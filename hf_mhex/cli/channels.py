@@ -47,8 +47,9 @@ def read_batches(network, processor, data: str, overrides: list[str], split: str
     from hf_mhex.training.evaluation import rows_for
 
     batches, _ = rows_for(network, processor, data, split, overrides, 8)
-    few = itertools.islice(batches, -(-rows // 8))
-    return [{name: value.to(network.device) for name, value in batch.items()} for batch in few]
+    few = enumerate(itertools.islice(batches, -(-rows // 8)))
+    left = ({name: value[: rows - 8 * number] for name, value in batch.items()} for number, batch in few)
+    return [{name: value.to(network.device) for name, value in batch.items()} for batch in left]
 
 
 def collaboration(

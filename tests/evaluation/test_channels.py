@@ -65,6 +65,16 @@ def test_examples_do_not_depend_on_how_rows_are_batched():
         ]
 
 
+@pytest.mark.parametrize("rows", [3, 8, 11, 600])
+def test_the_command_looks_at_as_many_rows_as_it_was_told(rows, monkeypatch):
+    from hf_mhex.cli.channels import read_batches
+
+    batches = [{"labels": torch.arange(8) + 8 * number} for number in range(3)]
+    monkeypatch.setattr("hf_mhex.training.evaluation.rows_for", lambda *_: (iter(batches), {}))
+    found = read_batches(lively("bert"), None, "rows.csv", [], None, rows)
+    assert torch.cat([batch["labels"] for batch in found]).tolist() == [*range(min(rows, 24))]
+
+
 def test_options_that_cannot_be_are_refused():
     model, batches = model_and_batches("resnet")
     with pytest.raises(ValueError, match="contrast"):
