@@ -131,9 +131,9 @@ def from_timm(
     fields = check_fields(family, pointing(label_fields(num_labels, config_fields)))
     model = family.classifier(family.config(architecture=architecture, **fields))
     state: Mapping[str, torch.Tensor] = {}
-    source = f"checkpoint_path={checkpoint_path!r}"
+    source = ""
     if checkpoint_path is not None:
-        state = read_checkpoint(checkpoint_path)
+        source, state = f"checkpoint_path={fspath(checkpoint_path)!r}", read_checkpoint(checkpoint_path)
     elif pretrained:
         source = f"timm's {architecture!r}"
         with downloading(f"timm's weights of {architecture!r}"):

@@ -46,6 +46,8 @@ def convert(
     fields: dict = {} if num_channels is None else {"num_channels": num_channels}
     if labels:
         fields["id2label"] = dict(enumerate(name.strip() for name in labels.split(",")))
+        if "" in fields["id2label"].values():
+            raise ValueError(f"--labels must be names separated by commas, got an empty one in {labels!r}.")
     model, report = hf_mhex.convert(
         source,
         num_labels,
@@ -65,4 +67,5 @@ def convert(
     if json_:
         typer.echo(json.dumps({"output": str(output), **asdict(report)}))
     else:
-        echo(f"{output}: {type(model).__name__} with {model.config.num_labels} labels; {report}")
+        fresh = "" if report.used else "; all weights are fresh, --pretrained takes those that timm publishes"
+        echo(f"{output}: {type(model).__name__} with {model.config.num_labels} labels; {report}{fresh}")

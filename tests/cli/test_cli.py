@@ -186,6 +186,7 @@ def test_convert(models, capsys, tmp_path):
     arguments = ["convert", "resnet10t", tmp_path / "ten", "--labels", "normal, pneumonia", "--image-size", "64"]
     code, out, _ = mhex(*arguments, capsys=capsys)
     assert code == 0 and "MHEXResNetForImageClassification with 2 labels; keys: 0 used" in out
+    assert "all weights are fresh, --pretrained takes those that timm publishes" in out
     model, processor = load(tmp_path / "ten")
     assert model.config.label2id == {"normal": 0, "pneumonia": 1} and processor.crop_size["height"] == 64
     code, out, _ = mhex("convert", MINILM, tmp_path / "mini", "--num-labels", "3", "--json", capsys=capsys)
@@ -223,6 +224,7 @@ def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
         (["convert", "mixer_s32_224", tmp_path / "new"], "is timm's MlpMixer; MHEX is made from its ResNet, "),
         (["convert", MINILM, tmp_path / "new", "--image-size", "64"], "--image-size is for images"),
         (["convert", "resnet18", tmp_path / "new", "--labels", "a,a"], "every label a name of its own"),
+        (["convert", "resnet18", tmp_path / "new", "--labels", "a,,b"], "got an empty one in 'a,,b'"),
     ):
         code, out, err = mhex(*arguments, capsys=capsys)
         last = err.strip().splitlines()[-1]
