@@ -323,8 +323,14 @@ def check_fields(family: Family, fields: dict) -> dict:
 def label_fields(num_labels: int | None, fields: dict) -> dict:
     """Config fields with `num_labels`, `id2label` and `label2id` in agreement; ValueError where they contradict."""
     names = fields.get("id2label")
+    if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1):
+        raise ValueError(f"num_labels must be an int of at least 1, got {num_labels!r}.")
     if names is None:
         return fields if num_labels is None else {**fields, "num_labels": num_labels}
+    if not isinstance(names, Mapping) or not names:
+        raise ValueError(
+            f"id2label must be a dict of the labels' names by index, got {names!r}; dict(enumerate(names))."
+        )
     names = {int(index): str(name) for index, name in names.items()}
     if sorted(names) != list(range(len(names))):
         raise ValueError(f"id2label must name the labels 0 to {len(names) - 1}, got {sorted(names)}.")

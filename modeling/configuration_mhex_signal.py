@@ -69,4 +69,6 @@ class MHEXSignalConfig(MHEXConfigMixin, PretrainedConfig):
             raise ValueError(f"widths, depths and strides must be at least 1, got {stages}.")
         if type(self.position_waves) is not int or self.position_waves < 0:
             raise ValueError(f"position_waves must be an int of at least 0, got {self.position_waves!r}.")
+        if self.axis is not None:  # an array or a range, which JSON does not take
+            self.axis = self.axis.tolist() if hasattr(self.axis, "tolist") else list(self.axis)
         check_axis(self.axis)

@@ -11,6 +11,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 
 VERSION = "0.2.0"
 RETIRED_FIELDS = ("head_std",)
+PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
 PIPELINES = {  # task: class in pipeline_mhex.py, Auto class of its model
     "image-saliency": ("ImageSaliencyPipeline", "AutoModelForImageClassification"),
     "text-saliency": ("TextSaliencyPipeline", "AutoModelForSequenceClassification"),
@@ -107,6 +108,10 @@ class MHEXConfigMixin:
                 raise TypeError(f"{name} must be a number, got {value!r}.")
             if not low <= value <= high:
                 raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
+        if self.problem_type not in PROBLEMS:
+            raise ValueError(
+                f"problem_type must be one of {', '.join(map(repr, PROBLEMS))}; got {self.problem_type!r}."
+            )
         if type(self.rectified) is not bool:
             raise TypeError(f"rectified must be True or False, got {self.rectified!r}.")
         if self.gate_rank not in (None, "auto") and (type(self.gate_rank) is not int or self.gate_rank < 1):

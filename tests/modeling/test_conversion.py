@@ -286,6 +286,10 @@ def test_a_typo_in_a_field_names_the_nearest(tmp_path, name):
         ({"id2label": {0: "a", 2: "b"}}, "id2label must name the labels 0 to 1"),
         ({"id2label": {0: "a", 1: "a"}}, "a name of its own"),
         ({"id2label": {0: "a", 1: "b"}, "num_labels": 3}, "num_labels=3 contradicts id2label, which names 2"),
+        ({"id2label": {}}, "id2label must be a dict of the labels' names by index, got {}"),
+        ({"id2label": ["a", "b"]}, r"id2label must be a dict .* got \['a', 'b'\]"),
+        ({"num_labels": 0}, "num_labels must be an int of at least 1, got 0"),
+        ({"num_labels": "2"}, "num_labels must be an int of at least 1, got '2'"),
     ],
 )
 def test_labels_that_contradict_each_other_are_refused(tmp_path, fields, words):

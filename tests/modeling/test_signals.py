@@ -90,6 +90,13 @@ def test_a_line_is_red_where_it_speaks_for_the_label():
     assert (left[:, 0] > left[:, 2]).all() and (right[:, 2] > right[:, 0]).all()
 
 
+@pytest.mark.parametrize("axis", [np.linspace(4000, 400, 9), range(9), torch.arange(9)])
+def test_an_axis_of_any_kind_is_saved(axis, tmp_path):
+    config = MHEXSignalConfig(axis=axis)
+    config.save_pretrained(tmp_path)
+    assert list(MHEXSignalConfig.from_pretrained(tmp_path).axis) == [float(place) for place in axis]
+
+
 @pytest.mark.parametrize(
     "fields, words",
     [

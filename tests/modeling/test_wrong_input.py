@@ -225,6 +225,7 @@ CONFIGS = [
     (MHEXResNetConfig, {"rectified": 1}, "rectified must be True or False, got 1"),
     (MHEXBertConfig, {"chunk_size_feed_forward": 4}, "chunk_size_feed_forward must be 0, got 4"),
     (MHEXBertConfig, {"is_decoder": True}, "MHEX-BERT is an encoder"),
+    (MHEXBertConfig, {"problem_type": "multi_label"}, "problem_type must be one of .*; got 'multi_label'"),
 ]
 
 
