@@ -44,7 +44,11 @@ class MHEXSignalFeatureExtractor(FeatureExtractionMixin):
         if by not in WAYS:
             raise ValueError(f"by must be one of {', '.join(map(repr, WAYS))}, got {by!r}.")
         self.mean = self.std = None
-        values = torch.stack([self._read(signal) for signal in signals])
+        read = [self._read(signal) for signal in signals]
+        lengths = sorted({value.shape[1] for value in read})
+        if len(lengths) != 1:
+            raise ValueError(f"signals to fit must be at least one, of one length, got lengths {lengths}.")
+        values = torch.stack(read)
         axes = (0,) if by == "point" else (0, 2)
         std, mean = (found.reshape(self.num_channels, -1) for found in torch.std_mean(values, axes, correction=0))
         self.mean, self.std = mean.tolist(), std.where(std > 1e-12 * values.abs().max(), 1.0).tolist()

@@ -132,6 +132,12 @@ def test_signals_that_cannot_be_are_refused(saved, change, error, words):
         model.generate_saliency(input_values=change(signal_batch()["input_values"]))
 
 
+@pytest.mark.parametrize("signals, found", [([], r"\[\]"), ([[1, 2], [1, 2, 3]], r"\[2, 3\]")])
+def test_an_extractor_is_fitted_to_signals_of_one_length(signals, found):
+    with pytest.raises(ValueError, match=f"at least one, of one length, got lengths {found}"):
+        MHEXSignalFeatureExtractor().fit(signals)
+
+
 def test_an_extractor_refuses_what_is_no_signal(saved):
     _, extractor = hf_mhex.load(saved[0])
     hole = saved[1][0].copy()
