@@ -322,9 +322,12 @@ class SignalSaliencyPipeline(ImageSaliencyPipeline):
     item_options: tuple[str, ...] = ()
 
     def preprocess(self, signal):
-        if isinstance(signal, (dict, str)):
+        if isinstance(signal, (dict, str)) or not hasattr(signal, "__len__"):
             raise TypeError(f"signal must be an array of numbers, got {type(signal).__name__}.")
-        return self.feature_extractor(signal, return_tensors="pt").to(self.dtype)
+        found = self.feature_extractor(signal, return_tensors="pt").to(self.dtype)
+        if len(found[self.main_input]) != 1:
+            raise ValueError(f"signal must be [L] or [C, L], got {len(found[self.main_input])} of them; pass a list.")
+        return found
 
     def _paint(self, values: torch.Tensor, saliency: torch.Tensor):
         return paint_signal(self.feature_extractor.restore(values)[0].float(), saliency)

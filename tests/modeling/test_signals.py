@@ -80,6 +80,10 @@ def test_pipelines(saved):
     assert not np.allclose(refined["saliency"], answers[0]["saliency"], atol=1e-3)
     with pytest.raises(TypeError, match="signal must be an array"):
         pipe({"signal": signals[0]})
+    with pytest.raises(TypeError, match="signal must be an array of numbers, got float"):
+        pipe(signals[0].tolist())
+    with pytest.raises(ValueError, match=r"signal must be \[L\] or \[C, L\], got 2 of them; pass a list"):
+        pipe(np.stack(signals[:2]))
 
 
 def test_a_line_is_red_where_it_speaks_for_the_label():
