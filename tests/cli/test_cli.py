@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -128,6 +129,14 @@ def test_explain_a_text(models, capsys, tmp_path):
     assert code == 0 and Image.open(tmp_path / "why.png").size[0] > 200 and str(tmp_path / "why.png") in out
     code, out, _ = mhex("explain", models / "text", text, "--target", "1", "--contrast", "runner_up", capsys=capsys)
     assert code == 0 and out.startswith("good (") and "battery" in out and "map's sum" in out
+
+
+def test_a_text_that_is_too_long_is_explained_with_a_warning(models, capsys):
+    _, _, err = mhex("explain", models / "text", "A good phone", capsys=capsys)
+    assert "cut off" not in err
+    code, out, err = mhex("explain", models / "text", "good phone " * 400, "--json", capsys=capsys)
+    assert code == 0 and json.loads(out)["truncated"]
+    assert re.search(r"mhex: warning: the model reads \d+ tokens, the rest of the text is cut off\.", err)
 
 
 def test_explain_a_text_carried_back(models, capsys):
