@@ -167,8 +167,6 @@ def explain_one(network, processor, item: str, output: Path | None, options: dic
     if as_page and not is_text:
         raise ValueError(f"--output {str(output)!r} is a page, which texts have; name a picture, as why.png.")
     found = hf_mhex.explain(network, processor, sys.stdin.read() if item == "-" else item, **options)
-    if found.record.get("truncated"):
-        echo(f"mhex: warning: the model reads {len(found.saliency)} tokens, the rest of the text is cut off.", err=True)
     if output is None and not is_text:
         output = Path(f"{Path(item).stem}-saliency.png")
     if output and as_page:

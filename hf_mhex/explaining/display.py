@@ -17,12 +17,14 @@ from hf_mhex.escaping import escaped, visible
 from hf_mhex.explaining.explanation import (
     Explanation,
     explain_items,
+    explain_long,
     inline,
     label_index,
     lead_contrast,
     picture_tag,
     png,
     read_input,
+    warn_of_cut,
 )
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
@@ -100,7 +102,8 @@ class Display:
         if self.first.is_text:
             labels = [article(found.seen, found.title, found.explained, found.sentence) for found in self.explanations]
             blocks = [article(*entry) for entry in self.first.block_entries]
-            return "\n".join([*labels, f"<h2>Block by block, for {escaped(self.first.label)}</h2>", *blocks])
+            heading = [f"<h2>Block by block, for {escaped(self.first.label)}</h2>"] if blocks else []
+            return "\n".join([*labels, *heading, *blocks])
         said = "".join(f"<li>{escaped(found.title)}: {escaped(found.sentence)}</li>" for found in self.explanations)
         return (
             f"{picture_tag(self.picture, 'maps of the labels, and of the first one block by block')}\n<ul>{said}</ul>"
@@ -125,8 +128,9 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
         value: an image or a text, as `explain` takes it.
         processor: its image processor or tokenizer; if left out, the one that was saved with the model.
         labels: how many of the best labels, or which ones, by name or index.
-        options: of `explain` but `target`, and `revision` where `model` is a name. Labels are shown by their lead over
-            the mean of the others (`lead_contrast`); `contrast=None` shows the logits.
+        options: of `explain` but `target`, and `revision` where `model` is a name. With `stride` a text is not shown
+            block by block. Labels are shown by their lead over the mean of the others (`lead_contrast`);
+            `contrast=None` shows the logits.
 
     Raises what `load` and `explain` raise, ValueError for labels that are not there.
     """
@@ -134,26 +138,34 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
 
     revision = options.pop("revision", None)
     known = [name for name in EXACT_OPTIONS if name not in ("target", "upsample")]
-    check_names(options, (*known, "revision", "labels"), "show")
+    check_names(options, (*known, "stride", "revision", "labels"), "show")
     if isinstance(model, (str, PathLike)):
         model, own = load(model, revision)
         processor = own if processor is None else processor
     elif processor is None:
         processor = load_processor(model)
     options = {"contrast": lead_contrast(model.config)} | options
-    item = read_input(model, processor, value)
+    stride = options.pop("stride", None)
+    if stride is None:
+        item = read_input(model, processor, value)
+        warn_of_cut(item)
+
+    def found(**chosen) -> Explanation:
+        if stride is None:
+            return explain_items(model, processor, item, options | chosen)[0]
+        return explain_long(model, processor, value, stride, options | chosen)
+
     count = model.config.num_labels
     if isinstance(labels, int):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
-        [best] = explain_items(model, processor, item, options)
-        rest = best.ranking[1 : min(labels, count)]
-        return Display([best, *(explain_items(model, processor, item, options | {"target": t})[0] for t in rest)])
+        best = found()
+        return Display([best, *(found(target=target) for target in best.ranking[1 : min(labels, count)])])
     names = [labels] if isinstance(labels, str) else labels
     chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in names]
     if not chosen:
         raise ValueError("labels must name at least one label.")
-    return Display([explain_items(model, processor, item, options | {"target": target})[0] for target in chosen])
+    return Display([found(target=target) for target in chosen])
 
 
 def stacked(pictures: Sequence[Image.Image]) -> Image.Image:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
 from typing import Any
@@ -180,7 +181,7 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
 
     The map adds up to the label's logit, or with `contrast="mean"` to its lead over the mean of the other labels'
     logits, which `show` and the command line explain. A text's end that exceeds the model's length is cut off
-    (`record["truncated"]`).
+    with a warning (`record["truncated"]`); `stride` reads all of it.
 
     Args:
         model: an MHEX classifier, with its image processor, feature extractor or fast tokenizer.
@@ -196,8 +197,10 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
     check_names(options, (*EXACT_OPTIONS, "stride"), "explain")
     stride = options.pop("stride", None)
     if stride is not None:
-        return _explain_long(model, processor, value, stride, options)
-    found = explain_items(model, processor, read_input(model, processor, value), options)
+        return explain_long(model, processor, value, stride, options)
+    item = read_input(model, processor, value)
+    warn_of_cut(item)
+    found = explain_items(model, processor, item, options)
     return found if options.get("target") == "all" else found[0]
 
 
@@ -207,6 +210,15 @@ def read_input(model, processor, value) -> Prepared:
     if isinstance(item, Prepared):
         return item
     raise item.error or ValueError("the input cannot be read.")
+
+
+def warn_of_cut(item: Prepared) -> None:
+    """Say to the caller's caller that a text's end was cut off, and how to read it."""
+    if item.encoding is None or not item.encoding.overflowing:
+        return
+    text, cure = ("pair", "") if item.texts[1] is not None else ("text", "; explain(..., stride=32) reads all of it")
+    count = len(item.inputs["input_ids"])
+    warnings.warn(f"the model reads {count} tokens, the rest of the {text} is cut off{cure}.", stacklevel=3)
 
 
 def explain_items(model, processor, item: Prepared, options: dict) -> list[Explanation]:
@@ -227,7 +239,7 @@ def _by_index(model, options: dict) -> dict:
     return options
 
 
-def _explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
+def explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
     """The answer of `explain` to a text in windows."""
     options, answers = _by_index(model, options), []
     options["blocks"] = check_blocks(options.get("blocks"), model.num_blocks)

@@ -71,3 +71,7 @@ def test_a_text_in_windows_has_no_blocks(tmp_path):
     folder, _ = saved("text", tmp_path)
     found = hf_mhex.explain(*hf_mhex.load(folder), "good phone " * 100, stride=8)
     assert found.record["windows"] > 1 and found.block_picture is None and found.picture is not None
+    shown = hf_mhex.show(folder, "good phone " * 100, stride=8, labels=2, contrast=None)
+    assert shown.first.record == found.record and len(shown.explanations) == 2
+    page = shown.save(tmp_path / "why.html").read_text(encoding="utf-8")
+    assert "Block by block" not in page and shown.first.sentence in page and shown.picture is not None

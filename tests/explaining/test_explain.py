@@ -1,6 +1,7 @@
 """explain answers with everything that is known of one input, and the contrast fits how the labels were learnt."""
 
 import io
+import re
 
 import numpy as np
 import pytest
@@ -104,7 +105,23 @@ def test_a_text(text_model):
     assert found.sentence in shown and found.sentence in found.page
     assert found.coloured.plain == text and "&lt;" in found.page
     assert isinstance(found.picture, Image.Image)
-    assert explain(*text_model, "word " * 500).record["truncated"]
+
+
+def test_a_text_that_is_cut_off_warns_once_and_names_the_way_out(text_model, recwarn):
+    long = "word " * 500
+    for call in (explain, lambda model, tokenizer, value: hf_mhex.show(model, value, tokenizer).first):
+        recwarn.clear()
+        assert call(*text_model, long).record["truncated"]
+        [warning] = recwarn
+        assert warning.category is UserWarning and warning.filename == __file__
+        assert re.fullmatch(
+            r"the model reads \d+ tokens, the rest of the text is cut .*stride=32.*", str(warning.message)
+        )
+    recwarn.clear()
+    assert explain(*text_model, (long, long)).record["truncated"]
+    assert "rest of the pair is cut off" in str(recwarn.pop().message)
+    explain(*text_model, long, stride=8)
+    assert not recwarn
 
 
 @pytest.mark.parametrize("make", [tuple, lambda pair: dict(zip(("text", "text_pair"), pair))])
