@@ -317,7 +317,7 @@ class MHEXClassifierMixin:
 
         Raises ValueError or TypeError naming the argument.
         """
-        check_options(contrast, decay, normalize, self.num_labels)
+        check_options(contrast, decay, normalize, self.num_labels, target)
         for name, value in (("rollout", rollout), ("refine", refine)):
             if type(value) is not bool:
                 raise TypeError(f"{name} must be True or False, got {value!r}.")
@@ -388,7 +388,7 @@ class MHEXClassifierMixin:
 
         Raises ValueError or TypeError naming the argument.
         """
-        check_options(contrast, decay, normalize, self.num_labels)
+        check_options(contrast, decay, normalize, self.num_labels, target)
         choose("mode", mode, ("cam", "contribution"))
         choose("sign", sign, ("signed", "positive"))
         pair = check_sharpness(sharpness)

@@ -316,19 +316,31 @@ def check_map_size(batch: int, num_labels: int, size: tuple[int, ...] | None) ->
         )
 
 
-def check_options(contrast, decay, normalize, num_labels: int) -> None:
-    """Raise ValueError for a contrast, decay or normalisation that cannot be."""
+def check_options(contrast, decay, normalize, num_labels: int, target=None) -> None:
+    """Raise ValueError for a contrast, decay or normalisation that cannot be, and for an int target's own contrast."""
     if normalize not in (None, "minmax", "percentile"):
         raise ValueError(f"normalize must be None, 'minmax' or 'percentile'; got {normalize!r}.")
     if contrast is not None:
         if num_labels == 1:
             raise ValueError(f"contrast={contrast!r} needs another class, but the model has one label; use None.")
-        index = type(contrast) is int and 0 <= contrast < num_labels
+        index = type(contrast) is int or (
+            hasattr(contrast, "__index__") and not isinstance(contrast, bool) and not hasattr(contrast, "__len__")
+        )
+        index = index and 0 <= contrast < num_labels
         if not index and contrast not in ("mean", "runner_up", "softmax"):
             cure = f"None, 'mean', 'runner_up', 'softmax' or a class index in [0, {num_labels - 1}]"
             raise ValueError(f"contrast must be {cure}; got {contrast!r}.")
+        if index and type(target) is int:
+            check_contrast(contrast, target)
     if decay is not None and (not hasattr(decay, "__float__") or not 0 <= decay <= 1):
         raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
+
+
+def check_contrast(contrast, target) -> None:
+    """Raise ValueError where a label, by index or name, would be explained against itself."""
+    if contrast == target:
+        cure = "name another label, or None for the logit"
+        raise ValueError(f"contrast={contrast!r} is the target {target!r} itself, and the map would be 0; {cure}.")
 
 
 def check_sharpness(sharpness) -> tuple[float, float]:

@@ -92,7 +92,7 @@ def check_row_options(model, target, options: dict) -> dict:
         raise ValueError(f"target must be None or a class index in [0, {labels - 1}], got {target!r}.")
     found = dict.fromkeys(OPTIONS) | {"rollout": False} | options
     found["blocks"] = check_blocks(found["blocks"], model.num_blocks)
-    check_options(found["contrast"], found["decay"], None, labels)
+    check_options(found["contrast"], found["decay"], None, labels, target)
     if found["rollout"] not in (False, model.base_model.can_roll_out):
         raise ValueError(f"rollout must be False for {type(model).__name__}, got {found['rollout']!r}.")
     return found

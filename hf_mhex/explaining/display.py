@@ -16,6 +16,7 @@ from rich.text import Text
 from hf_mhex.escaping import escaped, visible
 from hf_mhex.explaining.explanation import (
     Explanation,
+    by_index,
     explain_items,
     explain_long,
     inline,
@@ -144,7 +145,7 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
         processor = own if processor is None else processor
     elif processor is None:
         processor = load_processor(model)
-    options = {"contrast": lead_contrast(model.config)} | options
+    options = by_index(model, {"contrast": lead_contrast(model.config)} | options)
     stride = options.pop("stride", None)
     if stride is None:
         item = read_input(model, processor, value)
@@ -155,12 +156,12 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
             return explain_items(model, processor, item, options | chosen)[0]
         return explain_long(model, processor, value, stride, options | chosen)
 
-    count = model.config.num_labels
     if isinstance(labels, int):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
         best = found()
-        return Display([best, *(found(target=target) for target in best.ranking[1 : min(labels, count)])])
+        others = [label for label in best.ranking[1:] if label != options["contrast"]]
+        return Display([best, *(found(target=label) for label in others[: labels - 1])])
     names = [labels] if isinstance(labels, str) else labels
     chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in names]
     if not chosen:

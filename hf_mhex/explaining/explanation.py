@@ -7,6 +7,7 @@ import io
 import warnings
 from dataclasses import dataclass, field
 from functools import cached_property
+from numbers import Integral
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,7 @@ from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
-from hf_mhex.modeling.mhex_maps import check_blocks, check_names
+from hf_mhex.modeling.mhex_maps import check_blocks, check_contrast, check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.pictures.colours import signed
@@ -223,29 +224,34 @@ def warn_of_cut(item: Prepared) -> None:
 
 def explain_items(model, processor, item: Prepared, options: dict) -> list[Explanation]:
     """The answer of `explain` to an input that was read."""
-    options = _by_index(model, options)
+    options = by_index(model, options)
     inputs = {name: values.to(model.device) for name, values in collate([item], processor).items()}
     found = model.generate_saliency(**inputs, **options)
     places = [(0, label) for label in range(model.config.num_labels)] if options.get("target") == "all" else [0]
     return [_explanation(model, processor, item, found, place, options) for place in places]
 
 
-def _by_index(model, options: dict) -> dict:
+def by_index(model, options: dict) -> dict:
     """The options with labels by their index."""
     options = {"contrast": None} | options
     for name, kept in (("target", ("all",)), ("contrast", CONTRASTS)):
         if isinstance(options.get(name), str) and options[name] not in kept:
             options[name] = label_index(model.config, options[name], name)
+    if isinstance(options["contrast"], Integral) and not isinstance(options["contrast"], bool):
+        options["contrast"] = int(options["contrast"])
+    names, target = model.config.id2label, options.get("target")
+    if type(target) is int and target in names:
+        check_contrast(names.get(options["contrast"]), names[target])
     return options
 
 
 def explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
     """The answer of `explain` to a text in windows."""
-    options, answers = _by_index(model, options), []
+    options, answers = by_index(model, options), []
     options["blocks"] = check_blocks(options.get("blocks"), model.num_blocks)
     names, contrast, chosen = model.config.id2label, options["contrast"], _some_blocks(model, options["blocks"])
     for record, saliency, seen, logits in explain_windows(model, processor, text, stride, options):
-        record["contrast"] = names[contrast] if isinstance(contrast, int) else contrast
+        record["contrast"] = _contrast_of(record, contrast, names, options)
         record["sentence"] = sentence_of(record, logits, names, chosen, options.get("decay"))
         answers.append(Explanation(record, saliency, own_places(text, seen.words), seen, logits=logits))
     return answers if options.get("target") == "all" else answers[0]
@@ -263,8 +269,8 @@ def _explanation(model, processor, item, found, place: int | tuple[int, int], op
         "logit": float(found.logits[0, target]),
         "sum": None if saliency is None else _total(saliency),
         "explained": float(found.explained[place]),
-        "contrast": names[contrast] if isinstance(contrast, int) else contrast,
     }
+    record["contrast"] = _contrast_of(record, contrast, names, options)
     logits = found.logits[0].float().cpu().numpy()
     blocks = check_blocks(options.get("blocks"), model.num_blocks)
     record["sentence"] = sentence_of(record, logits, names, _some_blocks(model, blocks), options.get("decay"))
@@ -283,6 +289,15 @@ def _explanation(model, processor, item, found, place: int | tuple[int, int], op
     record |= {"special": explained.special, "words": [vars(word) for word in parts]}
     words = {block: words_of(text, pair, item.encoding, values.tolist()) for block, values in by_block.items()}
     return Explanation(record, saliency, parts, explained, words, logits)
+
+
+def _contrast_of(record: dict, contrast, names: dict[int, str], options: dict):
+    """What a label is compared with, a label by its name; ValueError where that is the one label asked for itself."""
+    if not isinstance(contrast, int):
+        return contrast
+    if options.get("target") != "all":
+        check_contrast(names[contrast], record["label"])
+    return names[contrast]
 
 
 def _some_blocks(model, blocks: list[int]) -> list[int] | None:

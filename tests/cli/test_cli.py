@@ -220,6 +220,7 @@ def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
         (["explain", image, models / "picture.png", "--blocks", "9"], "blocks must lie in [-5, 4]"),
         (["explain", image, models / "picture.png", "--blocks", "a"], "--blocks must be numbers separated by commas"),
         (["explain", image, models / "picture.png", "--contrast", "worst"], "--contrast must be a label"),
+        (["explain", text, "good", "--target", "0", "--contrast", "bad"], "contrast='bad' is the target 'bad' itself"),
         (["explain", text, "  "], "empty text"),
         (["explain", text, ""], "empty text"),
         (["explain", image, models / "picture.png", "--output", tmp_path / "why.html"], "is a page, which texts have"),

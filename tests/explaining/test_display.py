@@ -54,6 +54,9 @@ def test_labels_are_chosen_by_name_or_number(tmp_path):
     assert [shown.label for shown in found.explanations] == [names[1], names[0]]
     [shown] = hf_mhex.show(model, value, tokenizer, labels=names[1]).explanations
     assert shown.label == names[1]
+    names = [shown.label for shown in hf_mhex.show(model, value, tokenizer).explanations]
+    shown = hf_mhex.show(model, value, tokenizer, contrast=names[1]).explanations
+    assert [other.label for other in shown] == [name for name in names if name != names[1]]
     for nobody in ("nobody", ["nobody"]):
         with pytest.raises(ValueError, match="labels must be a label .* got 'nobody'"):
             hf_mhex.show(model, value, tokenizer, labels=nobody)

@@ -161,6 +161,10 @@ def test_wrong_calls(folders, image_model, text_model):
         explain(*text_model, "good", contrats="mean")
     with pytest.raises(ValueError, match="target must be a label"):
         explain(*text_model, "good", target="excellent")
+    own = explain(*text_model, "good").label
+    for options in ({"contrast": own}, {"target": own, "contrast": own}, {"contrast": own, "stride": 3}):
+        with pytest.raises(ValueError, match=f"contrast={own!r} is the target {own!r} itself.*name another label"):
+            explain(*text_model, "good", **options)
     with pytest.raises(ValueError, match="empty text"):
         explain(*text_model, " ")
     with pytest.raises(TypeError, match="must hold a text or a pair of texts, got int"):

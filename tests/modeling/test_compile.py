@@ -16,6 +16,7 @@ OPTIONS = [
     ("generate_saliency", {}),
     ("generate_saliency", {"target": 1, "contrast": "mean"}),
     ("generate_saliency", {"target": "all", "contrast": "softmax"}),
+    ("generate_saliency", {"target": 2, "contrast": 0}),
     ("generate_saliency", {"blocks": [0, -1], "decay": 0.9, "normalize": "minmax", "contrast": "runner_up"}),
     ("generate_saliency", {"target": torch.tensor([2, 0, 1]), "upsample": False}),
     ("paper_saliency", {"contrast": "runner_up"}),
@@ -54,7 +55,7 @@ def test_forward_is_one_graph(name):
 
 
 SALIENCIES = slow_but(FULL, [(name, *OPTIONS[0]) for name in NAMES])
-SALIENCIES += slow_but(["resnet"], [(name, *OPTIONS[-1]) for name in FULL])
+SALIENCIES += slow_but(["resnet"], [(name, *options) for options in (OPTIONS[3], OPTIONS[-1]) for name in FULL])
 ROLLED_OUT = [name for name in NAMES if family_named(name).body.can_roll_out]
 SALIENCIES += slow_but(["bert"], [(name, OPTIONS[0][0], {"rollout": True}) for name in ROLLED_OUT])
 

@@ -125,6 +125,8 @@ OPTIONS = [
     ({"blocks": "all"}, TypeError, "blocks must be None or integers, got 'all'"),
     ({"blocks": [0.5]}, TypeError, "blocks must be None or integers"),
     ({"contrast": "worst"}, ValueError, "contrast must be None, 'mean'.*got 'worst'"),
+    ({"contrast": 1, "target": 1}, ValueError, "contrast=1 is the target 1 itself.*name another label, or None"),
+    ({"contrast": True}, ValueError, "contrast must be None, 'mean'.*got True"),
     ({"contrast": 4}, ValueError, r"class index in \[0, 3\]; got 4"),
     ({"contrast": -1}, ValueError, r"class index in \[0, 3\]; got -1"),
     ({"decay": 1.5}, ValueError, r"decay must be None or lie in \[0, 1\], got 1.5"),
@@ -163,6 +165,8 @@ def test_integers_of_any_kind_are_taken(integers):
     assert torch.equal(model.generate_saliency(**inputs, blocks=integers, target=integers).saliency, expected)
     one = model.generate_saliency(**inputs, blocks=np.int64(1), target=np.int64(2)).saliency
     assert torch.equal(one, model.generate_saliency(**inputs, blocks=[1], target=2).saliency)
+    lead = model.generate_saliency(**inputs, target=2, contrast=np.int64(1)).saliency
+    assert torch.equal(lead, model.generate_saliency(**inputs, target=2, contrast=1).saliency)
 
 
 MISSPELT = [
