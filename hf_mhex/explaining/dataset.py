@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
 from collections.abc import Callable, Iterator
@@ -14,6 +15,7 @@ from typing import Any
 import pyarrow.parquet as pq
 import torch
 from tqdm.auto import tqdm
+from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.data.source import RowSource
@@ -24,6 +26,11 @@ from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.writing import whole
+
+NO_ANSWER = (  # fields of a configuration that no answer and no map depends on
+    "deep_supervision_weight", "label_smoothing", "class_weights", "binary_share", "instance_share",
+    "initializer_range", "mhex_version", "trunk_arguments", "use_cache", "tie_word_embeddings",
+)  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -99,7 +106,7 @@ def explain_dataset(
     folder = Path(output).absolute()
     settings = {"data": source.fingerprint(), "rows": len(source) if source.by_number else None}
     settings |= {"weights": weights_digest(model), "processor": processor_digest(processor)}
-    settings |= {name: getattr(model.config, name) for name in ("head_decay", "gate_scale", "problem_type", "id2label")}
+    settings |= answering_fields(model.config)
     settings |= {"rows_per_shard": rows_per_shard, "column": source.column, "id_column": source.id_column}
     settings |= {"target": target, "target_column": target_column, "block_maps": block_maps}
     settings |= {"words": words, "overlays": overlays, "map_dtype": map_dtype, **options}
@@ -127,6 +134,14 @@ def count_rows(folder: str | PathLike) -> DatasetExplanation:
     errors = [pq.read_table(path, columns=["error"])["error"] for path in paths]
     rows = sum(map(len, errors))
     return DatasetExplanation(Path(folder), len(paths), rows, rows - sum(found.null_count for found in errors))
+
+
+def answering_fields(config: PreTrainedConfig) -> dict:
+    """Fields of a configuration that change answers or maps of the same weights."""
+    every = {field.name for field in dataclasses.fields(type(config))}
+    common = {field.name for field in dataclasses.fields(PreTrainedConfig)}
+    names = every - common.difference(("problem_type", "id2label")) - set(NO_ANSWER)
+    return {name: getattr(config, name) for name in sorted(names) if "dropout" not in name}
 
 
 def weights_digest(model) -> str:

@@ -126,8 +126,14 @@ def remove_unfinished(folder: Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def _told(settings: dict, names: Sequence[str]) -> str:
+    """Some settings as a dict is printed, each in at most 80 characters: an axis may have a thousand places."""
+    said = ((name, repr(settings[name])) for name in names)
+    return "{" + ", ".join(f"{name!r}: {one if len(one) <= 80 else one[:76] + ' ...'}" for name, one in said) + "}"
+
+
 def keep_settings(folder: Path, settings: dict) -> None:
-    """Write what decides the explanations to `folder`, or compare with what stands there.
+    """Write what decides the explanations to `folder`, or compare with what stands there, by what both name.
 
     Raises ValueError where the folder holds explanations made with other settings, or other shards.
     """
@@ -139,7 +145,7 @@ def keep_settings(folder: Path, settings: dict) -> None:
             raise ValueError(f"output={str(folder)!r} holds Parquet files of another kind; name a new folder.")
         write_whole(path, json.dumps(settings, indent=2) + "\n")
     before = json.loads(path.read_text(encoding="utf-8"))
-    changed = [name for name in settings | before if settings.get(name) != before.get(name)]
+    changed = [name for name in settings if name in before and settings[name] != before[name]]
     if changed:
-        was, now = ({name: found.get(name) for name in changed} for found in (before, settings))
+        was, now = (_told(found, changed) for found in (before, settings))
         raise ValueError(f"output={str(folder)!r} was begun with {was}, not {now}; use them, or name a new folder.")

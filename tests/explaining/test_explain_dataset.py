@@ -12,11 +12,12 @@ from PIL import Image as Pillow
 from transformers import AutoTokenizer
 
 import hf_mhex
+from hf_mhex import MHEXSignalFeatureExtractor
 from hf_mhex.data.source import open_data
 from hf_mhex.explaining.dataset import explain_dataset
 from hf_mhex.explaining.shards import restore_map, store_map
 from minilm import MINILM
-from networks import lively_resnet
+from networks import lively, lively_resnet
 
 WORDS = ["good", "bad", "phone", "battery", "screen", "the", "is", "very", "not", "works", "broke", "loved"]
 
@@ -275,6 +276,16 @@ def test_a_run_goes_on_only_with_what_it_began_with(text_model, texts, tmp_path)
             explain(text_model, texts, tmp_path)
     finally:
         model.config.head_decay = before
+    for name, other in (("rectified", True), ("hidden_act", "relu"), ("layer_norm_eps", 1e-3)):
+        before = getattr(model.config, name)
+        setattr(model.config, name, other)
+        try:
+            with pytest.raises(
+                ValueError, match=f"was begun with {{'{name}': {before!r}}}, not {{'{name}': {other!r}}}"
+            ):
+                explain(text_model, texts, tmp_path)
+        finally:
+            setattr(model.config, name, before)
     model.heads[0].weight.data.mul_(2)
     try:
         with pytest.raises(ValueError, match="was begun with {'weights': "):
@@ -284,6 +295,31 @@ def test_a_run_goes_on_only_with_what_it_began_with(text_model, texts, tmp_path)
     with pytest.raises(ValueError, match="was begun with {'processor': "):
         explain((model, AutoTokenizer.from_pretrained(MINILM, do_lower_case=False)), texts, tmp_path)
     explain(text_model, texts, tmp_path)
+
+
+def test_a_folder_of_before_a_field_was_kept_goes_on(text_model, texts, tmp_path):
+    explain(text_model, texts, tmp_path)
+    path = tmp_path / "settings.json"
+    kept = json.loads(path.read_text())
+    assert {"rectified", "num_attention_heads"} <= kept.keys() and "label_smoothing" not in kept
+    older = {name: value for name, value in kept.items() if name != "rectified"}
+    path.write_text(json.dumps(older))
+    assert explain(text_model, texts, tmp_path).rows == len(texts)
+    assert json.loads(path.read_text()) == older
+
+
+def test_signals_go_on_on_the_axis_that_they_began_with(tmp_path):
+    signals = np.random.default_rng(0).normal(size=(3, 61)).astype(np.float32)
+    places = np.linspace(400, 1000, 61)
+    model = lively("signal", torch.float32, axis=places.tolist())
+    pair, rows = (model, MHEXSignalFeatureExtractor().fit(signals)), [{"signal": signal} for signal in signals]
+    explain(pair, rows, tmp_path)
+    model.config.axis = (places + 1).tolist()
+    with pytest.raises(
+        ValueError, match=r"was begun with {'axis': \[400.0, .* \.\.\.}, not {'axis': \[401.0, "
+    ) as error:
+        explain(pair, rows, tmp_path)
+    assert len(str(error.value)) < 500
 
 
 def test_a_tokenizer_in_use_is_the_same_processor(text_model, texts, tmp_path):
