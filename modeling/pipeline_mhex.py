@@ -22,6 +22,7 @@ from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, n
 from .mhex_words import ExplainedText, own_places, split_pair, token_places, words_of_pair
 
 SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
+CONTRASTS = ("mean", "runner_up", "softmax")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
 ORIENTATION = 0x0112  # in EXIF
 UPRIGHT = {2: 0, 3: 3, 4: 1, 5: 5, 6: 4, 7: 6, 8: 2}  # EXIF orientation: PIL's number of the transposition
@@ -208,16 +209,19 @@ class SaliencyPipeline(Pipeline):
         if options.get("target") not in (None, "all"):
             if top_k not in (None, 1):
                 raise ValueError(f"top_k={top_k} and target={options['target']!r} exclude each other; give one.")
-            options["target"] = self._label_index(options["target"])
+            options["target"] = self._label_index("target", options["target"])
+        if isinstance(options.get("contrast"), str) and options["contrast"] not in CONTRASTS:
+            options["contrast"] = self._label_index("contrast", options["contrast"])
         after = {name: options[name] for name in ("target", "top_k", "normalize") if name in options}
         return before, options, after
 
-    def _label_index(self, target) -> int:
+    def _label_index(self, argument: str, label) -> int:
         indices = {name: index for index, name in self.model.config.id2label.items()}
-        index = indices.get(target, target) if isinstance(target, str) else target
+        index = indices.get(label, label) if isinstance(label, str) else label
         if type(index) is not int or not 0 <= index < len(indices):
-            cure = f"None, 'all', a label ({', '.join(indices)}) or its index, up to {len(indices) - 1}"
-            raise ValueError(f"target must be {cure}; got {target!r}.")
+            words = ", ".join(map(repr, ("all",) if argument == "target" else CONTRASTS))
+            cure = f"None, {words}, a label ({', '.join(indices)}) or its index, up to {len(indices) - 1}"
+            raise ValueError(f"{argument} must be {cure}; got {label!r}.")
         return index
 
     def _answer(self, label: int, logits: torch.Tensor, explained: torch.Tensor) -> dict:
@@ -239,7 +243,7 @@ class ImageSaliencyPipeline(SaliencyPipeline):
 
     Args:
         top_k: how many labels to answer with, 1 by default, None for all.
-        target: a label or its index instead of the best ones; "all".
+        target: a label or its index instead of the best ones; "all". contrast: may be a label too.
         timeout: seconds to wait for an image from the web.
         others: of `generate_saliency`; with `upsample=False` the answers have no `saliency` and no `overlay`.
     """
@@ -343,7 +347,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
 
     Args:
         top_k: how many labels to answer with, 1 by default, None for all.
-        target: a label or its index instead of the best ones; "all".
+        target: a label or its index instead of the best ones; "all". contrast: may be a label too.
         long_text: "truncate" (with a warning) or, for single texts, "windows". The logits of a text in windows are the
             windows' mean, weighed by their tokens, and so are its maps, which are as exact as those of one window.
         overlap: tokens that a window shares with the one before.

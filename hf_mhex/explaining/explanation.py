@@ -24,13 +24,11 @@ from hf_mhex.explaining.words import words_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_blocks, check_contrast, check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
-from hf_mhex.modeling.pipeline_mhex import scores_of
+from hf_mhex.modeling.pipeline_mhex import CONTRASTS, scores_of
 from hf_mhex.pictures.colours import signed
 from hf_mhex.pictures.maps import block_strip, overlay
 from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import WORDS_STYLE, article, words_html, words_picture, words_terminal
-
-CONTRASTS = ("mean", "runner_up", "softmax")
 
 
 @dataclass(frozen=True, eq=False)

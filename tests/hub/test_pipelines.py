@@ -409,6 +409,7 @@ def test_no_items_no_answers(texts, images):
         ({"top_k": 2, "target": 1}, "exclude each other"),
         ({"target": 7}, "target must be None, 'all', a label"),
         ({"target": "excellent"}, "target must be None, 'all', a label"),
+        ({"contrast": "excellent"}, "contrast must be None, 'mean', 'runner_up', 'softmax', a label"),
         ({"blocks": [9]}, r"blocks must lie in \[-3, 2\]"),
         ({"upsample": False}, "upsample must be True for texts"),
         ({"long_text": "skip"}, "long_text must be 'truncate' or 'windows'"),
@@ -420,6 +421,15 @@ def test_no_items_no_answers(texts, images):
 def test_wrong_arguments_are_named(texts, options, message):
     with pytest.raises(ValueError, match=message):
         texts(TEXTS[0], **options)
+
+
+def test_a_label_is_named_for_target_and_contrast(texts, images, pictures):
+    for pipe, item in ((texts, TEXTS[0]), (images, pictures[0])):
+        names = pipe.model.config.id2label
+        [named], [numbered] = pipe(item, target=names[0], contrast=names[1]), pipe(item, target=0, contrast=1)
+        assert named["explained"] == numbered["explained"] and named["label"] == names[0]
+        with pytest.raises(ValueError, match="contrast=1 is the target 1 itself"):
+            pipe(item, target=names[1], contrast=names[1])
 
 
 def test_wrong_items_and_models_are_named(texts, images, pictures):
