@@ -56,9 +56,10 @@ def convert(
         source: a folder or Hub id of a transformers checkpoint (with or without a head, which is left out), the name of
             a timm network, a folder that timm saved, or a weights file (`architecture` then names its network).
         num_labels: number of labels; `id2label` sets it too.
-        id2label: names of the labels by index.
+        id2label: names of the labels by index; or `label2id`, the indices by name.
         architecture: timm's name of the network that a weights file is of.
-        pretrained: take the weights that timm publishes for a name (over the network or from the cache).
+        pretrained: take the weights that timm publishes for a name (over the network or from the cache); other sources
+            bring their own, and refuse it.
         revision: branch, tag or commit of a Hub repository.
         output_loading_info: also return the `ConversionReport`.
         config_fields: fields of the family's configuration. Classifiers of images take those of `POINTING` where they
@@ -77,6 +78,7 @@ def convert(
             raise ValueError(
                 f"source={name!r} is a weights file; name its network, architecture='resnet50' for example."
             )
+        refuse_pretrained(pretrained, name)
         return from_timm(architecture, checkpoint_path=path, **fields)
     if not path.exists() and timm.is_model(name):
         return from_timm(name, pretrained=pretrained, **fields)
@@ -91,6 +93,7 @@ def convert(
         hint = f" (timm has {', '.join(close)})" if close else ""
         reason = missing_download(error) or f"{str(error).strip().splitlines()[0].rstrip('.')}."
         raise ValueError(f"source={name!r} is no folder, no timm network{hint} and no Hub id: {reason}") from error
+    refuse_pretrained(pretrained, name)
     if "architecture" in config and config.get("model_type") in (None, "timm_wrapper"):  # as transformers reads timm's
         weights = next((file for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))), None)
         if weights is None:
@@ -101,6 +104,13 @@ def convert(
         kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", *pooling)}
         return from_timm(config["architecture"], checkpoint_path=weights, architecture_kwargs=kwargs or None, **fields)
     return from_transformers(source, revision=revision, **fields)
+
+
+def refuse_pretrained(pretrained: bool, source: str) -> None:
+    """ValueError where a source with weights of its own would silently keep them."""
+    if pretrained:
+        cure = "leave pretrained out, or give a timm network's name as the source"
+        raise ValueError(f"pretrained=True takes timm's weights, but source={source!r} brings its own; {cure}.")
 
 
 def from_timm(
@@ -322,9 +332,15 @@ def check_fields(family: Family, fields: dict) -> dict:
 
 def label_fields(num_labels: int | None, fields: dict) -> dict:
     """Config fields with `num_labels`, `id2label` and `label2id` in agreement; ValueError where they contradict."""
-    names = fields.get("id2label")
+    names, numbers = fields.get("id2label"), fields.get("label2id")
     if num_labels is not None and (isinstance(num_labels, bool) or not isinstance(num_labels, int) or num_labels < 1):
         raise ValueError(f"num_labels must be an int of at least 1, got {num_labels!r}.")
+    if numbers is not None and (not isinstance(numbers, Mapping) or not numbers):
+        raise ValueError(f"label2id must be a dict of the labels' indices by name, got {numbers!r}; give id2label.")
+    if names is None and numbers is not None:
+        names = {index: name for name, index in sorted(numbers.items(), key=lambda entry: int(entry[1]))}
+        if len(names) < len(numbers):
+            raise ValueError(f"label2id must give every label an index of its own, got {dict(numbers)}.")
     if names is None:
         return fields if num_labels is None else {**fields, "num_labels": num_labels}
     if not isinstance(names, Mapping) or not names:
@@ -337,5 +353,9 @@ def label_fields(num_labels: int | None, fields: dict) -> dict:
     if len(set(names.values())) < len(names):
         raise ValueError(f"id2label must give every label a name of its own, got {list(names.values())}.")
     if num_labels not in (None, len(names)):
-        raise ValueError(f"num_labels={num_labels} contradicts id2label, which names {len(names)} labels.")
-    return {**fields, "id2label": names, "label2id": {name: index for index, name in names.items()}}
+        given = "label2id" if fields.get("id2label") is None else "id2label"
+        raise ValueError(f"num_labels={num_labels} contradicts {given}, which names {len(names)} labels.")
+    own = {name: index for index, name in names.items()}
+    if numbers is not None and own != {str(name): int(index) for name, index in numbers.items()}:
+        raise ValueError(f"label2id={dict(numbers)} contradicts id2label={names}; leave label2id out.")
+    return {**fields, "id2label": names, "label2id": own}

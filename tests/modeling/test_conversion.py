@@ -286,6 +286,11 @@ def test_a_typo_in_a_field_names_the_nearest(tmp_path, name):
         ({"id2label": {0: "a", 2: "b"}}, "id2label must name the labels 0 to 1"),
         ({"id2label": {0: "a", 1: "a"}}, "a name of its own"),
         ({"id2label": {0: "a", 1: "b"}, "num_labels": 3}, "num_labels=3 contradicts id2label, which names 2"),
+        ({"label2id": {"a": 0, "b": 1}, "num_labels": 3}, "num_labels=3 contradicts label2id, which names 2"),
+        ({"label2id": {"a": 0, "b": 2}}, "must name the labels 0 to 1, got .0, 2."),
+        ({"label2id": {"a": 0, "b": 0}}, "label2id must give every label an index of its own"),
+        ({"label2id": ["a", "b"]}, r"label2id must be a dict .* got \['a', 'b'\]"),
+        ({"id2label": {0: "a", 1: "b"}, "label2id": {"a": 1, "b": 0}}, "label2id=.* contradicts id2label=.*leave"),
         ({"id2label": {}}, "id2label must be a dict of the labels' names by index, got {}"),
         ({"id2label": ["a", "b"]}, r"id2label must be a dict .* got \['a', 'b'\]"),
         ({"num_labels": 0}, "num_labels must be an int of at least 1, got 0"),
@@ -297,6 +302,23 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path, fields, words):
     for source in ("resnet10t", tmp_path):
         with pytest.raises(ValueError, match=words):
             hf_mhex.convert(source, **fields)
+
+
+def test_labels_are_named_by_their_indices_alone(tmp_path):
+    save_text("bert", tmp_path)
+    for source in ("resnet10t", tmp_path):
+        config = hf_mhex.convert(source, label2id={"no": 1, "yes": 0, "may": 2}).config
+        assert list(config.id2label.items()) == [(0, "yes"), (1, "no"), (2, "may")] and config.num_labels == 3
+    both = {"id2label": {0: "yes", 1: "no"}, "label2id": {"yes": 0, "no": 1}}
+    assert hf_mhex.convert("resnet10t", **both).config.id2label == both["id2label"]
+
+
+def test_weights_of_timm_s_are_refused_for_a_source_that_brings_its_own(tmp_path):
+    save_text("bert", tmp_path)
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "ten.safetensors")
+    for source, fields in ((tmp_path, {}), (tmp_path / "ten.safetensors", {"architecture": "resnet10t"})):
+        with pytest.raises(ValueError, match="pretrained=True takes timm's weights, but source=.*leave pretrained out"):
+            hf_mhex.convert(source, num_labels=2, pretrained=True, **fields)
 
 
 class Intruder:
