@@ -65,6 +65,14 @@ def split_pair(value) -> tuple[str, str | None]:
     return text, pair
 
 
+def read_texts(value) -> tuple[str, str | None]:
+    """`split_pair` of a value to be explained; ValueError where it holds nothing but white space."""
+    texts = split_pair(value)
+    if not "".join(filter(None, texts)).strip():
+        raise ValueError("the row holds an empty text.")
+    return texts
+
+
 def token_places(text: str, pair: str | None, row) -> tuple[list[tuple[int, int]], list]:
     """Each token's character range and word in the text, or of a pair in both texts joined by a line feed.
 

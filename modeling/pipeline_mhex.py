@@ -19,7 +19,7 @@ from transformers.image_utils import load_image, to_numpy_array
 from transformers.pipelines.base import ChunkPipeline
 
 from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
-from .mhex_words import ExplainedText, own_places, split_pair, token_places, words_of_pair
+from .mhex_words import ExplainedText, own_places, read_texts, token_places, words_of_pair
 
 SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
 CONTRASTS = ("mean", "runner_up", "softmax")
@@ -369,7 +369,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         return before, options, after
 
     def preprocess(self, text, long_text="truncate", overlap=32, max_length=None):
-        text, pair = split_pair(text)
+        text, pair = read_texts(text)
         longest = min(self.tokenizer.model_max_length, self.model.max_tokens)
         special = self.tokenizer.num_special_tokens_to_add(pair=pair is not None)
         content = (longest if max_length is None else max_length) - special

@@ -19,7 +19,7 @@ from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
 from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
-from hf_mhex.modeling.mhex_words import ExplainedText, split_pair
+from hf_mhex.modeling.mhex_words import ExplainedText, read_texts
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
 
@@ -193,9 +193,7 @@ def _prepare_texts(rows: Sequence[Row], model, processor) -> Iterator[Prepared |
     pairs: list = []
     for row in rows:
         try:
-            texts = split_pair(row.value)
-            if not "".join(filter(None, texts)).strip():
-                raise ValueError("the row holds an empty text.")
+            texts = read_texts(row.value)
         except (ValueError, TypeError) as error:
             yield Answer(row, error)
         else:

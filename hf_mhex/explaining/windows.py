@@ -26,8 +26,6 @@ def explain_windows(
     """
     if not isinstance(text, str):
         raise TypeError(f"stride reads one text in windows, got {type(text).__name__}; leave stride out.")
-    if not text.strip():
-        raise ValueError("the row holds an empty text.")
     options = dict(options)
     if not options.pop("upsample", True):
         raise ValueError("upsample must be True with stride: windows are joined by their combined maps.")

@@ -27,7 +27,7 @@ TEXTS = [
     "great phone, unbelievably poor battery",
     "no",
     "I like it, mostly. <script>alert(1)</script>",
-    "",
+    ".",
     "don't [SEP] stop",
     "日本語と中文 and ﷺ cafe\u0301",
 ] * 3
@@ -439,6 +439,10 @@ def test_wrong_items_and_models_are_named(texts, images, pictures):
         texts({"words": "a"})
     with pytest.raises(TypeError, match="must hold a text or a pair of texts, got list"):
         texts([["a", "b", "c"]])
+    for nothing in ("", " \n", {"text": "", "text_pair": " "}):
+        for options in ({}, {"long_text": "windows"}):
+            with pytest.raises(ValueError, match="the row holds an empty text"):
+                texts(nothing, **options)
     with pytest.raises(TypeError, match="image must be one image, got a dict"):
         list(images(Dataset.from_dict({"image": pictures[:1]})))
     with pytest.raises(ValueError, match="model must be an MHEX classifier of input_ids, got MHEXResNetFor"):
