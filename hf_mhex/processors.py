@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from hf_mhex.environment import downloading
+from hf_mhex.families import family_of
 
 
 def make_processor(model, source=None, revision: str | None = None, image_size: int | None = None):
@@ -21,6 +22,16 @@ def make_processor(model, source=None, revision: str | None = None, image_size: 
         tokenizer = AutoTokenizer.from_pretrained(source, revision=revision)
     tokenizer.model_max_length = max_length(model, tokenizer)
     return tokenizer
+
+
+def check_processor(model, processor) -> None:
+    """TypeError for a processor that does not make the model's input, as one of another kind."""
+    kind = family_of(model).input
+    if kind.main_input not in (getattr(processor, "model_input_names", None) or ()):
+        raise TypeError(
+            f"processor must be the {kind.processor} of this model of {kind.name}s, which makes {kind.main_input}; got "
+            f"{type(processor).__name__}. hf_mhex.load gives a model with its own."
+        )
 
 
 def max_length(model, tokenizer, wanted: int | None = None) -> int:

@@ -25,6 +25,7 @@ from hf_mhex.explaining.shards import STORED, ShardWriter, keep_settings, remove
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_maps import check_names
 from hf_mhex.pictures.maps import overlay
+from hf_mhex.processors import check_processor
 from hf_mhex.writing import whole
 
 NO_ANSWER = (  # fields of a configuration that no answer and no map depends on
@@ -97,6 +98,7 @@ def explain_dataset(
     kind = family_of(model).input
     is_image = kind.name == "image"
     check_names(options, OPTIONS, "explain_dataset")
+    check_processor(model, processor)
     _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     _check_engine(engine, workers)
     options = check_row_options(model, target, options | {"blocks": blocks})

@@ -29,6 +29,7 @@ from hf_mhex.pictures.colours import signed
 from hf_mhex.pictures.maps import block_strip, overlay
 from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import WORDS_STYLE, article, words_html, words_picture, words_terminal
+from hf_mhex.processors import check_processor
 
 
 @dataclass(frozen=True, eq=False)
@@ -190,8 +191,8 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
             are those of `generate_saliency`; `target`, and a `contrast` with one label, may also be a label's name.
             With target="all" the answer is a list, one explanation a label.
 
-    Raises TypeError for an unknown option, ValueError or TypeError for a value that is no image or text, OSError for a
-    file that is not there.
+    Raises TypeError for an unknown option and a processor of another kind, ValueError or TypeError for a value that is
+    no image or text, OSError for a file that is not there.
     """
     check_names(options, (*EXACT_OPTIONS, "stride"), "explain")
     stride = options.pop("stride", None)
@@ -205,6 +206,7 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
 
 def read_input(model, processor, value) -> Prepared:
     """An input as `explain` takes it, ready for the model; raises what `explain` raises for it."""
+    check_processor(model, processor)
     [item] = prepare([Row(0, "", value)], model, processor)
     if isinstance(item, Prepared):
         return item
@@ -245,6 +247,7 @@ def by_index(model, options: dict) -> dict:
 
 def explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
     """The answer of `explain` to a text in windows."""
+    check_processor(model, processor)
     options, answers = by_index(model, options), []
     options["blocks"] = check_blocks(options.get("blocks"), model.num_blocks)
     names, contrast, chosen = model.config.id2label, options["contrast"], _some_blocks(model, options["blocks"])

@@ -5,13 +5,15 @@ import re
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
 
 import hf_mhex
-from hf_mhex import MHEXBertConfig, MHEXResNetConfig
+from hf_mhex import MHEXBertConfig, MHEXResNetConfig, MHEXSignalFeatureExtractor
 from hf_mhex.explaining.explanation import Explanation, explain, lead_contrast
 from hf_mhex.pictures.cards import saliency_picture
 from hub_models import save_image_model, save_text_model
+from networks import lively
 
 OTHERS = "the other labels on average"
 
@@ -176,6 +178,28 @@ def test_wrong_calls(folders, image_model, text_model):
         explain(*image_model, folders / "notes.png")
     with pytest.raises(FileNotFoundError):
         explain(*image_model, folders / "nowhere.png")
+
+
+@pytest.mark.parametrize(
+    ("kind", "needed"), [("image", "image processor"), ("text", "tokenizer"), ("signal", "feature extractor")]
+)
+def test_a_processor_of_another_kind_is_named(image_model, text_model, tmp_path, kind, needed):
+    signals = np.random.default_rng(0).normal(size=(3, 61)).astype(np.float32)
+    signal_model = lively("signal", torch.float32), MHEXSignalFeatureExtractor().fit(signals)
+    every = {"image": (image_model, signals), "text": (text_model, "hi"), "signal": (signal_model, signals[0])}
+    (model, _), value = every[kind]
+    wrong = [pair[1] for name, (pair, _) in every.items() if name != kind]
+    for processor in [*wrong, None]:
+        words = (
+            f"processor must be the {needed} of this model of {kind}s, .*; got {type(processor).__name__}. hf_mhex.load"
+        )
+        with pytest.raises(TypeError, match=words):
+            explain(model, processor, value)
+        with pytest.raises(TypeError, match=words):
+            hf_mhex.explain_dataset(model, processor, [{kind: value}], tmp_path, progress=False)
+    assert not any(tmp_path.iterdir())
+    with pytest.raises(TypeError, match=f"processor must be the {needed}"):
+        hf_mhex.show(model, value, wrong[0])
 
 
 @pytest.mark.parametrize(
