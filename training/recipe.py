@@ -24,7 +24,7 @@ import torch
 import yaml
 from transformers import HfArgumentParser, TrainingArguments
 
-from hf_mhex.data.settings import DataSettings
+from hf_mhex.data.settings import DataSettings, bounded
 from hf_mhex.training.settings import (
     EvaluationSettings,
     ModelSettings,
@@ -40,6 +40,14 @@ SECTIONS = {
     "optimisation": OptimisationSettings,
     "evaluation": EvaluationSettings,
     "training": TrainingArguments,
+}
+LEAST = {  # what Trainer would pass over without a word
+    "num_train_epochs": 1e-6,
+    "per_device_train_batch_size": 1,
+    "per_device_eval_batch_size": 1,
+    "gradient_accumulation_steps": 1,
+    "learning_rate": 1e-12,
+    "weight_decay": 0,
 }
 OWN_FOLDERS = ("output_dir", "resume_from_checkpoint", "do_train", "do_eval", "do_predict", "label_names")
 
@@ -186,4 +194,12 @@ def parse(name: str, values: dict) -> Recipe:
             f"training.label_smoothing_factor={smoothing} would replace the model's loss, and its blocks would go "
             f"untaught; write model.config.label_smoothing={smoothing}, which smooths the loss of every head."
         )
+    check_training(parts["training"])
     return Recipe(name, **parts)
+
+
+def check_training(given: dict) -> None:
+    """ValueError or TypeError for a training that would end without a step, or learn nothing, and say neither."""
+    for name, least in LEAST.items():
+        if name in given and not (name == "num_train_epochs" and given.get("max_steps", -1) > 0):
+            bounded(f"training.{name}", given[name], least)

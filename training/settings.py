@@ -118,6 +118,8 @@ class OptimisationSettings:
         choose("optimisation.sampling", self.sampling, ("shuffle", "balanced", "by_length"))
         bounded("optimisation.freeze_blocks", self.freeze_blocks, -1)
         bounded("optimisation.layer_decay", self.layer_decay, 1e-3, 1)
+        if self.head_learning_rate is not None:
+            bounded("optimisation.head_learning_rate", self.head_learning_rate, 1e-12)
         if self.class_weights == "balanced" and self.sampling == "balanced":
             raise ValueError("optimisation.class_weights and .sampling are both 'balanced': skew would count twice.")
         self.consistency()

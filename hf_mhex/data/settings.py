@@ -1,5 +1,6 @@
 """Settings of a data source: where its rows are, which columns count, how they are split."""
 
+import math
 from dataclasses import dataclass, field
 
 
@@ -10,11 +11,12 @@ def choose(name: str, value, choices: tuple) -> None:
 
 
 def bounded(name: str, value, low: float, high: float = float("inf")) -> None:
-    """TypeError unless `value` is a number, ValueError unless it lies in [low, high]."""
+    """TypeError unless `value` is a number, ValueError unless it is finite and lies in [low, high]."""
     if isinstance(value, bool) or not isinstance(value, (int, float)):
         raise TypeError(f"{name} must be a number, got {value!r}.")
-    if not low <= value <= high:
-        raise ValueError(f"{name} must lie in [{low}, {high}], got {value}.")
+    if not (low <= value <= high and math.isfinite(value)):
+        allowed = f"lie in [{low}, {high}]" if math.isfinite(high) else f"be finite and at least {low}"
+        raise ValueError(f"{name} must {allowed}, got {value}.")
 
 
 @dataclass

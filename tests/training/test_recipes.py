@@ -106,3 +106,29 @@ def test_an_ambiguous_key_names_its_homes(monkeypatch):
     monkeypatch.setitem(recipe.SECTIONS, "other", recipe.SECTIONS["data"])
     with pytest.raises(ValueError, match="'source' is in data and other: write data.source"):
         set_value({}, "source=x")
+
+
+@pytest.mark.parametrize(
+    ("overrides", "words"),
+    [
+        (["num_train_epochs=-1"], "training.num_train_epochs must be finite and at least 1e-06, got -1"),
+        (["num_train_epochs=0"], "training.num_train_epochs must be .* got 0"),
+        (["num_train_epochs=.nan"], "training.num_train_epochs must be .* got nan"),
+        (["num_train_epochs=0", "max_steps=-1"], "training.num_train_epochs must be .* got 0"),
+        (["per_device_train_batch_size=-4"], "training.per_device_train_batch_size must be .* at least 1, got -4"),
+        (["per_device_eval_batch_size=0"], "training.per_device_eval_batch_size must be .* at least 1, got 0"),
+        (["gradient_accumulation_steps=0"], "training.gradient_accumulation_steps must be .* at least 1, got 0"),
+        (["learning_rate=0"], "training.learning_rate must be finite and at least 1e-12, got 0"),
+        (["learning_rate=-1e-3"], "training.learning_rate must be .* got -0.001"),
+        (["learning_rate=.inf"], "training.learning_rate must be .* got inf"),
+        (["head_learning_rate=.nan"], "optimisation.head_learning_rate must be .* got nan"),
+        (["weight_decay=.nan"], "training.weight_decay must be .* at least 0, got nan"),
+    ],
+)
+def test_a_training_that_would_learn_nothing_is_refused(overrides, words):
+    with pytest.raises(ValueError, match=words):
+        load_recipe("sample_fashion_mnist", overrides)
+
+
+def test_steps_stand_for_epochs():
+    assert load_recipe("sample_fashion_mnist", ["num_train_epochs=0", "max_steps=3"]).training["max_steps"] == 3

@@ -178,7 +178,7 @@ def test_too_many_frozen_blocks():
 
 
 def test_early_stop_and_return_to_the_best(recipe, tmp_path):
-    changes = ["max_steps=40", "learning_rate=0", "early_stopping_patience=2", "eval_steps=4", "save_steps=4"]
+    changes = ["max_steps=40", "learning_rate=1e-12", "early_stopping_patience=2", "eval_steps=4", "save_steps=4"]
     changes += ["eval_strategy=steps", "save_strategy=steps", "load_best_model_at_end=true"]
     changes += ["metric_for_best_model=accuracy", "greater_is_better=true"]
     row = train(recipe(*changes), tmp_path / "run")
