@@ -13,6 +13,7 @@ second network so.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 import torch.nn.functional as F
@@ -44,7 +45,7 @@ class PartConsistency:
         mask_id, special_ids: of the tokenizer, which MHEXTrainer fills in; special tokens stay. Without special_ids the
             first token stays.
 
-    Raises ValueError for values outside these.
+    Raises ValueError or TypeError for values outside these.
     """
 
     weight: float = 1.0
@@ -58,6 +59,8 @@ class PartConsistency:
         bounded("part_consistency", self.weight, 0)
         bounded("part_share", self.share, 1e-6, 1)
         bounded("parts", self.parts, 2)
+        if not isinstance(self.parts, Integral):
+            raise TypeError(f"parts must be an int, the cells along a side; got {self.parts!r}.")
         if self.removals is not None and not self.removals:
             raise ValueError(f"part_removals must name at least one of {', '.join(FILLS + HIDES)}, got none.")
         for name in self.removals or ():
@@ -112,7 +115,7 @@ def part_consistency_loss(
         generator: on the CPU; None for torch's own.
         num_items_in_batch: what the sums are divided by (Trainer's count over accumulated batches).
 
-    Raises ValueError for inputs without parts and for removals that do not fit them.
+    Raises ValueError for inputs without parts and for removals that do not fit them, TypeError without labels.
     """
     return part_consistency_outputs(model, inputs, labels, settings, generator, num_items_in_batch).loss
 
@@ -129,6 +132,9 @@ def part_consistency_outputs(
     settings = PartConsistency() if settings is None else settings
     whole = extract_model_from_parallel(model)
     given = main_input(whole, inputs)
+    if not isinstance(labels, torch.Tensor):
+        cure = "pass those of the batch as a tensor"
+        raise TypeError(f"labels must be given for part consistency, got {type(labels).__name__}; {cure}.")
     batch, text = len(given), not given.is_floating_point()
     mask = inputs.get("attention_mask")
     if text and mask is not None and mask.ndim != 2:

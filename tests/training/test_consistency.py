@@ -177,6 +177,8 @@ def test_rows_without_a_label_lose_nothing_and_the_share_is_kept():
     "options, message",
     [
         ({"weight": -1.0}, "part_consistency"),
+        ({"weight": float("inf")}, "part_consistency must be finite and at least 0, got inf"),
+        ({"weight": float("nan")}, "part_consistency must be finite and at least 0, got nan"),
         ({"share": 0}, "part_share"),
         ({"parts": 1}, "parts"),
         ({"removals": ("black",)}, "part_removals"),
@@ -186,6 +188,13 @@ def test_rows_without_a_label_lose_nothing_and_the_share_is_kept():
 def test_settings_that_cannot_be_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         PartConsistency(**options)
+
+
+def test_numbers_of_parts_and_labels_are_asked_for():
+    with pytest.raises(TypeError, match="parts must be an int, the cells along a side; got 2.5"):
+        PartConsistency(parts=2.5)
+    with pytest.raises(TypeError, match="labels must be given for part consistency, got NoneType; pass those of"):
+        part_consistency_loss(lively("resnet"), batch_for("resnet", torch.float64, batch=2), None)
 
 
 def test_removals_of_another_kind_are_refused():
