@@ -31,6 +31,9 @@ def open_data(source: str | PathLike, split: str | None = None, streaming: bool 
     found = open_splits(DataSettings(source=fspath(source)), streaming)
     if split is None and len(found) == 1:
         return next(iter(found.values()))
+    if split is None:
+        cure = f"name the one to read by split, on the command line by --split {next(iter(found))}"
+        raise ValueError(f"{str(source)!r} has the splits {', '.join(map(repr, found))}: {cure}.")
     if split not in found:
         raise ValueError(f"split must be one of {', '.join(map(repr, found))} in {str(source)!r}, got {split!r}.")
     return found[split]

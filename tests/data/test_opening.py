@@ -164,3 +164,14 @@ def test_a_saved_model_is_judged_on_any_source(tmp_path):
         rows_for(model, processor, DataSettings(source=str(folder)), "exam", 4)
     with pytest.raises(ValueError, match="the model's labels .* are not those of the recipe"):
         rows_for(model, processor, DataSettings(source="sample:fashion_mnist"), "test", 4, SINGLE)
+
+
+def test_a_split_that_must_be_named_is_asked_for(tmp_path):
+    folder = write_image_folder(tmp_path, rows=4, splits=("train", "test"))
+    with pytest.raises(
+        ValueError, match="has the splits '.*': name the one to read by split, .* by --split t"
+    ) as error:
+        open_data(folder)
+    assert "'train'" in str(error.value) and "'test'" in str(error.value) and "None" not in str(error.value)
+    with pytest.raises(ValueError, match="split must be one of .*, got 'exam'"):
+        open_data(folder, "exam")
