@@ -10,6 +10,15 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def make_folder(path: Path) -> None:
+    """Make a folder and those that it lies in, where they are not there; ValueError where a file is in the way."""
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+    except (FileExistsError, NotADirectoryError) as error:
+        file = next(place for place in (path, *path.parents) if place.exists())
+        raise ValueError(f"{str(file)!r} is a file, and a folder is needed there; name another place.") from error
+
+
 @contextmanager
 def whole(path: Path) -> Iterator[Path]:
     """A path of the same name in a hidden folder beside `path`, to write a file or a folder to.
@@ -17,7 +26,7 @@ def whole(path: Path) -> Iterator[Path]:
     What was written there takes its place when the block ends. An error or Ctrl-C leaves nothing, and what stood at
     `path` before as it was. Files that are written beside the path (`model.onnx.data`) move with it.
     """
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     hidden = Path(tempfile.mkdtemp(prefix=".mhex-", dir=path.parent))
     try:
         yield hidden / path.name

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from hf_mhex.writing import whole, write_whole
+from hf_mhex.writing import make_folder, whole, write_whole
 
 
 def test_a_file_takes_its_place_when_it_is_whole(tmp_path):
@@ -79,3 +79,14 @@ def test_files_that_users_keep_are_written_as_a_whole(path):
     """By write_whole or inside `with whole(...)`: Ctrl-C leaves the file of before, never half of a new one."""
     found = list(written_at_once(ast.parse(path.read_text())))
     assert bool(found) == (path.relative_to(ROOT).as_posix() in PASSING), found
+
+
+def test_a_file_where_a_folder_is_needed_is_named(tmp_path):
+    file = tmp_path / "answers"
+    file.write_text("kept")
+    for folder in (file, file / "below"):
+        with pytest.raises(ValueError, match=r"answers' is a file, and a folder is needed there; name another place"):
+            make_folder(folder)
+    with pytest.raises(ValueError, match="is a file, and a folder is needed"), whole(file / "a.txt"):
+        pass
+    assert file.read_text() == "kept"

@@ -9,7 +9,7 @@ from contextlib import suppress
 from os import PathLike
 from pathlib import Path
 
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import make_folder, write_whole
 
 
 class Journal:
@@ -41,7 +41,7 @@ class Journal:
     def add(self, row: dict) -> None:
         """Append a row, at once."""
         self.rows.append(row)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
         with self.path.open("a", encoding="utf-8") as file:
             file.write(json.dumps(row) + "\n")
 

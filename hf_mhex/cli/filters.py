@@ -12,7 +12,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import make_folder, write_whole
 
 COLUMNS = (
     "filter", "contribution (share)", "Pearson", "Dice", "MSE", "intensity", "frequency", "spread",
@@ -59,7 +59,7 @@ def filters(
     command = command_line("mhex filters", [source_name(model), source_name(data)], overrides, told)
     made = {"command": command, "environment": environment()}
     record = asdict(found) | {"name": name} | made
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     channels: list[dict] = []
     paths: list[Path] = []
     if not is_plain(network):

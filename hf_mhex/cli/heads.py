@@ -12,7 +12,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import make_folder, write_whole
 
 COLUMNS = (
     "block",
@@ -74,7 +74,7 @@ def heads(
     command = command_line("mhex heads", [source_name(model), source_name(data)], overrides, told)
     made = {"command": command, "environment": environment()}
     record = found.record(network.config.id2label) | made
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     write_whole(output / "heads.json", json.dumps(record) + "\n")
     write_whole(output / "heads.md", page_of(record))
     paths = [output / "heads.md", output / "heads.json", *write_fields(found, network.config.id2label, output)]

@@ -11,7 +11,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import whole, write_whole
+from hf_mhex.writing import make_folder, whole, write_whole
 
 
 def smx_command(
@@ -75,7 +75,7 @@ def smx_command(
         for row, zone, one in zip(table, named, np.abs(named.contributions(saliency)).mean(0)):
             row |= {"exact": float(one), "exact_per_width": float(one / zone.width)}
     table.sort(key=lambda row: -row["smx"])
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     told = {"zones": source_name(zones), "target": target, "split": split, "repetitions": repetitions}
     name = network.config.id2label[answer.target]
     record = {

@@ -12,7 +12,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import make_folder, write_whole
 
 STORED = {"float16": (pa.float16(), np.float16), "int8": (pa.int8(), np.int8)}
 SETTINGS = "settings.json"
@@ -137,7 +137,7 @@ def keep_settings(folder: Path, settings: dict) -> None:
 
     Raises ValueError where the folder holds explanations made with other settings, or other shards.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / SETTINGS
     settings = json.loads(json.dumps(settings))
     if not path.exists():

@@ -16,7 +16,7 @@ from huggingface_hub.utils import validate_repo_id
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.families import Kind, family_of
 from hf_mhex.loading import source_config
-from hf_mhex.writing import whole, write_whole
+from hf_mhex.writing import make_folder, whole, write_whole
 
 SHIPPED = Path(__file__).parents[1] / "model_cards"
 if not SHIPPED.is_dir():  # in the checkout
@@ -176,7 +176,7 @@ def write_card(
     from hf_mhex.pictures.cards import saliency_picture
 
     output = folder if output is None else output
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     facts, about, record = card_facts(folder), about_of(folder), record_of_folder(folder)
     written = [output / "README.md"]
     if items:

@@ -16,7 +16,7 @@ from hf_mhex.modeling.mhex_words import ExplainedText, words_from_tokens
 from hf_mhex.pictures.maps import overlay
 from hf_mhex.pictures.words import words_html
 from hf_mhex.processors import restore_image
-from hf_mhex.writing import whole, write_whole
+from hf_mhex.writing import make_folder, whole, write_whole
 
 
 def write_channels(
@@ -27,7 +27,7 @@ def write_channels(
     Args:
         reports: of `channel_report` over `batches`. processor: the model's image processor or tokenizer.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     names, size = model.config.id2label, len(batches[0]["labels"])
     record, path = record_of(reports, names), folder / "channels.json"
     write_whole(path, json.dumps(record, indent=1) + "\n")

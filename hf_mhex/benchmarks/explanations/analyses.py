@@ -13,7 +13,7 @@ from hf_mhex.evaluation import average_drop, text_drop, unit_range
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration
 from hf_mhex.pictures.channels import write_channels
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import make_folder, write_whole
 
 BATCH = 8
 
@@ -25,7 +25,7 @@ def write_analyses(model, part: Images | Texts, processor, output: Path, rows: i
         model: an MHEX classifier in eval mode. processor: its image processor or tokenizer. part: test rows.
         rows: for the channels. few: for the collaboration, which takes two gradients a block and row.
     """
-    output.mkdir(parents=True, exist_ok=True)
+    make_folder(output)
     batches = batches_of(part, rows)
     reports = channel_report(model, batches, 4, 4, "mean" if model.config.num_labels > 1 else None)
     record, paths = write_channels(reports, model, processor, batches, output)
