@@ -389,6 +389,8 @@ class MHEXClassifierMixin:
         Raises ValueError or TypeError naming the argument.
         """
         check_options(contrast, decay, normalize, self.num_labels, target)
+        if decay is None:
+            raise ValueError("decay must lie in [0, 1], got None; the paper's maps know no head_decay.")
         choose("mode", mode, ("cam", "contribution"))
         choose("sign", sign, ("signed", "positive"))
         pair = check_sharpness(sharpness)

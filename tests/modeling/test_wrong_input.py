@@ -139,6 +139,7 @@ OPTIONS = [
 PAPER = [
     ({"mode": "gradient"}, ValueError, "mode must be one of 'cam', 'contribution'; got 'gradient'"),
     ({"sign": "negative"}, ValueError, "sign must be one of 'signed', 'positive'; got 'negative'"),
+    ({"decay": None}, ValueError, r"decay must lie in \[0, 1\], got None"),
     ({"sharpness": 1.2}, ValueError, r"sharpness must be .* in \[0, 1\], got 1.2"),
     ({"sharpness": (0.1, 0.2, 0.3)}, ValueError, "sharpness must be a number or a"),
 ]
