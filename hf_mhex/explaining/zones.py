@@ -16,6 +16,7 @@ from pathlib import Path
 
 import numpy as np
 
+from hf_mhex.data.tables import encoding_of, separator_of
 from hf_mhex.modeling.mhex_config import check_axis
 
 
@@ -186,12 +187,13 @@ def _tiles(axis, borders) -> Zones:
 
 
 def read_zones(path: str | PathLike, axis: Sequence[float]) -> Zones:
-    """Zones of a CSV file with the columns name, start and stop.
+    """Zones of a CSV file with the columns name, start and stop; commas, semicolons or tabs separate them.
 
     Raises ValueError for a file of another form, and what `Zones` raises.
     """
-    with open(Path(path), newline="", encoding="utf-8-sig") as file:
-        rows = list(csv.DictReader(file))
+    encoding = encoding_of(Path(path))
+    with open(Path(path), newline="", encoding=encoding) as file:
+        rows = list(csv.DictReader(file, delimiter=separator_of(Path(path), encoding)))
     if not rows or not {"name", "start", "stop"} <= rows[0].keys():
         raise ValueError(f"{path} must be a CSV file with the columns name, start and stop.")
     for number, row in enumerate(rows, 2):

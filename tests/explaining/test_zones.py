@@ -85,6 +85,9 @@ def test_zones_of_a_file(tmp_path):
     path = tmp_path / "zones.csv"
     path.write_text("name,start,stop\namide,400,700\nrest,700,1000\n")
     assert read_zones(path, AXIS).names == ["amide", "rest"] and read_zones(path, AXIS).tile
+    for separator in ";\t":
+        path.write_text("name,start,stop\namide,400,700\nrest,700,1000\n".replace(",", separator))
+        assert read_zones(path, AXIS).names == ["amide", "rest"]
     path.write_text("name,start,stop\namide,400,seven\n")
     with pytest.raises(
         ValueError,
