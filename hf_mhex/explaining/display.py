@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from numbers import Integral
 from os import PathLike
 from pathlib import Path
 
@@ -156,14 +157,16 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
             return explain_items(model, processor, item, options | chosen)[0]
         return explain_long(model, processor, value, stride, options | chosen)
 
-    if isinstance(labels, int):
+    if isinstance(labels, Integral):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
         best = found()
         others = [label for label in best.ranking[1:] if label != options["contrast"]]
         return Display([best, *(found(target=label) for label in others[: labels - 1])])
-    names = [labels] if isinstance(labels, str) else labels
-    chosen = [label if isinstance(label, int) else label_index(model.config, label, "labels") for label in names]
+    names = [labels] if isinstance(labels, str) else list(labels) if isinstance(labels, Iterable) else [labels]
+    if not all(isinstance(name, (str, Integral)) for name in names):
+        raise TypeError(f"labels must be a number of labels, or a list of names or indices, got {labels!r}.")
+    chosen = [label_index(model.config, name, "labels") if isinstance(name, str) else int(name) for name in names]
     if not chosen:
         raise ValueError("labels must name at least one label.")
     return Display([found(target=target) for target in chosen])

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from numbers import Integral
+
 import numpy as np
 
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
@@ -21,8 +23,8 @@ def explain_windows(
         stride: tokens that a window shares with the one before.
         options: of `generate_saliency`; `target` a label's index, "all" or None.
 
-    Raises TypeError for a pair of texts, ValueError for an empty text and for a stride that leaves a window no token of
-    its own.
+    Raises TypeError for a pair of texts and for a target of another kind, ValueError for an empty text and for a stride
+    that leaves a window no token of its own.
     """
     if not isinstance(text, str):
         raise TypeError(f"stride reads one text in windows, got {type(text).__name__}; leave stride out.")
@@ -30,6 +32,8 @@ def explain_windows(
     if not options.pop("upsample", True):
         raise ValueError("upsample must be True with stride: windows are joined by their combined maps.")
     target, normalize = options.pop("target", None), options.pop("normalize", None)
+    if not (target is None or isinstance(target, Integral) or (isinstance(target, str) and target == "all")):
+        raise TypeError(f"target must be None, a label, its index or 'all' with stride, got {target!r}.")
     pipeline = TextSaliencyPipeline(model=model, tokenizer=tokenizer, device=model.device)
     content = max_length(model, tokenizer) - tokenizer.num_special_tokens_to_add()
     if type(stride) is not int or not 0 <= stride < content:

@@ -60,6 +60,12 @@ def test_labels_are_chosen_by_name_or_number(tmp_path):
     for nobody in ("nobody", ["nobody"]):
         with pytest.raises(ValueError, match="labels must be a label .* got 'nobody'"):
             hf_mhex.show(model, value, tokenizer, labels=nobody)
+    assert len(hf_mhex.show(model, value, tokenizer, labels=np.int64(1)).explanations) == 1
+    [shown] = hf_mhex.show(model, value, tokenizer, labels=np.array([1])).explanations
+    assert shown.label == model.config.id2label[1]
+    for nothing in (None, [None], 1.5):
+        with pytest.raises(TypeError, match="labels must be a number of labels, or a list of names or indices, got "):
+            hf_mhex.show(model, value, tokenizer, labels=nothing)
     with pytest.raises(ValueError, match="labels must be at least 1"):
         hf_mhex.show(model, value, tokenizer, labels=0)
     with pytest.raises(ValueError, match="labels must name at least one label"):

@@ -72,6 +72,9 @@ def test_what_cannot_be_is_named():
             hf_mhex.explain(model, tokenizer, TEXT, stride=stride)
     with pytest.raises(ValueError, match="empty text"):
         hf_mhex.explain(model, tokenizer, " \n", stride=3)
+    for target in ([1], torch.tensor([1])):
+        with pytest.raises(TypeError, match="target must be None, a label, its index or 'all' with stride, got "):
+            hf_mhex.explain(model, tokenizer, TEXT, stride=3, target=target)
     with pytest.raises(TypeError, match="stride reads one text in windows, got tuple"):
         hf_mhex.explain(model, tokenizer, (TEXT, TEXT), stride=3)
     with pytest.raises(ValueError, match=r"has 60 tokens, but the model has 40 positions; .*stride=32"):
