@@ -248,7 +248,13 @@ def from_transformers(
     family = FAMILIES.get(found) or family_for_source("transformers", found)
     if family is not None and found in family.mapped:
         return from_mapped(family, source, num_labels, output_loading_info, revision, config_fields)
-    if family is None or family.library != "transformers":
+    if family is not None and family.library != "transformers":
+        made = family.classifier.__name__
+        raise ValueError(
+            f"source={fspath(source)!r} is an MHEX model already: hf_mhex.load reads it as it is, and for other labels "
+            f"hf_mhex.{made}.from_pretrained(source, num_labels=..., ignore_mismatched_sizes=True) makes new heads."
+        )
+    if family is None:
         known = [name for other in FAMILIES.values() if other.library == "transformers" for name in other.sources]
         known += [name for other in FAMILIES.values() for name in other.mapped]
         close = get_close_matches(str(found), known, n=1)

@@ -18,7 +18,7 @@ from transformers import (
 )
 
 import hf_mhex
-from networks import CONVERTED, FIELDS, IMAGES, TEXTS, family_named, image_batch
+from networks import CONVERTED, FIELDS, IMAGES, TEXTS, family_named, image_batch, lively
 from plain_networks import NETWORKS, SMALL, features, image_state, inputs_for, pair, plain_part, save_text, scatter
 
 HEADS = (AutoModel, AutoModelForMaskedLM, AutoModelForSequenceClassification)
@@ -302,6 +302,17 @@ def test_labels_that_contradict_each_other_are_refused(tmp_path, fields, words):
     for source in ("resnet10t", tmp_path):
         with pytest.raises(ValueError, match=words):
             hf_mhex.convert(source, **fields)
+
+
+@pytest.mark.parametrize("name", ["resnet", "signal"])
+def test_a_model_of_ours_with_weights_of_its_own_names_the_way_to_new_heads(tmp_path, name):
+    model = lively(name, torch.float32)
+    model.save_pretrained(tmp_path)
+    with pytest.raises(ValueError, match="is an MHEX model already: hf_mhex.load .*ignore_mismatched_sizes") as error:
+        hf_mhex.convert(tmp_path, num_labels=7)
+    assert f"hf_mhex.{type(model).__name__}.from_pretrained" in str(error.value)
+    again = getattr(hf_mhex, type(model).__name__).from_pretrained(tmp_path, num_labels=7, ignore_mismatched_sizes=True)
+    assert all(len(head.weight) == 7 and head.weight.std() > 0 for head in again.heads)
 
 
 def test_labels_are_named_by_their_indices_alone(tmp_path):
