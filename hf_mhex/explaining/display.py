@@ -25,8 +25,7 @@ from hf_mhex.explaining.explanation import (
     lead_contrast,
     picture_tag,
     png,
-    read_input,
-    warn_of_cut,
+    read_one,
 )
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_names
@@ -149,8 +148,7 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
     options = by_index(model, {"contrast": lead_contrast(model.config)} | options)
     stride = options.pop("stride", None)
     if stride is None:
-        item = read_input(model, processor, value)
-        warn_of_cut(item)
+        item = read_one(model, processor, value)
 
     def found(**chosen) -> Explanation:
         if stride is None:

@@ -21,6 +21,7 @@ from hf_mhex.explaining.batch import Prepared, collate, prepare, seen_picture
 from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
+from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex import EXACT_OPTIONS
 from hf_mhex.modeling.mhex_maps import check_blocks, check_contrast, check_names
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
@@ -198,9 +199,7 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
     stride = options.pop("stride", None)
     if stride is not None:
         return explain_long(model, processor, value, stride, options)
-    item = read_input(model, processor, value)
-    warn_of_cut(item)
-    found = explain_items(model, processor, item, options)
+    found = explain_items(model, processor, read_one(model, processor, value), options)
     return found if options.get("target") == "all" else found[0]
 
 
@@ -213,13 +212,21 @@ def read_input(model, processor, value) -> Prepared:
     raise item.error or ValueError("the input cannot be read.")
 
 
-def warn_of_cut(item: Prepared) -> None:
-    """Say to the caller's caller that a text's end was cut off, and how to read it."""
+def read_one(model, processor, value) -> Prepared:
+    """`read_input` for who asks by hand: a list of texts is refused, and of a text that is cut off warned.
+
+    Rows of data hold pairs as lists, but by hand a list is as likely meant as several texts.
+    """
+    if isinstance(value, list) and family_of(model).kind == "text":
+        cure = "a pair is a tuple, or a dict of 'text' and 'text_pair'; for several texts call it once for each"
+        raise ValueError(f"a list of {len(value)} is neither one text nor a pair: {cure}, or explain_dataset.")
+    item = read_input(model, processor, value)
     if item.encoding is None or not item.encoding.overflowing:
-        return
+        return item
     text, cure = ("pair", "") if item.texts[1] is not None else ("text", "; explain(..., stride=32) reads all of it")
     count = len(item.inputs["input_ids"])
     warnings.warn(f"the model reads {count} tokens, the rest of the {text} is cut off{cure}.", stacklevel=3)
+    return item
 
 
 def explain_items(model, processor, item: Prepared, options: dict) -> list[Explanation]:

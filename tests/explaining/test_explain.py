@@ -173,6 +173,12 @@ def test_wrong_calls(folders, image_model, text_model):
         explain(*text_model, 3)
     with pytest.raises(TypeError, match="a pair must be a dict of 'text' and 'text_pair', got 'txt'"):
         explain(*text_model, {"txt": "good"})
+    for texts in (["good", "bad"], ["good"], []):
+        for call in (explain, lambda model, tokenizer, value: hf_mhex.show(model, value, tokenizer)):
+            with pytest.raises(
+                ValueError, match=f"a list of {len(texts)} is neither .*a pair is a tuple.*several texts"
+            ):
+                call(*text_model, texts)
     (folders / "notes.png").write_text("no image")
     with pytest.raises(ValueError, match="notes.png is no image that can be read"):
         explain(*image_model, folders / "notes.png")
