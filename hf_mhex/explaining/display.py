@@ -153,14 +153,14 @@ def show(model, value, processor=None, *, labels: int | str | Sequence[str | int
     def found(**chosen) -> Explanation:
         if stride is None:
             return explain_items(model, processor, item, options | chosen)[0]
-        return explain_long(model, processor, value, stride, options | chosen)
+        return explain_long(model, processor, value, stride, options | chosen)[0]
 
     if isinstance(labels, Integral):
         if labels < 1:
             raise ValueError(f"labels must be at least 1, or a list of labels, got {labels}.")
         best = found()
         others = [label for label in best.ranking[1:] if label != options["contrast"]]
-        return Display([best, *(found(target=label) for label in others[: labels - 1])])
+        return Display([best, *(found(target=label) for label in others[: int(labels) - 1])])
     names = [labels] if isinstance(labels, str) else list(labels) if isinstance(labels, Iterable) else [labels]
     if not all(isinstance(name, (str, Integral)) for name in names):
         raise TypeError(f"labels must be a number of labels, or a list of names or indices, got {labels!r}.")

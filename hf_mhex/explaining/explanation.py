@@ -198,8 +198,9 @@ def explain(model, processor, value, **options) -> Explanation | list[Explanatio
     check_names(options, (*EXACT_OPTIONS, "stride"), "explain")
     stride = options.pop("stride", None)
     if stride is not None:
-        return explain_long(model, processor, value, stride, options)
-    found = explain_items(model, processor, read_one(model, processor, value), options)
+        found = explain_long(model, processor, value, stride, options)
+    else:
+        found = explain_items(model, processor, read_one(model, processor, value), options)
     return found if options.get("target") == "all" else found[0]
 
 
@@ -252,7 +253,7 @@ def by_index(model, options: dict) -> dict:
     return options
 
 
-def explain_long(model, processor, text, stride: int, options: dict) -> Explanation | list[Explanation]:
+def explain_long(model, processor, text, stride: int, options: dict) -> list[Explanation]:
     """The answer of `explain` to a text in windows."""
     check_processor(model, processor)
     options, answers = by_index(model, options), []
@@ -262,7 +263,7 @@ def explain_long(model, processor, text, stride: int, options: dict) -> Explanat
         record["contrast"] = _contrast_of(record, contrast, names, options)
         record["sentence"] = sentence_of(record, logits, names, chosen, options.get("decay"))
         answers.append(Explanation(record, saliency, own_places(text, seen.words), seen, logits=logits))
-    return answers if options.get("target") == "all" else answers[0]
+    return answers
 
 
 def _explanation(model, processor, item, found, place: int | tuple[int, int], options: dict) -> Explanation:
