@@ -142,7 +142,9 @@ bench-service: .venv/.installed
 	OMP_NUM_THREADS=1 $(OFFLINE) $(RUN) -m $(STUDIES).service results/service
 
 architectures: .venv/.installed
-	$(OFFLINE) $(RUN) -m $(STUDIES).architectures resnet results/architectures
+	for family in resnet convnext vit swin; do \
+		$(OFFLINE) $(RUN) -m $(STUDIES).architectures $$family results/architectures || exit 1; \
+	done
 
 situations: .venv/.installed
 	$(PIP) --editable '.[export]'

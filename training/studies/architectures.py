@@ -2,9 +2,9 @@
 
     python -m hf_mhex.training.studies.architectures FAMILY results/architectures
 
-writes `results/architectures.jsonl`, one line of counts and then one line an architecture, and the page
-`results/architectures.md`. A run that was cut short goes on where it stood; other versions of the libraries start
-afresh.
+writes `results/architectures/FAMILY.jsonl`, one line of counts and then one line an architecture, and the page
+`results/architectures/FAMILY.md`. Bodies of more than 100 million parameters are counted and not run. A run that was
+cut short goes on where it stood; other versions of the libraries start afresh.
 """
 
 from __future__ import annotations
@@ -33,6 +33,7 @@ DROP_PATH = 0.1
 LABELS = 10  # of the network that is run
 COUNTED_LABELS = 1000  # of the heads that are counted
 BOUND = 1e-5
+LARGEST = 100_000_000  # parameters of a body that is run
 
 
 def versions() -> dict[str, str]:
@@ -40,27 +41,32 @@ def versions() -> dict[str, str]:
     return {"timm": timm.__version__, "torch": torch.__version__, "transformers": transformers.__version__}
 
 
-def refusal(family: Family, architecture: str) -> str | None:
-    """Why the family does not take the architecture, in the words of its error; None where it does."""
+def tried(family: Family, architecture: str) -> int | str:
+    """How many parameters the body has without its gates; where the family refuses, why, in the words of its error."""
     try:
         with torch.device("meta"):
-            family.body(family.config(architecture=architecture))
+            body = family.body(family.config(architecture=architecture))
     except Exception as error:  # timm's networks raise what they like when they are made
         kind = "" if isinstance(error, ValueError) else f"{type(error).__name__}: "
         return kind + " ".join(str(error).removeprefix(f"architecture={architecture!r} ").split())
-    return None
+    return count(body) - sum(map(count, body.gates))
+
+
+def count(module: nn.Module) -> int:
+    """A module's parameters."""
+    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def survey(family: Family, architectures: list[str]) -> dict:
     """Which names are taken, and for which reasons how many of the others are refused, with the first name each."""
-    reasons = {name: refusal(family, name) for name in architectures}
-    refused = Counter(reason for reason in reasons.values() if reason is not None)
-    first = {reason: name for name, reason in reversed(reasons.items())}
+    answers = {name: tried(family, name) for name in architectures}
+    refused = Counter(reason for reason in answers.values() if isinstance(reason, str))
+    first = {answer: name for name, answer in reversed(answers.items())}
     return {
         **versions(),
         "family": family.name,
         "registered": len(architectures),
-        "accepted": [name for name, reason in reasons.items() if reason is None],
+        "accepted": {name: size for name, size in answers.items() if isinstance(size, int)},
         "refused": [{"reason": reason, "count": n, "first": first[reason]} for reason, n in refused.most_common()],
     }
 
@@ -142,8 +148,8 @@ def measure(family: Family, architecture: str) -> dict:
         "architecture": architecture,
         "block": ", ".join(sorted(blocks)),
         "blocks": len(channels),
-        "body_parameters": sum(parameter.numel() for parameter in plain.parameters()),
-        "gate_parameters": sum(p.numel() for gate in model.base_model.gates for p in gate.parameters()),
+        "body_parameters": count(plain),
+        "gate_parameters": sum(map(count, model.base_model.gates)),
         "head_parameters": COUNTED_LABELS * sum(channels),
         "eval_difference": difference(plain, model, pixels, train=False),
         "train_difference": difference(plain, model, pixels, train=True),
@@ -171,7 +177,7 @@ def render(lines: list[dict]) -> str:
     head = ["architecture", "block", "works", "blocks", "body, M", "gates, M", "gates, % of body"]
     head += [f"heads for {COUNTED_LABELS} labels, M", "eval difference", "train difference", "completeness error"]
     cells = []
-    for row in sorted(rows, key=lambda row: taken.index(row["architecture"])):
+    for row in sorted(rows, key=lambda row: list(taken).index(row["architecture"])):
         body, gates, heads = (row[f"{part}_parameters"] for part in ("body", "gate", "head"))
         cells.append([row["architecture"], row["block"], "yes" if works(row) else "no", str(row["blocks"])])
         cells[-1] += [f"{body / 1e6:.1f}", f"{gates / 1e6:.1f}", f"{100 * gates / body:.0f}", f"{heads / 1e6:.1f}"]
@@ -184,11 +190,12 @@ def render(lines: list[dict]) -> str:
         f"Made by `python -m hf_mhex.training.studies.architectures {summary['family']} results/architectures`: "
         f"{libraries}, on a CPU.",
         "",
-        f"timm registers {summary['registered']} names. {title} takes {len(taken)} of them; {len(rows)} were "
-        f"measured, and {sum(works(row) for row in rows)} work.",
+        f"timm registers {summary['registered']} names. {title} takes {len(taken)} of them; the {len(rows)} of at most "
+        f"{LARGEST // 10**6} M parameters were measured, and {sum(works(row) for row in rows)} work.",
         "",
-        f"Each was run on {BATCH} random images of {SIZE} px with random weights; every norm's weight is drawn from "
-        "0.5 to 1.5, so that no residual branch is zero. The differences are the largest absolute ones between the "
+        f"Each was run on {BATCH} random images of {SIZE} px, or of the one size that it takes, with random weights; "
+        "every norm's weight is drawn from 0.5 to 1.5, so that no residual branch is zero. "
+        "The differences are the largest absolute ones between the "
         "final feature maps of timm's network and of ours holding its weights (gates at their start, W1 = 0), in units "
         f"of the largest feature: in eval mode, and in training mode with drop path {DROP_PATH} under one seed. The "
         "completeness error is the largest |sum of a map - logit| / max(1, |logit|) of float32 maps with random gates "
@@ -220,17 +227,18 @@ def main() -> None:
         prog="python -m hf_mhex.training.studies.architectures", description=__doc__.splitlines()[0]
     )
     parser.add_argument("family", choices=[family.name for family in FAMILIES.values() if family.library == "timm"])
-    parser.add_argument("output", type=Path, help="path without a suffix: .jsonl and .md are written")
+    parser.add_argument("output", type=Path, help="folder of the pages: FAMILY.jsonl and FAMILY.md are written")
     given = parser.parse_args()
     family, output = FAMILIES[f"mhex_{given.family}"], given.output
-    records, page = output.with_suffix(".jsonl"), output.with_suffix(".md")
+    records, page = output / f"{given.family}.jsonl", output / f"{given.family}.md"
+    output.mkdir(parents=True, exist_ok=True)
     lines = read(records)
     if not lines or lines[0] != lines[0] | versions() | {"family": family.name}:
         lines = [survey(family, timm.list_models())]
         write_whole(records, json.dumps(lines[0]) + "\n")
     measured = {row["architecture"] for row in lines[1:]}
-    for architecture in lines[0]["accepted"]:
-        if architecture not in measured:
+    for architecture, size in lines[0]["accepted"].items():
+        if architecture not in measured and size <= LARGEST:
             row = measure(family, architecture)
             with records.open("a", encoding="utf-8") as file:
                 file.write(json.dumps(row) + "\n")
