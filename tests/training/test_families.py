@@ -58,7 +58,7 @@ def test_a_study_runs_stops_and_goes_on(tmp_path, monkeypatch):
 
 def test_differences_are_paired_by_seed():
     values = {"full gates": {1: 0.80, 2: 0.84, 3: 0.82}, "low rank": {3: 0.83, 1: 0.81, 2: 0.85}}
-    common = {"entry": "ranks, texts", "rows": {"train": 7, "test": 5}, "environment": {"machine": "m"}, "commit": "c"}
+    common = {"entry": "ranks, images", "rows": {"train": 7, "test": 5}, "environment": {"machine": "m"}, "commit": "c"}
     rows = [
         common | {"arm": arm, "seed": seed, "test": {"accuracy": value}}
         for arm, found in values.items()

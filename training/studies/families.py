@@ -102,10 +102,6 @@ ENTRIES = {
         "layers: [1, 1, 1, 1], channels: [16, 24, 32, 48]", 1e-2, seeds=5,
         arms={"full gates": ("model.config.gate_rank=null",), "low rank": ()},
     ),
-    "ranks, texts": text(
-        "bert", f"BERT, {FIRST}; rank 32 of 384, the default is full", seeds=5,
-        arms={"full gates": (), "low rank": ("model.config.gate_rank=32",)},
-    ),
 }  # fmt: skip
 
 
