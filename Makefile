@@ -56,9 +56,11 @@ test-engines: .venv/.installed
 test-hub: .venv/.installed
 	$(TEST) -m 'slow or not slow' tests/hub --ignore tests/hub/test_app.py --ignore tests/hub/test_space.py
 
-# What .ci/run does of it: models, one of a family from outside, are published, pulled and used over a Hub on 127.0.0.1.
+# What .ci/run does of it: models, one of a family from outside, are published, pulled and used over a Hub on 127.0.0.1;
+# and what a process without any extra can do.
 test-cycle: .venv/.installed
-	OMP_NUM_THREADS=1 $(TEST) -m 'slow or not slow' tests/hub/test_cycle.py tests/modeling/test_toy_family.py
+	OMP_NUM_THREADS=1 $(TEST) -m 'slow or not slow' tests/hub/test_cycle.py tests/modeling/test_toy_family.py \
+		tests/test_public.py::test_a_base_install_converts_explains_shows_and_publishes
 
 test-app: .venv/.installed chromium
 	$(OFFLINE) $(RUN) -m pytest -m 'slow or not slow' tests/hub/test_app.py tests/hub/test_space.py

@@ -22,6 +22,7 @@ TARGETS = {  # where slow tests stand, and what runs them; the first that fits
 
 def pytest_configure(config):
     config.stash[LEFT] = Counter()
+    gc.set_threshold(100_000, 50, 100)  # torch and its kin hold a million objects, which need no second look
 
 
 def pytest_deselected(items):

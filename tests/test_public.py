@@ -100,6 +100,7 @@ def test_imports_are_light(module):
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout == "[]\n"
 
 
+@pytest.mark.slow
 def test_a_base_install_converts_explains_shows_and_publishes(tmp_path):
     """Without any module of an extra."""
     blocked = sorted({module for modules in EXTRAS.values() for module in modules} - {"setuptools", "yaml"})

@@ -510,12 +510,10 @@ def end_by_ctrl_c(process):
     assert process.returncode == 130 and err.splitlines()[-1] == "mhex: ended by Ctrl-C."
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "verb",
-    [
-        ["explain", "text", "good phone", "--output", "why.html"],
-        pytest.param(["convert", "resnet10t", "new"], marks=pytest.mark.slow),
-    ],
+    [["explain", "text", "good phone", "--output", "why.html"], ["convert", "resnet10t", "new"]],
     ids=lambda verb: verb[0],
 )
 def test_a_real_signal_ends_a_process_cleanly(models, tmp_path, verb):

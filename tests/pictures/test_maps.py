@@ -299,6 +299,7 @@ def test_strip_refuses_by_name():
         block_strip(GREY, [GREY], columns=0)
 
 
+@pytest.mark.slow
 def test_pictures_need_no_pyplot_and_leave_the_settings_alone():
     code = """
 import sys, matplotlib
