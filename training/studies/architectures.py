@@ -3,7 +3,7 @@
     python -m hf_mhex.training.studies.architectures FAMILY results/architectures
 
 writes `results/architectures/FAMILY.jsonl`, one line of counts and then one line an architecture, and the page
-`results/architectures/FAMILY.md`. Bodies of more than 100 million parameters are counted and not run. A run that was
+`results/architectures/FAMILY.md`. Bodies of more than 60 million parameters are counted and not run. A run that was
 cut short goes on where it stood; other versions of the libraries start afresh.
 """
 
@@ -33,7 +33,7 @@ DROP_PATH = 0.1
 LABELS = 10  # of the network that is run
 COUNTED_LABELS = 1000  # of the heads that are counted
 BOUND = 1e-5
-LARGEST = 100_000_000  # parameters of a body that is run
+LARGEST = 60_000_000  # parameters of a body that is run
 
 
 def versions() -> dict[str, str]:
