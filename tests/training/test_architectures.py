@@ -111,7 +111,7 @@ def test_the_published_page_is_the_records_and_every_accepted_name_works(family)
     assert render(lines) == (PUBLISHED / f"{family}.md").read_text(encoding="utf-8")
     summary, *rows = lines
     small = {name for name, size in summary["accepted"].items() if size <= LARGEST}
-    assert {row["architecture"] for row in rows} == small and len(rows) == len(small) >= 5
+    assert {row["architecture"] for row in rows} == small and len(rows) == len(small) >= 4
     assert all(works(row) for row in rows)
     refused = sum(reason["count"] for reason in summary["refused"])
     assert len(summary["accepted"]) + refused == summary["registered"]
