@@ -3,6 +3,8 @@
 import html
 import re
 import sys
+from inspect import signature
+from typing import get_type_hints
 
 import numpy as np
 import pytest
@@ -92,6 +94,21 @@ def test_a_missing_extra_is_one_line(models, monkeypatch):
     monkeypatch.delitem(sys.modules, "hf_mhex.hub.app.page", raising=False)
     with pytest.raises(RuntimeError, match=r"^gradio is not installed; pip install 'hf-mhex\[app\]'\.$"):
         build_app(models)
+
+
+def test_what_complains_still_gets_events():
+    """Gradio hands an event to the argument that is annotated so."""
+    gr = pytest.importorskip("gradio", reason="the app needs gradio: pip install 'hf-mhex[app]'")
+    from hf_mhex.hub.app.page import complaining
+
+    def press(parts, event: gr.EventData):
+        raise ValueError(f"{parts} at {event}")
+
+    run = complaining(press)
+    assert get_type_hints(run) == {"event": gr.EventData}
+    assert list(signature(run).parameters) == ["parts", "event"]
+    with pytest.raises(gr.Error, match="1 at 2"):
+        run(1, 2)
 
 
 def test_labels_stand_beside_each_other_on_one_scale(models):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import tempfile
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import wraps
 from html import escape
 from pathlib import Path
 
@@ -210,8 +211,9 @@ def choices(model) -> list[gr.components.Component]:
 
 
 def complaining(explain: Callable) -> Callable:
-    """`explain` with its complaints as messages on the page."""
+    """`explain` with its complaints as messages on the page, and the signature by which Gradio gives it events."""
 
+    @wraps(explain)
     def run(*arguments):
         try:
             return explain(*arguments)
