@@ -83,6 +83,7 @@ def opened(address, width=1280, height=1020, beside=None):
         page.context.close()
 
 
+PANEL = "[role=tabpanel] >> visible=true"  # of the tab that is open; another one may not be there
 SAID = "selector => (/Explained: .*/.exec(document.querySelector(selector)?.innerText) || [''])[0]"
 
 
@@ -102,6 +103,7 @@ def pick(page, number):
     before = said(page, "#image-sum")
     page.locator("#shelf button.thumbnail-item, #shelf .grid-container button").nth(number).click()
     changed(page, "#image-sum", before)
+    page.locator("#image-blocks img").scroll_into_view_if_needed()  # a picture further down is loaded when it is seen
     page.locator("#image-blocks img").wait_for()
 
 

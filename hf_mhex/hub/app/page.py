@@ -12,6 +12,7 @@ from pathlib import Path
 import gradio as gr
 import numpy as np
 from gradio.processing_utils import save_bytes_to_cache
+from gradio_client.utils import strip_invalid_filename_characters
 
 from hf_mhex.data.samples import load_sample
 from hf_mhex.escaping import escaped
@@ -235,7 +236,6 @@ def file_tab(model, processor, name: links.Pinned) -> Page:
     with gr.Row(equal_height=False):
         with gr.Column(scale=5, min_width=280):
             given = image_input() if kind == "image" else gr.File(label="Signal (.csv, .npy)", elem_id="signal")
-            vars(given).update(preprocess=path_of)  # or Gradio opens an image, and does not say what is wrong with it
             shelf = gr.Gallery(
                 samples, show_label=False, columns=len(samples), height=100, allow_preview=False, elem_id="shelf",
                 buttons=[],
@@ -262,21 +262,26 @@ def file_tab(model, processor, name: links.Pinned) -> Page:
         answer, shown = explain_file(model, processor, path, *chosen)
         return answer.parts, "", *shown, link_html(name, link_choices(options, chosen), links.file_given(path, samples))
 
-    def check(path) -> None:
-        read_file(model, path)
+    def explain_given(payload, *chosen):
+        return explain(path_of(payload), *chosen)
+
+    def check(payload) -> None:
+        read_file(model, path_of(payload))
 
     def given_of(found):
         value = links.file_of(found, samples)
         if not isinstance(value, bytes):
             return value
-        return save_bytes_to_cache(value, f"linked{Path(found.get(links.NAME, '')).suffix}", given.GRADIO_CACHE)
+        name = strip_invalid_filename_characters(found.get(links.NAME, "")).lstrip(".")
+        return save_bytes_to_cache(value, name or "linked", given.GRADIO_CACHE)
 
     asked, found = [given, *options], [parts, without, prediction, line, painted, buttons, labels, strip, link]
-    page, explain = Page(name, given, options, found, explain, given_of), complaining(explain)
-    button.click(explain, asked, found, api_name=f"explain_{kind}")
-    shelf.select(picked(samples), None, given).success(explain, asked, found, api_name=False)
-    given.upload(complaining(check), given, None).success(explain, asked, found, api_name=False)
-    prediction.select(chosen, None, options[0]).success(explain, asked, found, api_name=False)
+    page = Page(name, given, options, found, explain, given_of)
+    event = {"fn": complaining(explain_given), "inputs": asked, "outputs": found, "preprocess": False}
+    button.click(**event, api_name=f"explain_{kind}")
+    shelf.select(picked(samples), None, given).success(**event, api_name=False)
+    given.upload(complaining(check), given, None, preprocess=False).success(**event, api_name=False)
+    prediction.select(chosen, None, options[0]).success(**event, api_name=False)
     return page
 
 
@@ -288,9 +293,9 @@ def image_input() -> gr.Image:
     )  # fmt: skip
 
 
-def path_of(payload) -> str | None:
-    """The file that was given, whatever is in it."""
-    return None if payload is None else payload.path
+def path_of(payload: dict | None) -> str | None:
+    """The file that was given, whatever is in it: Gradio would open an image, and not say what is wrong with it."""
+    return payload and payload["path"]
 
 
 def removal(model) -> tuple[gr.State, gr.HTML, gr.HTML]:
