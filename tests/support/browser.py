@@ -108,10 +108,11 @@ def pick(page, number):
 
 
 def upload(page, path):
-    """Hand a file to the page as a visitor does."""
+    """Hand a file to the page as a visitor does, in the place of an image that is there."""
+    if (there := page.get_by_label("Remove Image")).is_visible():
+        there.click()
     with page.expect_file_chooser() as chooser:
-        empty = page.get_by_text("Drop, paste or choose an image")
-        (empty if empty.is_visible() else page.get_by_label("Upload file")).first.click()
+        page.get_by_text("Drop, paste or choose an image").first.click()
     chooser.value.set_files(path)
 
 
