@@ -46,17 +46,21 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
         )
     family = FAMILIES[found]
     with downloading(f"source={fspath(source)!r}"):
-        model = family.classifier.from_pretrained(source, revision=revision, use_safetensors=True, **kwargs).eval()
-    if revision is None and not Path(source).is_dir():
-        _warn_unpinned(fspath(source), getattr(model.config, "_commit_hash", None))
-    return model, _processor(family, source, revision)
+        commit = None if Path(source).is_dir() else _commit(fspath(source), revision)
+        model = family.classifier.from_pretrained(source, revision=commit, use_safetensors=True, **kwargs).eval()
+    if commit:
+        model.config._commit_hash = commit  # as older transformers do; it is not saved
+        if revision is None:
+            _warn_unpinned(fspath(source), commit)
+    return model, _processor(family, source, commit)
 
 
 def load_processor(model):
     """The tokenizer or image processor that was saved with a model; ValueError where none was.
 
     Args:
-        model: a classifier that `load` or `from_pretrained` gave.
+        model: a classifier that `load` gave, whose commit it is of, or `from_pretrained`. Newer transformers (5.24) keep
+            no commit there, and the processor is that of the default branch.
     """
     source = model.name_or_path
     try:
@@ -68,6 +72,13 @@ def load_processor(model):
         raise ValueError(f"processor must be given: none was saved with the model ({said}).") from error
 
 
+def _commit(source: str, revision: str | None) -> str:
+    """The commit that a Hub id's revision is at, which names its folder in the cache."""
+    from huggingface_hub import hf_hub_download
+
+    return Path(hf_hub_download(source, "config.json", revision=revision)).parent.name
+
+
 def _processor(family, source: str | PathLike, revision: str | None):
     import transformers
 
@@ -76,12 +87,10 @@ def _processor(family, source: str | PathLike, revision: str | None):
 
 
 @cache
-def _warn_unpinned(source: str, commit: str | None) -> None:
+def _warn_unpinned(source: str, commit: str) -> None:
     """Say once that what stands in a repository may change; `commit` is what was loaded."""
-    pin = f"revision={commit!r}" if commit else "revision=COMMIT"
-    warnings.warn(
-        f"{source!r} was loaded without a revision and may be another model tomorrow; pin it by {pin}.", stacklevel=3
-    )
+    said = f"{source!r} was loaded without a revision and may be another model tomorrow"
+    warnings.warn(f"{said}; pin it by revision={commit!r}.", stacklevel=3)
 
 
 def describe(model) -> dict:
