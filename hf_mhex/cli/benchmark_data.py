@@ -32,7 +32,7 @@ def load_networks(model: Path, plain: Path | None, device: torch.device):
     for network in networks.values():
         network.to(device)
         if family_of(mhex).kind == "image":
-            network.to(memory_format=torch.channels_last)  # a third faster on a processor
+            network.to(memory_format=torch.channels_last)  # faster on a processor
     return networks, processor
 
 

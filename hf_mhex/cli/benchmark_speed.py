@@ -30,7 +30,7 @@ def speed(
 ) -> None:
     """Measure time and memory of predictions, MHEX's maps and other methods, taking turns on the same network.
 
-    Takes about half an hour on two cores that do nothing else. A run that was stopped goes on where it was.
+    Takes an hour or more on two cores that do nothing else. A run that was stopped goes on where it was.
 
     Example: mhex benchmark speed --networks resnet18 --parts comparison,memory --rounds 10
     """
