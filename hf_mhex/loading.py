@@ -59,8 +59,8 @@ def load_processor(model):
     """The tokenizer or image processor that was saved with a model; ValueError where none was.
 
     Args:
-        model: a classifier that `load` gave, whose commit it is of, or `from_pretrained`. Newer transformers (5.24) keep
-            no commit there, and the processor is that of the default branch.
+        model: a classifier that `load` gave, whose commit it is of, or `from_pretrained`, where newer transformers
+            (5.24) keep no commit: then the processor is that of the default branch.
     """
     source = model.name_or_path
     try:
