@@ -133,7 +133,10 @@ benchmark: .venv/.installed
 
 bench-speed: .venv/.installed
 	$(PIP) --editable '.[bench,export]'
-	$(OFFLINE) $(BIN)/mhex benchmark speed --output results/speed
+	$(OFFLINE) $(BIN)/mhex benchmark speed --parts comparison,passes,memory --output results/speed
+	for part in families growth onnx profile; do \
+		$(OFFLINE) $(BIN)/mhex benchmark speed --parts $$part --output results/speed/$$part || exit 1; \
+	done
 
 # Explanations beside predictions by the workers of an engine, and in a server.
 bench-engines: .venv/.installed
