@@ -295,7 +295,7 @@ def image_input() -> gr.Image:
 
 def path_of(payload: dict | None) -> str | None:
     """The file that was given, whatever is in it: Gradio would open an image, and not say what is wrong with it."""
-    return payload and payload["path"]
+    return payload["path"] if payload else None
 
 
 def removal(model) -> tuple[gr.State, gr.HTML, gr.HTML]:
