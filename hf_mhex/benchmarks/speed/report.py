@@ -325,10 +325,10 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
 
 
 def plot(rows: Rows, path: Path) -> Path:
-    """Left: each method's time against the plain network's (batch 1, log scale). Right: growth with batch and size."""
-    figure = Figure(figsize=(10, 3.6), dpi=90, layout="constrained")
+    """Each method's time against the plain network's, batch 1, on a logarithmic scale."""
+    figure = Figure(figsize=(7, 3.6), dpi=90, layout="constrained")
     FigureCanvasAgg(figure)
-    left, right = figure.subplots(1, 2, width_ratios=(3, 2))
+    axes = figure.subplots()
     networks = rows.values("network")
     network = PLOTTED if PLOTTED in networks else networks[0]
     bars = {}
@@ -339,23 +339,12 @@ def plot(rows: Rows, path: Path) -> Path:
                 bars[method] = ratio.estimate
     names = sorted(bars, key=bars.__getitem__, reverse=True)
     colours = ["tab:red" if name.startswith("MHEX") else "tab:gray" for name in names]
-    left.barh(range(len(names)), [bars[name] for name in names], color=colours)
+    axes.barh(range(len(names)), [bars[name] for name in names], color=colours)
     for height, name in enumerate(names):
-        left.text(bars[name], height, f" {shown(bars[name])}", va="center", fontsize=7)
-    left.set_yticks(range(len(names)), names, fontsize=7)
-    left.set_xscale("log")
-    left.set_title(f"time of one explanation, {network}, plain prediction = 1", fontsize=9)
-    for (network, varied), series in growth_series(rows).items():
-        if varied != "labels" and GIVEN in series:
-            points = series[GIVEN]
-            power = 2 if varied == "size" and kind_of(network) == "image" else 1
-            name = "pixels" if power == 2 else "tokens" if varied == "size" else "batch"
-            amounts = [(value / points[0][0]) ** power for value, _ in points]
-            right.plot(amounts, [time / points[0][1] for _, time in points], "o-", label=f"{network}, {name}")
-    right.set(xscale="log", yscale="log", xlabel="size against the smallest", ylabel="time against the smallest")
-    right.plot([1, 32], [1, 32], color="black", linestyle=":", linewidth=0.8, label="linear")
-    right.legend(fontsize=7)
-    right.set_title(f"growth of {GIVEN}", fontsize=9)
+        axes.text(bars[name], height, f" {shown(bars[name])}", va="center", fontsize=7)
+    axes.set_yticks(range(len(names)), names, fontsize=7)
+    axes.set(xscale="log", xlim=(None, 2 * max(bars.values(), default=1)))
+    axes.set_title(f"time of one explanation, {network}, plain prediction = 1", fontsize=9)
     with whole(path) as place:
         figure.savefig(place)
     return path
