@@ -10,13 +10,17 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def check_folder(path: Path) -> None:
+    """Raise ValueError where a file is in the way of a folder; called before work whose results go there."""
+    there = next(place for place in (path, *path.parents) if place.exists())
+    if not there.is_dir():
+        raise ValueError(f"{str(there)!r} is a file, and a folder is needed there; name another place.")
+
+
 def make_folder(path: Path) -> None:
     """Make a folder and those that it lies in, where they are not there; ValueError where a file is in the way."""
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except (FileExistsError, NotADirectoryError) as error:
-        file = next(place for place in (path, *path.parents) if place.exists())
-        raise ValueError(f"{str(file)!r} is a file, and a folder is needed there; name another place.") from error
+    check_folder(path)
+    path.mkdir(parents=True, exist_ok=True)
 
 
 @contextmanager

@@ -11,7 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import check_folder, write_whole
 
 
 def report_channels(network, processor, data: str, split: str | None, rows: int, output: Path, as_json: bool) -> None:
@@ -71,6 +71,8 @@ def collaboration(
     from hf_mhex.evaluation.collaboration import collaboration as compare
     from hf_mhex.loading import load
 
+    if output is not None:
+        check_folder(output.parent)
     place = find_device(device)
     network, processor = load(model, revision)
     network.to(place)

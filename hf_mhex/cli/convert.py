@@ -11,7 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Revision
 from hf_mhex.cli.terminal import echo
-from hf_mhex.writing import whole
+from hf_mhex.writing import check_folder, whole
 
 
 def convert(
@@ -48,6 +48,7 @@ def convert(
         fields["id2label"] = dict(enumerate(name.strip() for name in labels.split(",")))
         if "" in fields["id2label"].values():
             raise ValueError(f"--labels must be names separated by commas, got an empty one in {labels!r}.")
+    check_folder(output.parent)
     model, report = hf_mhex.convert(
         source,
         num_labels,

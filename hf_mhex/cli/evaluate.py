@@ -11,7 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
-from hf_mhex.writing import write_whole
+from hf_mhex.writing import check_folder, write_whole
 
 
 def evaluate(
@@ -44,6 +44,8 @@ def evaluate(
     from hf_mhex.loading import load
     from hf_mhex.training.evaluation import rows_for
 
+    if output is not None:
+        check_folder(output.parent)
     place = find_device(device)
     network, processor = load(model, revision)
     settings = [*(overrides or []), f"data.on_bad_row={on_bad_row}"]

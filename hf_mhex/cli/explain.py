@@ -11,7 +11,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Device, Model, Revision, Target, find_device, label_options
 from hf_mhex.cli.terminal import echo
-from hf_mhex.writing import whole, write_whole
+from hf_mhex.writing import check_folder, whole, write_whole
 
 DATA_FILES = (".parquet", ".csv", ".tsv", ".json", ".jsonl", ".txt", ".npz")
 
@@ -36,6 +36,9 @@ def explain(
     rollout: Annotated[
         bool, typer.Option("--rollout", help="Carry maps back through attention to the words or patches.")
     ] = False,
+    stride: Annotated[
+        int | None, typer.Option(help="Text: read a long one in windows that share so many tokens.")
+    ] = None,
     output: Annotated[
         Path | None, typer.Option(help="Picture (.png); of a text also a page (.html); folder for the answers to data.")
     ] = None,
@@ -67,6 +70,8 @@ def explain(
 
     Example: mhex explain outputs/demo/mhex-bert-product-reviews "great phone, poor battery" --output why.html
 
+    Example: mhex explain outputs/demo/mhex-bert-product-reviews - --stride 32 < letter.txt
+
     Example: mhex explain outputs/demo/mhex-bert-product-reviews reviews.csv --words --output explained
 
     Example: mhex explain outputs/demo/mhex-resnet-fashion-mnist sample:fashion_mnist --channels --output channels
@@ -80,6 +85,8 @@ def explain(
     """
     from hf_mhex.loading import load
 
+    if output is not None:
+        check_folder(output.parent)
     place = find_device(device)
     network, processor = load(model, revision)
     network = network.to(place)
@@ -87,7 +94,13 @@ def explain(
         from hf_mhex.cli.channels import report_channels
 
         given = {"target": target, "contrast": contrast, "blocks": blocks, "decay": decay, "rollout": rollout or None}
-        given |= {"streaming": streaming or None, "column": column, "id-column": id_column, "engine": engine}
+        given |= {
+            "stride": stride,
+            "streaming": streaming or None,
+            "column": column,
+            "id-column": id_column,
+            "engine": engine,
+        }
         given |= {"target-column": target_column, "words": words or None, "overlays": overlays or None}
         foreign = [name for name, value in given.items() if value is not None]
         if foreign:
@@ -112,6 +125,8 @@ def explain(
         "workers": workers,
     }
     if split is not None or names_data(item):
+        if stride is not None:
+            raise ValueError(f"--stride is for one text, {item!r} is data; explain its texts one by one.")
         data = {"source": item, "split": split, "streaming": streaming}
         options |= of_data | {"block_maps": blocks is not None}
         explain_rows(network, processor, data, output, options, json_)
@@ -121,6 +136,8 @@ def explain(
     if of_rows or streaming:
         cure = "name a folder or a file of rows, or with --split a data set on the Hub"
         raise ValueError(f"--{(of_rows or ['streaming'])[0].replace('_', '-')} is for data, {item!r} is not; {cure}.")
+    if stride is not None:
+        options["stride"] = stride
     if contrast is None:
         from hf_mhex.explaining.explanation import lead_contrast
 

@@ -14,7 +14,7 @@ import typer
 
 from hf_mhex.cli.options import AsJson, Contrast, Model, Revision, Target, label_options
 from hf_mhex.cli.terminal import echo
-from hf_mhex.writing import whole
+from hf_mhex.writing import check_folder, whole
 
 
 @contextmanager
@@ -51,6 +51,7 @@ def export(
         raise ValueError(f"OUTPUT must end in .onnx or .pt2, got {str(output)!r}.")
     if int8 and output.suffix != ".onnx":
         raise ValueError(f"--int8 quantises ONNX; name an OUTPUT that ends in .onnx, not {str(output)!r}.")
+    check_folder(output.parent)
     import torch
 
     from hf_mhex import export as room

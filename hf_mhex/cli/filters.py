@@ -12,7 +12,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import make_folder, write_whole
+from hf_mhex.writing import check_folder, make_folder, write_whole
 
 COLUMNS = (
     "filter", "contribution (share)", "Pearson", "Dice", "MSE", "intensity", "frequency", "spread",
@@ -49,6 +49,7 @@ def filters(
     from hf_mhex.pictures.channels import write_channels
     from hf_mhex.pictures.filters import write_ablation, write_maps
 
+    check_folder(output)
     place = find_device(device)
     network, processor = load_network(model, revision)
     label = label_index(network.config, target, "--target")

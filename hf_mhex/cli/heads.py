@@ -12,7 +12,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Data, Device, Model, Overrides, Revision, Split, find_device
 from hf_mhex.cli.terminal import echo, print_table
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import make_folder, write_whole
+from hf_mhex.writing import check_folder, make_folder, write_whole
 
 COLUMNS = (
     "block",
@@ -66,6 +66,7 @@ def heads(
         chosen = [int(block) for block in blocks.split(",")]
     except ValueError as error:
         raise ValueError(f"--blocks must be numbers separated by commas, got {blocks!r}.") from error
+    check_folder(output)
     place = find_device(device)
     network, processor = load_network(model, revision)
     batches = read_batches(network.to(place), processor, data, overrides or [], split, rows)

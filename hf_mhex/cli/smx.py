@@ -11,7 +11,7 @@ import typer
 from hf_mhex.cli.options import AsJson, Device, find_device
 from hf_mhex.cli.terminal import echo
 from hf_mhex.escaping import code_markdown, escaped_markdown
-from hf_mhex.writing import make_folder, whole, write_whole
+from hf_mhex.writing import check_folder, make_folder, whole, write_whole
 
 
 def smx_command(
@@ -50,6 +50,7 @@ def smx_command(
     from hf_mhex.families import KINDS
     from hf_mhex.pictures.signals import Signal, axis_of, line_picture
 
+    check_folder(output)
     place = find_device(device)
     network, processor = load_network(str(model))
     kind = KINDS["signal"]

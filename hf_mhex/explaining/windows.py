@@ -6,6 +6,7 @@ from numbers import Integral
 
 import numpy as np
 
+from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_words import ExplainedText, own_places
 from hf_mhex.modeling.pipeline_mhex import TextSaliencyPipeline, join_windows, scores_of, token_scores, word_scores
 from hf_mhex.processors import max_length
@@ -23,9 +24,11 @@ def explain_windows(
         stride: tokens that a window shares with the one before.
         options: of `generate_saliency`; `target` a label's index, "all" or None.
 
-    Raises TypeError for a pair of texts and for a target of another kind, ValueError for an empty text and for a stride
-    that leaves a window no token of its own.
+    Raises TypeError for a model of no texts, a pair of texts and a target of another kind, ValueError for an empty text
+    and for a stride that leaves a window no token of its own.
     """
+    if (kind := family_of(model).kind) != "text":
+        raise TypeError(f"stride reads one text in windows, and the model reads one {kind}; leave stride out.")
     if not isinstance(text, str):
         raise TypeError(f"stride reads one text in windows, got {type(text).__name__}; leave stride out.")
     options = dict(options)

@@ -26,7 +26,6 @@ MEASURED = ("test_rows", "accuracy", "majority_class", "completeness_error", "ma
 MAJORITY = "share of the most frequent label"
 SHARED = ("seed", "command", "commit", "environment")  # of all models of a results file
 ABOUT = {  # what nobody but the author knows; card.json beside the weights says it
-    "license": "apache-2.0",
     "intended_use": "Whatever its training data resemble.",
     "limits": "",
     "training": "Not described.",
@@ -75,7 +74,7 @@ def render_card(
     Args:
         about: what only the author knows: title, summary, license, base_model, datasets, dataset_name, dataset_type,
             language, intended_use, limits, training, picture_text, widget (inputs for the Hub's page, as it takes
-            them; of a text model one sentence if left out).
+            them; of a text model one sentence if left out). A license that nobody named is not stated.
         record: one model's row of a results file, as `record_of_folder` gives it; None leaves the results out. With
             `plain_twin` it also says how the same network without gates and heads does.
         revision: what the snippet pins, a tag or a commit.
@@ -106,7 +105,7 @@ def render_card(
             for title, (kind, value) in figures.items()
         ]
     data = ModelCardData(
-        license=about["license"],
+        license=about.get("license"),
         language=about.get("language"),
         base_model=about.get("base_model"),
         datasets=about.get("datasets"),

@@ -141,7 +141,15 @@ def _publish(
         )
         return sent, unchanged, removed, made.oid, made.pr_url
 
-    sent, unchanged, removed, commit, pull_request = _insist(attempt, repo_id, contents)
+    try:
+        sent, unchanged, removed, commit, pull_request = _insist(attempt, repo_id, contents)
+    except ConnectionError as error:
+        if dry_run:
+            raise ConnectionError(
+                f"a dry run compares with what {api.endpoint} holds, which cannot be asked about {repo_id!r} "
+                f"({_root(error)}); nothing was sent."
+            ) from error
+        raise
     if contents.tag and not dry_run:
         _insist(lambda: api.create_tag(repo_id, tag=contents.tag, revision=commit, exist_ok=True), repo_id, contents)
     family = FAMILIES.get(contents.family)

@@ -77,7 +77,14 @@ NARROW = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2, "
 SIZES = {"image": 224, "text": 16, "signal": 50}
 
 
-@pytest.mark.parametrize("name", ["roberta", "vit_tiny_patch16_224", "resnet18-rank8", "signal-small"])
+@pytest.mark.parametrize(
+    "name",
+    [
+        "roberta",
+        "signal-small",
+        *(pytest.param(n, marks=pytest.mark.slow) for n in ("vit_tiny_patch16_224", "resnet18-rank8")),
+    ],
+)
 def test_any_family_is_timed_beside_its_plain_twin(name, monkeypatch):
     """Both forms take the same batch and answer alike in shape; methods that a network lacks are left out."""
     monkeypatch.setitem(subjects.SHAPES, "roberta", ("roberta", NARROW))
@@ -217,14 +224,12 @@ def test_a_committed_table_is_what_its_rows_say(tmp_path, folder):
 def test_the_docs_say_what_the_rows_say():
     rows = Rows([json.loads(line) for line in (COMMITTED / "rows.jsonl").read_text().splitlines()])
     cases = [
-        {"network": network, "batch": batch}
-        for network in ("resnet18", "resnet50-full", "bert-base")
-        for batch in (8, 32)
+        {"network": network, "batch": batch} for network in ("resnet18", "resnet50", "bert-base") for batch in (8, 32)
     ]
     ratios = [rows.ratio(GIVEN, PREDICTION, part="comparison", threads=2, **case).estimate for case in cases]
     text = (COMMITTED / "../../docs/measured.md").read_text()
-    stated = re.search(r"adds\s+(\d+)\s+to\s+(\d+)\s+%\s+to\s+the\s+time\s+of\s+a\s+prediction", text)
-    assert stated.groups() == tuple(str(round(100 * (ratio - 1))) for ratio in (min(ratios), max(ratios)))
+    stated = re.search(r"adds\s+at\s+most\s+(\d+)\s+%\s+to\s+the\s+time\s+of\s+a\s+prediction", text)
+    assert int(stated[1]) == round(100 * (max(ratios) - 1))
 
 
 @pytest.mark.parametrize(

@@ -39,6 +39,7 @@ def mhex(*arguments):
 
 
 @pytest.mark.parametrize(("kind", "data"), [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")])
+@pytest.mark.slow
 def test_channels_and_collaboration(models, kind, data, tmp_path):
     found = mhex("explain", models / kind, data, "--channels", "--rows", 16, "--output", tmp_path, "--json")
     report = json.loads(found.stdout)
@@ -57,8 +58,9 @@ def test_channels_and_collaboration(models, kind, data, tmp_path):
 
 @pytest.mark.parametrize(
     ("kind", "data"),
-    [("image", "sample:fashion_mnist"), pytest.param("text", "sample:product_reviews", marks=pytest.mark.slow)],
+    [("image", "sample:fashion_mnist"), ("text", "sample:product_reviews")],
 )
+@pytest.mark.slow
 def test_heads(models, kind, data, tmp_path):
     found = mhex("heads", models / kind, data, "--rows", 8, "--blocks", "0,-1", "--output", tmp_path, "--json")
     record = json.loads(found.stdout)

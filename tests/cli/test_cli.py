@@ -131,9 +131,14 @@ def test_explain_a_text(models, capsys, tmp_path):
 
 
 def test_a_text_that_is_too_long_is_explained_with_a_warning(models, capsys):
+    long = "good phone " * 400
     with pytest.warns(UserWarning, match="rest of the text is cut off") as said:
-        code, out, err = mhex("explain", models / "text", "good phone " * 400, "--json", capsys=capsys)
+        code, out, err = mhex("explain", models / "text", long, "--json", capsys=capsys)
     assert code == 0 and json.loads(out)["truncated"] and len(said) == 1 and "cut off" not in err
+    code, out, _ = mhex("explain", models / "text", long, "--stride", "8", "--json", capsys=capsys)
+    whole = json.loads(out)
+    assert code == 0 and not whole["truncated"] and len(whole["words"]) == 800
+    assert whole["sum"] == pytest.approx(whole["explained"], abs=1e-5 * max(1, abs(whole["logit"])))
     _, _, err = mhex("explain", models / "text", "A good phone", capsys=capsys)
     assert "cut off" not in err
 
@@ -227,6 +232,9 @@ def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
         (["explain", image, tmp_path / "none.npz"], "is data: name a folder for the answers by --output"),
         (["explain", text, "x.csv", "--channels", "--words"], "--words does not apply with --channels"),
         (["explain", text, "x.csv", "--channels", "--engine", "ray"], "--engine does not apply with --channels"),
+        (["explain", text, "x.csv", "--channels", "--stride", "0"], "--stride does not apply with --channels"),
+        (["explain", text, "x.csv", "--stride", "8"], "--stride is for one text, 'x.csv' is data"),
+        (["explain", image, models / "picture.png", "--stride", "8"], "stride reads one text"),
         (["explain", MINILM, "good"], "is a 'bert' model, not one of mhex_bert, "),
         (["info", tmp_path], "holds no model: no config.json"),
         (["convert", "resnet19", tmp_path / "new"], "resnet19"),
@@ -241,6 +249,30 @@ def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
     code, _, err = mhex("explain", capsys=capsys)
     assert code == 2 and "Missing argument" in err
     assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        "explain MODEL coat.png --output PLACE/why.png",
+        "explain MODEL photos.csv --output PLACE/answers",
+        "evaluate MODEL sample:fashion_mnist --output PLACE/report.json",
+        "collaboration MODEL sample:fashion_mnist --output PLACE/found.json",
+        "filters MODEL sample:fashion_mnist --output PLACE",
+        "heads MODEL sample:fashion_mnist --output PLACE",
+        "smx MODEL sample:coffee --zones zones.csv --output PLACE",
+        "export MODEL PLACE/model.onnx",
+        "convert MODEL PLACE/model",
+    ],
+)
+def test_a_place_that_cannot_be_written_to_is_named_before_the_work(tmp_path, capsys, verb):
+    """Before anything else is read: the model and the data of these calls do not exist."""
+    place = tmp_path / "notes.txt"
+    place.write_text("kept")
+    words = verb.replace("PLACE", str(place)).replace("MODEL", str(tmp_path / "no-model")).split()
+    code, out, err = mhex(*words, capsys=capsys)
+    assert code == 1 and not out and f"'{place}' is a file, and a folder is needed there" in err, err
+    assert place.read_text() == "kept"
 
 
 def test_convert_a_weights_file(capsys, tmp_path):

@@ -109,7 +109,7 @@ def test_metadata_parse_and_carry_a_result(folder):
     for name, value in expected.items():
         assert found.pop(name) == value
     assert list(found.values()) == [row["map"]["estimate"] for row in record["explanation"]]
-    assert data.library_name == "transformers" and data.license == "apache-2.0"
+    assert data.library_name == "transformers" and data.license == given["about"]["license"]
     assert data.pipeline_tag == given["facts"]["task"] and data.model_name == folder.name
     assert {"mhex", given["facts"]["saliency_task"]} <= set(data.tags)
     assert (data.base_model is not None) == ("bert" in folder.name)  # the others are trained from scratch
@@ -142,6 +142,7 @@ def test_a_folder_s_card_reads_the_folder(tmp_path):
     assert facts["gate_parameters"] == 8**2 + 2 * 12**2 + 16**2 + 24**2
     assert facts["head_parameters"] == 3 * (8 + 2 * 12 + 16 + 24)
     assert "0.8483" in text and "3.1e-07" in text and "16.2 %" in text and "Seed 7" in text
+    assert ModelCard(text).data.license is None  # nobody chose one
     (folder / "card.json").write_text(json.dumps({"license": "mit", "training": "Overnight.", "title": "Clothes"}))
     assert about_of(folder)["title"] == "Clothes"
     text = card_of_folder(folder, "me/clothes", "v1")

@@ -51,15 +51,15 @@ def state(folder):
     ("method", "pattern", "status"),
     [
         ("POST", "/api/repos/create", 500),
-        ("POST", "/api/repos/create", 429),
+        pytest.param("POST", "/api/repos/create", 429, marks=pytest.mark.slow),
         ("GET", "/api/models/", 500),
         ("POST", "/api/validate-yaml", 503),
         ("POST", "/preupload/", 429),
         ("POST", "/info/lfs/objects/batch", 500),
-        ("PUT", "/lfs/", 500),
+        pytest.param("PUT", "/lfs/", 500, marks=pytest.mark.slow),
         ("PUT", "/lfs/", 429),
         ("POST", "/commit/main", 500),
-        ("POST", "/commit/main", 429),
+        pytest.param("POST", "/commit/main", 429, marks=pytest.mark.slow),
         ("POST", "/tag/", 500),
     ],
 )
@@ -75,7 +75,9 @@ def test_a_server_that_fails_once_is_asked_again(publish, server, folder, repo_i
     assert list(server.repositories[repo_id].tags) == [answer["found"]["tag"]]
 
 
-@pytest.mark.parametrize(("method", "pattern"), [("PUT", "/lfs/"), ("POST", "/commit/main")])
+@pytest.mark.parametrize(
+    ("method", "pattern"), [("PUT", "/lfs/"), pytest.param("POST", "/commit/main", marks=pytest.mark.slow)]
+)
 def test_a_connection_cut_in_the_middle_leaves_nothing_half_done(publish, server, folder, repo_id, method, pattern):
     """Cut once, it goes on by itself; cut again and again, it says so, and the same publish completes it."""
     before = state(folder)
@@ -105,7 +107,7 @@ def test_a_connection_cut_in_the_middle_leaves_nothing_half_done(publish, server
         ("POST", "/info/lfs/objects/batch", 413, "OSError", "no space left"),
         ("POST", "/commit/main", 507, "OSError", "no space left"),
         ("POST", "/preupload/", 500, "ConnectionError", "the Hub failed for"),
-        ("PUT", "/lfs/", 429, "ConnectionError", "the Hub failed for"),
+        pytest.param("PUT", "/lfs/", 429, "ConnectionError", "the Hub failed for", marks=pytest.mark.slow),
     ],
 )
 def test_a_lasting_fault_is_named_and_then_completed(
@@ -185,6 +187,11 @@ def test_a_pull_request_and_a_dry_run_leave_main_alone(publish, server, folder, 
     assert set(server.files(repo_id)) == {".gitattributes"} and found["pull_request"].endswith("/discussions/1")
     assert "model.safetensors" in server.files(repo_id, "refs/pr/1") and found["tag"] is None
     assert f'revision="{found["commit"]}"' in answer["snippet"]
+    server.fail("GET", "/api/models/", "cut", 1000)
+    unheard = publish(folder, repo_id, dry_run=True)
+    assert unheard["error"] == "ConnectionError" and "a dry run compares with what " in unheard["text"], unheard
+    assert unheard["text"].endswith("nothing was sent.")
+    server.faults.clear()
     requests = len([1 for method, _, _ in server.requests if method != "GET"])
     assert publish(folder, repo_id, dry_run=True)["found"]["sent"] == dry["sent"]
     assert len([1 for method, _, _ in server.requests if method != "GET"]) == requests

@@ -55,9 +55,9 @@ def test_forward_is_one_graph(name):
 
 
 SALIENCIES = slow_but(["bert"], [(name, *OPTIONS[0]) for name in NAMES])
-SALIENCIES += slow_but(["resnet"], [(name, *options) for options in (OPTIONS[3], OPTIONS[-1]) for name in FULL])
+SALIENCIES += slow_but([], [(name, *options) for options in (OPTIONS[3], OPTIONS[-1]) for name in FULL])
 ROLLED_OUT = [name for name in NAMES if family_named(name).body.can_roll_out]
-SALIENCIES += slow_but(["bert"], [(name, OPTIONS[0][0], {"rollout": True}) for name in ROLLED_OUT])
+SALIENCIES += slow_but([], [(name, OPTIONS[0][0], {"rollout": True}) for name in ROLLED_OUT])
 
 
 @pytest.mark.parametrize("name, method, options", SALIENCIES)
@@ -67,7 +67,7 @@ def test_a_saliency_is_one_graph(name, method, options):
     agree(compiled(saliency, "eager")(**inputs), saliency(**inputs))
 
 
-@pytest.mark.parametrize("name", slow_but(["bert"], [(name,) for name in NAMES]))
+@pytest.mark.parametrize("name", slow_but([], [(name,) for name in NAMES]))
 def test_one_graph_serves_every_size(name):
     model, graphs = network(name), []
 

@@ -53,7 +53,11 @@ def test_train_mode_is_the_source_s(tmp_path, name):
         assert torch.equal(theirs[key], before[key]) == ("running" not in key and "num_batches" not in key), key
 
 
-@pytest.mark.parametrize("dtype", [torch.float64, torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "dtype",
+    [torch.bfloat16, *(pytest.param(d, marks=pytest.mark.slow) for d in (torch.float64, torch.float16))],
+    ids=str,
+)
 @pytest.mark.parametrize("name", CONVERTED)
 @torch.no_grad()
 def test_features_of_every_dtype_are_the_source_s(tmp_path, name, dtype):

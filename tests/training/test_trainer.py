@@ -242,6 +242,7 @@ def test_balanced_weights_are_the_models_own(recipe, tmp_path):
     assert trainer.model.config.class_weights == pytest.approx([1.0] * 3)
 
 
+@pytest.mark.slow
 def test_checkpointing_changes_nothing_and_bf16_little(recipe, tmp_path):
     """In training by the recipe; each block is computed again in the backward pass, or autocast."""
     found = {}
