@@ -28,8 +28,9 @@ def main(demo, docs):
 
 
 def save(page, path):
-    """The page as it stands once its own animations have ended."""
+    """The top of the page as it stands once its own animations have ended."""
     page.mouse.move(0, 0)
+    page.evaluate("window.scrollTo(0, 0)")  # a click may have scrolled
     page.wait_for_timeout(1500)
     page.screenshot(path=path)
     print(path)
