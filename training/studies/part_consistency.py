@@ -27,6 +27,7 @@ from hf_mhex.benchmarks.explanations.parts import image_scores, probabilities, t
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, source_commit
+from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import make_trainer, scores
@@ -176,27 +177,42 @@ def text_measures(job: Job) -> dict[str, float]:
 
 
 def write_table(journal: Journal, path: Path) -> None:
-    """Means over seeds, a table a kind of set; every arm that has rows is shown."""
+    """Means over seeds and differences from the arm "default" on the same seeds, a table a set."""
     text = ["# Part consistency, small trial", ""]
     text += [
         "`python -m hf_mhex.training.studies.part_consistency` makes the rows of `part_consistency.jsonl`, and with",
         "`--table` this page. Small networks, short runs, few rows: they say where to look, not what to publish.",
-        f"Means over seeds, on the first {ROWS} validation rows; squares are 7 x 7.",
+        f"Means over seeds, on the first {ROWS} validation rows; squares are 7 x 7. Below a mean: the difference from",
+        "`default`, paired by seed, with the 95 % interval of Student's t.",
         "",
     ]
     known = ("set", "arm", "seed", "train_seconds", "rows", "commit")
     for name in SETS:
         rows = [row for row in journal.rows if row["set"] == name]
         measures = [m for m in rows[0] if m not in known and isinstance(rows[0][m], float)] if rows else []
-        lines = []
-        for arm in ARMS:
-            own = [row for row in rows if row["arm"] == arm]
-            if own:
-                means = [[row[m] for row in own if row.get(m) is not None] for m in measures]
-                lines.append([arm, str(len(own)), *(f"{mean(values):.3f}" if values else "" for values in means)])
+        by_arm = {arm: {row["seed"]: row for row in rows if row["arm"] == arm} for arm in ARMS}
+        lines = [
+            [arm, str(len(own)), *(against(own, by_arm["default"], measure) for measure in measures)]
+            for arm, own in by_arm.items()
+            if own
+        ]
         if lines:
             text += [f"## {name}", "", markdown_table(["arm", "seeds", *measures], lines), ""]
     write_whole(path, "\n".join(text))
+
+
+def against(own: dict[int, dict], usual: dict[int, dict], measure: str) -> str:
+    """A cell: the mean of a measure over an arm's rows, by seed, and how far it is from the usual arm's."""
+    values = {seed: row[measure] for seed, row in own.items() if row.get(measure) is not None}
+    if not values:
+        return ""
+    shared = [seed for seed in values if usual.get(seed, {}).get(measure) is not None]
+    pairs = [values[seed] - usual[seed][measure] for seed in shared]
+    cell = f"{mean(values.values()):.3f}"
+    if own is usual or len(pairs) < 2:
+        return cell
+    found = student_interval(pairs)
+    return f"{cell}<br>{found.estimate:+.3f} [{found.low:+.3f}, {found.high:+.3f}]"
 
 
 def main(

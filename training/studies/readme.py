@@ -34,6 +34,7 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
     "zones of coffee": "smx/coffee/smx.md",
     "zones of coffee by a plain network": "smx/coffee_plain/smx.md",
     "signals": "signals.md",
+    "what gates add": "added.md",
 }
 REVIEW = "A great phone, but the battery is poor."
 PAGES = (

@@ -1,4 +1,4 @@
-"""Report of measured costs: ratios with intervals, what was asked for beside what was found, growth, a plot."""
+"""Report of measured costs: ratios with intervals, targets beside what was found, growth, a plot."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ GOALS = (  # (method, against, most, least, part, networks, batches)
     (PREDICTION, PLAIN, 1.03, None, "memory", LARGE, (8,)),
     (GIVEN, PLAIN, 1.03, None, "memory", LARGE, (8,)),
 )
-ASKED = {  # of a family beside its plain network: column to (method, against, most, part, what is compared)
+TARGETS = {  # of a family beside its plain network: column to (method, against, most, part, what is compared)
     "prediction": (PREDICTION, PLAIN, 1.03, "families", "milliseconds"),
     "with map": (GIVEN, PLAIN, 1.06, "families", "milliseconds"),
     "all classes": (EVERY, PLAIN, 1.10, "families", "milliseconds"),
@@ -101,7 +101,7 @@ def with_interval(found: Interval | None) -> str:
 
 
 def goal_table(rows: Rows) -> str:
-    """What was asked for, and what was found."""
+    """Targets, and what was found."""
     lines = []
     for method, against, most, least, part, networks, batches in GOALS:
         for network in networks:
@@ -115,11 +115,11 @@ def goal_table(rows: Rows) -> str:
                 if found is None:
                     continue
                 met = found.estimate <= most if most is not None else found.estimate >= (least or 0.0)
-                asked = f"<= {most:.2f}" if most is not None else f">= {least:g}"
+                target = f"<= {most:.2f}" if most is not None else f">= {least:g}"
                 kind = "memory of " if part == "memory" else ""
                 what = f"{kind}{method} : {against}"
-                lines.append((what, network, str(batch), asked, with_interval(found), "yes" if met else "no"))
-    return markdown_table(("what", "network", "batch", "asked", "measured", "met"), lines)
+                lines.append((what, network, str(batch), target, with_interval(found), "yes" if met else "no"))
+    return markdown_table(("what", "network", "batch", "target", "measured", "met"), lines)
 
 
 def comparison_tables(rows: Rows, part: str) -> str:
@@ -246,7 +246,7 @@ def profile_tables(rows: Rows) -> str:
 RUNTIME = (
     "Each call is a graph of its own, exported alike with a free batch: the processor's time on one thread. Ratios are "
     "against the plain network in the same precision; 8 bits are dynamic, of weights, with gates and heads left out. A "
-    "dagger: above what was asked for, 1.05 of a prediction and 1.10 with its map."
+    "dagger: above the target, 1.05 of a prediction and 1.10 with its map."
 )
 
 
@@ -271,38 +271,47 @@ FAMILIES = (
     "Networks of real width with few blocks (costs are those of a block), with the library's default gates, beside "
     "their plain forms: the processor's time on one thread, which other work on the machine does not enter. A map is "
     "that of a given target; all classes are 10. A training step is forward, loss, backward and AdamW, in a third of "
-    "the rounds. Memory is that of a call besides the loaded networks. A dagger: above what was asked for."
+    "the rounds. Memory is that of a call besides the loaded networks. A dagger: above the target."
 )
 
 
 def family_table(rows: Rows) -> str:
-    """Each network of the part beside its plain form; a dagger where the ratio is above what was asked for."""
+    """Each network of the part beside its plain form; a dagger where the ratio is above the target."""
+    targets = {name: target for name, target in TARGETS.items() if target[3] in rows.values("part")}
     lines = []
     for network in rows.values("network", part="families"):
         batch, size = (rows.values(name, part="families", network=network)[0] for name in ("batch", "size"))
         cells = [network, f"{batch} x {size} {UNITS[kind_of(network)]}"]
-        for method, against, most, part, of in ASKED.values():
+        for method, against, most, part, of in targets.values():
             ratio = rows.ratio(method, against, of, part=part, network=network)
             cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
         lines.append(cells)
-    asked = ["asked for at most", "", *(f"{most:.2f}" for _, _, most, _, _ in ASKED.values())]
-    return markdown_table(("network", "batch", *ASKED), [asked, *lines])
+    most = ["target, at most", "", *(f"{most:.2f}" for _, _, most, _, _ in targets.values())]
+    return markdown_table(("network", "batch", *targets), [most, *lines])
+
+
+def rounds_of(found: list[dict]) -> str:
+    """How often methods were timed, each number once: "3, 6 or 30"."""
+    counts = {sum(time is not None for time in row["milliseconds"]) for row in found if "milliseconds" in row}
+    *first, last = map(str, sorted(counts)) if counts else ["1"]
+    return f"{', '.join(first)} or {last}" if first else last
 
 
 def write_report(found: list[dict], output: Path) -> list[Path]:
     """Write `output`/tables.md and its pictures, speed.png and growth.png, from rows, and return their paths."""
     rows, first = Rows(found), found[0]
     measured = rows.values("part")
+    command = first["command"] + ("" if "--parts" in first["command"] else f" --parts {','.join(measured)}")
     parts = [
         "# What an explanation costs",
-        f"{code_markdown(first['command'])} on {first['device']}: {ran_on(found)}{made_at(found)}. "
-        f"Seed {first['seed']}, {first['rounds']} rounds (slow methods a share of them). "
+        f"{code_markdown(command)} on {first['device']}: {ran_on(found)}{made_at(found)}. "
+        f"Seed {first['seed']}, {rounds_of(found)} rounds a method. "
         "Methods take turns in one process; a ratio is the "
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
     ]
     if set(measured) - {"families", "growth", "profile", "onnx"}:
-        parts += ["## What was asked for", goal_table(rows)]
+        parts += ["## Targets", goal_table(rows)]
     if "families" in measured:
         parts += ["## Every family", FAMILIES, family_table(rows)]
     if "comparison" in measured:
