@@ -15,7 +15,8 @@ import torch
 
 from hf_mhex.environment import downloading, missing_download
 from hf_mhex.families import FAMILIES, Family, family_for_source
-from hf_mhex.loading import source_config
+from hf_mhex.loading import file_of, source_config
+from hf_mhex.modeling.mhex_config import PREPROCESSING
 
 CLASSIFIER_KEYS = ("fc.", "head.", "head_dist.", "fc_norm.", "attn_pool.", "classifier.")  # of timm's and torchvision's
 POINTING = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # of images; docs/levers.md says what for
@@ -53,8 +54,8 @@ def convert(
     """An MHEX classifier in eval mode from a plain network; it computes the plain network's features exactly.
 
     Args:
-        source: a folder or Hub id of a transformers checkpoint (with or without a head, which is left out), the name of
-            a timm network, a folder that timm saved, or a weights file (`architecture` then names its network).
+        source: a folder or Hub id of a checkpoint that transformers (with or without a head, which is left out) or timm
+            saved, the name of a timm network, or a weights file (`architecture` then names its network).
         num_labels: number of labels; `id2label` sets it too.
         id2label: names of the labels by index; or `label2id`, the indices by name.
         architecture: timm's name of the network that a weights file is of.
@@ -63,7 +64,7 @@ def convert(
         revision: branch, tag or commit of a Hub repository.
         output_loading_info: also return the `ConversionReport`.
         config_fields: fields of the family's configuration. Classifiers of images take those of `POINTING` where they
-            are not given, so that their maps point.
+            are not given, so that their maps point, and in `preprocessing` how their source's images are made.
 
     Raises ValueError for a source of no family, weights that do not fit and labels that contradict each other,
     TypeError for a field that no configuration has, FileNotFoundError for a missing file.
@@ -95,15 +96,37 @@ def convert(
         raise ValueError(f"source={name!r} is no folder, no timm network{hint} and no Hub id: {reason}") from error
     refuse_pretrained(pretrained, name)
     if "architecture" in config and config.get("model_type") in (None, "timm_wrapper"):  # as transformers reads timm's
-        weights = next((file for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))), None)
+        weights = timm_weights(source, revision)
         if weights is None:
-            raise ValueError(f"source={name!r} is timm's {config['architecture']!r} without weights in the folder.")
+            place = "the folder" if path.is_dir() else "model.safetensors on the Hub"
+            raise ValueError(f"source={name!r} is timm's {config['architecture']!r} without weights in {place}.")
         kwargs = {**config.get("model_args", {}), **(fields.pop("architecture_kwargs", None) or {})}
-        fields = {"num_channels": kwargs.pop("in_chans", 3), **fields}
+        made = timm_preprocessing(config)
+        if "img_size" in kwargs:
+            made.pop("input_size", None)
+        made |= fields.pop("preprocessing", None) or {}
+        fields = {"num_channels": kwargs.pop("in_chans", 3), "preprocessing": made or None, **fields}
         pooling = () if "class_token" in kwargs else ("global_pool",)  # without a class token timm's norm depends on it
         kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", *pooling)}
         return from_timm(config["architecture"], checkpoint_path=weights, architecture_kwargs=kwargs or None, **fields)
     return from_transformers(source, revision=revision, **fields)
+
+
+def timm_weights(source: str | PathLike, revision: str | None) -> str | PathLike | None:
+    """The weights file of a folder or a Hub id that timm saved; None where there is none."""
+    if (path := Path(source)).is_dir():
+        return next((file for file in sorted(path.glob("*.safetensors")) + sorted(path.glob("*.bin"))), None)
+    return file_of(source, "model.safetensors", revision)
+
+
+def timm_preprocessing(config: Mapping) -> dict:
+    """How images are made for what timm saved with `config`: what it says itself, then what timm knows of its tag."""
+    from timm.models import get_arch_pretrained_cfgs
+
+    saved = config.get("pretrained_cfg") or config  # older releases have its fields at the top
+    tagged = get_arch_pretrained_cfgs(config["architecture"]).get(f"{config['architecture']}.{saved.get('tag')}")
+    found = {name: saved.get(name) or getattr(tagged, name, None) for name in PREPROCESSING}
+    return {name: value for name, value in found.items() if value is not None}
 
 
 def refuse_pretrained(pretrained: bool, source: str) -> None:
@@ -146,8 +169,11 @@ def from_timm(
         source, state = f"checkpoint_path={fspath(checkpoint_path)!r}", read_checkpoint(checkpoint_path)
     elif pretrained:
         source = f"timm's {architecture!r}"
-        with downloading(f"timm's weights of {architecture!r}"):
-            state = timm.create_model(architecture, pretrained=True).state_dict()
+        try:
+            with downloading(f"timm's weights of {architecture!r}"):
+                state = timm.create_model(architecture, pretrained=True).state_dict()
+        except RuntimeError as error:
+            raise ValueError(f"pretrained=True: {str(error).splitlines()[0]}") from error
     report = load_trunk(model, state, source)
     model.eval()
     return (model, report) if output_loading_info else model
@@ -162,8 +188,11 @@ def timm_family(architecture: str, fields: Mapping) -> Family:
         raise ValueError(
             f"architecture={architecture!r} is not registered in timm {timm.__version__}; close are {', '.join(close)}."
         )
-    with torch.device("meta"):
-        kind = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__name__
+    try:
+        with torch.device("meta"):
+            kind = type(timm.create_model(architecture, pretrained=False, num_classes=0)).__name__
+    except RuntimeError as error:
+        raise ValueError(f"architecture={architecture!r} cannot be made: {str(error).splitlines()[0]}") from error
     family = family_for_source("timm", kind)
     if family is None:
         known = [source for found in FAMILIES.values() if found.library == "timm" for source in found.sources]
@@ -193,8 +222,9 @@ def read_checkpoint(path: str | PathLike) -> Mapping[str, torch.Tensor]:
 def load_trunk(model, state: Mapping[str, torch.Tensor], source: str) -> ConversionReport:
     """Load plain weights into the trunk of `model` and report; an empty `state` leaves every key new.
 
-    Raises ValueError where weights of the trunk are missing from `state` or have another shape, and where `state` has
-    weights beside the trunk's and a classifier's: it is of another network then.
+    Raises ValueError where weights of the trunk are missing from `state` or have another shape, where `state` has
+    weights beside the trunk's and a classifier's (it is of another network then), and where it reads another number of
+    channels, unless that is 3.
     """
     from timm.models import adapt_input_conv
 
@@ -204,7 +234,9 @@ def load_trunk(model, state: Mapping[str, torch.Tensor], source: str) -> Convers
     state = dict(rename(dict(state), trunk)) if rename and state and not own.keys() & state.keys() else dict(state)
     first = trunk.pretrained_cfg["first_conv"] + ".weight"
     channels = model.config.num_channels
-    if first in state and first in own and state[first].shape[1] != channels:
+    if first in state and first in own and (found := state[first].shape[1]) != channels:
+        if found != 3:
+            raise ValueError(f"{source} reads images of {found} channels; give num_channels={found}, got {channels}.")
         state[first] = adapt_input_conv(channels, state[first])
     fits = {key: value for key, value in state.items() if key in own and value.shape == own[key].shape}
     new = [key for key in own if key not in fits]
@@ -293,10 +325,11 @@ def from_mapped(
     family: Family, source: str | PathLike, num_labels: int | None, output_loading_info: bool, revision, fields: dict
 ):
     """An MHEX image classifier from a transformers checkpoint whose weights `family.mapping` gives timm's names."""
-    read, state, unused = import_module(family.mapping).read_plain(source, revision)
-    arguments = {**read.pop("architecture_kwargs"), **(fields.pop("architecture_kwargs", None) or {})}
-    given = label_fields(num_labels, {**read, "architecture_kwargs": arguments, **fields})
-    fields = check_fields(family, pointing(given))
+    arguments = fields.pop("architecture_kwargs", None) or {}
+    read, state, unused = import_module(family.mapping).read_plain(source, revision, arguments.get("img_size"))
+    read["architecture_kwargs"] |= arguments
+    read["preprocessing"] = {**read["preprocessing"], **(fields.pop("preprocessing", None) or {})} or None
+    fields = check_fields(family, pointing(label_fields(num_labels, {**read, **fields})))
     model = family.classifier(family.config(**fields))
     report = load_trunk(model, state, f"source={fspath(source)!r}")
     report = dataclasses.replace(report, unused=(*report.unused, *unused))

@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
 from functools import cache
 from os import PathLike, fspath
 from pathlib import Path
 
 import torch
 
-from hf_mhex.environment import downloading
+from hf_mhex.environment import downloading, missing_download
 from hf_mhex.families import FAMILIES, family_of
 
 
@@ -26,6 +28,22 @@ def source_config(source: str | PathLike, revision: str | None = None) -> dict:
         return PreTrainedConfig.get_config_dict(source, revision=revision)[0]
 
 
+def file_of(source: str | PathLike, name: str, revision: str | None = None) -> str | None:
+    """The path of a file of a local folder or a Hub id; None where there is none.
+
+    It is a ConnectionError where the Hub would have to be asked and cannot be.
+    """
+    from transformers.utils import cached_file
+
+    with downloading(f"{name} of {fspath(source)!r}"):
+        try:
+            return cached_file(source, name, revision=revision)
+        except OSError as error:
+            if missing_download(error):
+                raise
+            return None
+
+
 def load(source: str | PathLike, revision: str | None = None, **kwargs):
     """The classifier in eval mode and its tokenizer, image processor or feature extractor, of a folder or a Hub id.
 
@@ -36,7 +54,8 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
         revision: branch, tag or commit; a commit pins what is loaded. A Hub id without one is warned of, once.
         kwargs: handed to the model's `from_pretrained` (dtype, device_map, ...).
 
-    Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there.
+    Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there,
+    and for weights that cannot be read.
     """
     found = source_config(source, revision).get("model_type")
     if found not in FAMILIES:
@@ -45,7 +64,7 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
             "`mhex convert` makes one from a plain checkpoint."
         )
     family = FAMILIES[found]
-    with downloading(f"source={fspath(source)!r}"):
+    with downloading(f"source={fspath(source)!r}"), reading_weights(source):
         commit = None if Path(source).is_dir() else _commit(fspath(source), revision)
         model = family.classifier.from_pretrained(source, revision=commit, use_safetensors=True, **kwargs).eval()
     if commit:
@@ -53,6 +72,27 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
         if revision is None:
             _warn_unpinned(fspath(source), commit)
     return model, _processor(family, source, commit)
+
+
+@contextmanager
+def reading_weights(source: str | PathLike) -> Iterator[None]:
+    """Let weights that are no safetensors raise an OSError that names the file, of a folder the first such one."""
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        yield
+    except SafetensorError as error:
+        broken = fspath(source)
+        for path in sorted(Path(source).glob("*.safetensors")):
+            try:
+                with safe_open(path, framework="pt"):
+                    pass
+            except SafetensorError:
+                broken = fspath(path)
+                break
+        raise OSError(
+            f"the weights of {broken!r} cannot be read ({error}): truncated, or a Git-LFS pointer; fetch them again."
+        ) from error
 
 
 def load_processor(model):

@@ -7,7 +7,9 @@ from os import PathLike
 
 import torch
 
-ARCHITECTURES = {  # by model type the network of timm whose arguments are set; its data config gives the processor
+from hf_mhex.processors import image_edges, preprocessing_of
+
+ARCHITECTURES = {  # by model type the network of timm whose arguments are set
     "vit": "vit_base_patch16_224",
     "deit": "deit_base_patch16_224",
     "dinov2": "vit_base_patch14_dinov2",
@@ -40,16 +42,21 @@ NAMES = (  # patterns of transformers' names (of releases 4 and 5) and timm's
 )
 
 
-def read_plain(source: str | PathLike, revision: str | None = None) -> tuple[dict, dict[str, torch.Tensor], list[str]]:
+def read_plain(
+    source: str | PathLike, revision: str | None = None, image_size=None
+) -> tuple[dict, dict[str, torch.Tensor], list[str]]:
     """Fields of the configuration, timm's state dict, and the source's keys that have no place in it.
 
-    A distillation token becomes a register token. Raises ValueError for weights that are missing and for a network
-    that timm's does not compute.
+    A distillation token becomes a register token. Positions are those of `image_size` (an int, or height and width),
+    else of the images that the source's processor makes, else of its configuration: where they differ from the
+    configuration's, the source interpolates them here, since timm does it in another way.
+
+    Raises ValueError for weights that are missing and for a network that timm's does not compute.
     """
     from transformers import AutoConfig, AutoModel
 
     config = AutoConfig.from_pretrained(source, revision=revision)
-    kind, size = config.model_type, config.image_size
+    kind = config.model_type
     if getattr(config, "use_swiglu_ffn", False) or config.hidden_act not in ACTIVATIONS:
         raise ValueError(
             f"source={str(source)!r} has hidden_act={config.hidden_act!r}, use_swiglu_ffn="
@@ -73,6 +80,19 @@ def read_plain(source: str | PathLike, revision: str | None = None) -> tuple[dic
             unused.append(key)
         else:
             state[name] = value
+    preprocessing = preprocessing_of(source, revision)
+    if image_size is not None:
+        preprocessing.pop("input_size", None)
+    own = image_edges(config.image_size)
+    size = image_edges(image_size or preprocessing.get("input_size", [None, *own])[1:])
+    if size != own:
+        if own[0] != own[1]:
+            raise ValueError(
+                f"source={str(source)!r} has positions for images of {list(own)}, not {list(size)} pixels, and "
+                f"interpolates square ones only; give architecture_kwargs={{'img_size': {list(own)}}}."
+            )
+        shaped = torch.empty(1, 0, config.hidden_size)  # no tokens: their number would say that nothing is to be done
+        state["pos_embed"] = plain.embeddings.interpolate_pos_encoding(shaped, *size).detach()
     for name in [name for name in state if ".qkv.0." in name]:
         parts = [state.pop(name.replace(".qkv.0.", f".qkv.{part}.")) for part in range(3)]
         state[name.replace(".qkv.0.", ".qkv.")] = torch.cat(parts)
@@ -81,7 +101,7 @@ def read_plain(source: str | PathLike, revision: str | None = None) -> tuple[dic
         state["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
         state["pos_embed"] = state["pos_embed"][:, 1:]
     arguments = {
-        "img_size": list(size) if isinstance(size, (list, tuple)) else size,
+        "img_size": list(size) if size[0] != size[1] else size[0],
         "patch_size": config.patch_size,
         "embed_dim": config.hidden_size,
         "depth": config.num_hidden_layers,
@@ -103,5 +123,6 @@ def read_plain(source: str | PathLike, revision: str | None = None) -> tuple[dic
         "num_channels": config.num_channels,
         "layer_norm_eps": config.layer_norm_eps,
         "architecture_kwargs": arguments,
+        "preprocessing": preprocessing,
     }
     return fields, state, unused

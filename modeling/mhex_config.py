@@ -12,6 +12,7 @@ from transformers.utils import TRANSFORMERS_DYNAMIC_MODULE_NAME
 VERSION = "0.2.0"
 RETIRED_FIELDS = ("head_std",)
 PROBLEMS = (None, "single_label_classification", "multi_label_classification", "regression")
+PREPROCESSING = ("input_size", "mean", "std", "crop_pct", "crop_mode", "interpolation")  # of timm's data config
 PIPELINES = {  # task: class in pipeline_mhex.py, Auto class of its model
     "image-saliency": ("ImageSaliencyPipeline", "AutoModelForImageClassification"),
     "text-saliency": ("TextSaliencyPipeline", "AutoModelForSequenceClassification"),
@@ -129,6 +130,8 @@ class TrunkConfigMixin:
         architecture: name under which timm registers it, with or without a tag.
         num_channels: channels of the input image.
         architecture_kwargs: arguments of timm's network class, as JSON values. `trunk_arguments` are known.
+        preprocessing: how the source's images were made, in the fields of timm's data config (`PREPROCESSING`);
+            `hf_mhex.image_processor_for` takes what is left out from `architecture`.
 
     Raises TypeError or ValueError naming the field; the name is looked up when a model is made.
     """
@@ -136,6 +139,7 @@ class TrunkConfigMixin:
     architecture: str = ""
     num_channels: int = 3
     architecture_kwargs: dict[str, Any] | None = None
+    preprocessing: dict[str, Any] | None = None
 
     trunk_arguments: tuple[str, ...] = ()
     oldest_transformers = "4.57.0"
@@ -150,6 +154,12 @@ class TrunkConfigMixin:
         unknown = sorted(set(self.architecture_kwargs or ()) - set(self.trunk_arguments))
         if unknown:
             raise ValueError(f"architecture_kwargs must be among {sorted(self.trunk_arguments)}; got {unknown}.")
+        unknown = sorted(set(self.preprocessing or ()) - set(PREPROCESSING))
+        if unknown:
+            raise ValueError(f"preprocessing must be among {sorted(PREPROCESSING)}; got {unknown}.")
+        size = (self.preprocessing or {}).get("input_size", [3, 1, 1])
+        if not isinstance(size, (list, tuple)) or len(size) != 3:
+            raise ValueError(f"preprocessing's input_size must be [channels, height, width], got {size!r}.")
 
 
 def version_tuple(version: str) -> tuple[int, ...]:

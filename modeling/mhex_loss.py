@@ -45,7 +45,9 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
         else:
             each = binary_losses(stacked, labels, config, weights, absent)
         count = logits.numel()
-    losses = each.sum(0) / (count if num_items_in_batch is None else num_items_in_batch)
+    if num_items_in_batch is not None:
+        count = torch.as_tensor(num_items_in_batch).flatten()[0]  # [] or, from Trainer over several GPUs, [1, 1]
+    losses = each.sum(0) / count
     return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
 
 

@@ -119,14 +119,15 @@ def upsampling_matrix(cells: int, pixels: int, like: torch.Tensor) -> torch.Tens
 
     Columns sum to 1 and rows to cells / pixels, so sums and flat maps both survive, at any two sizes.
     """
-    edges = torch.arange(pixels + 1, dtype=torch.float64, device=like.device) * (cells / pixels) - 0.5
-    centres = torch.arange(-1, cells + 1, dtype=torch.float64, device=like.device)
+    place = "cpu" if like.device.type == "mps" else like.device  # Apple's GPUs have no float64
+    edges = torch.arange(pixels + 1, dtype=torch.float64, device=place) * (cells / pixels) - 0.5
+    centres = torch.arange(-1, cells + 1, dtype=torch.float64, device=place)
     v = (edges[:, None] - centres).clamp(-1, 1)
     integral = (0.5 + v - 0.5 * v * v.abs()).diff(dim=0)  # of the hat functions, one beyond each edge
     inner = integral[:, 1:-1].clone()
     inner[:, 0] += integral[:, 0]
     inner[:, -1] += integral[:, -1]
-    return inner.to(like.dtype)
+    return inner.to(like.dtype).to(like.device)
 
 
 def upsample_map(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:

@@ -9,6 +9,7 @@ words and the special tokens) of an answer adds up to `explained`.
 """
 
 import math
+import struct
 import warnings
 
 import torch
@@ -50,7 +51,10 @@ def read_picture(value, num_channels: int | None = None, name: str = "the image"
     Raises ValueError for pixels that cannot be and for other numbers of bands.
     """
     if hasattr(value, "getbands"):
-        turn = UPRIGHT.get(value.getexif().get(ORIENTATION))
+        try:
+            turn = UPRIGHT.get(value.getexif().get(ORIENTATION))
+        except (SyntaxError, struct.error, ValueError):  # EXIF that is broken; the pixels need not be
+            turn = None
         if turn is not None:
             value = value.transpose(turn)
             for entry in ("exif", "xmp", "XML:com.adobe.xmp"):
@@ -59,7 +63,7 @@ def read_picture(value, num_channels: int | None = None, name: str = "the image"
             pixels = to_bytes(to_numpy_array(value), (1, 255) if value.mode == "F" else (65535,), name)
             value = to_pil_image(pixels[..., None], do_rescale=False, input_data_format="channels_last")
     else:
-        value = _from_array(value, name)
+        value = _from_array(value, num_channels, name)
     bands = len(value.getbands()) if hasattr(value, "getbands") else value.shape[-1]
     if not hasattr(value, "getbands") and num_channels in (None, bands):
         return value
@@ -77,11 +81,13 @@ def read_picture(value, num_channels: int | None = None, name: str = "the image"
     return value if value.mode == wanted else value.convert(wanted)
 
 
-def _from_array(value, name: str):
+def _from_array(value, num_channels: int | None, name: str):
     """A PIL image of 1, 3 or 4 bands, an array of bytes for other numbers of them."""
     pixels = to_numpy_array(value.detach().cpu().float() if getattr(value, "dtype", None) == torch.bfloat16 else value)
-    if pixels.ndim == 3 and pixels.shape[0] <= 5 < pixels.shape[2]:
-        pixels = pixels.transpose(1, 2, 0)
+    if pixels.ndim == 3 and pixels.shape[2] != num_channels:
+        first, _, last = pixels.shape
+        if first <= 5 < last or (first == num_channels and last not in (1, 3, 4)):
+            pixels = pixels.transpose(1, 2, 0)
     if pixels.ndim == 2:
         pixels = pixels[..., None]
     kind = pixels.dtype.kind
@@ -110,11 +116,14 @@ def load_picture(source: str, num_channels: int, timeout: float | None = None):
     """The image of a path, URL or data URI as transformers loads it: upright, three bands of 8 bits.
 
     That is all that code of the Hub may open. What it would spoil is refused by ValueError: other numbers of bands, and
-    gray pictures that were cut off to white, or to 0 and 1, because their file has more bits.
+    gray pictures that were cut off to white, or to 0 and 1, because their file has more bits; and broken EXIF.
     """
-    image = load_image(source, timeout=timeout)
     cure = "open it first, image = PIL.Image.open(path), and pass the image"
     name = repr(source if len(source) < 200 else source[:60] + "...")
+    try:
+        image = load_image(source, timeout=timeout)
+    except (SyntaxError, struct.error) as error:
+        raise ValueError(f"{name} has EXIF that cannot be read ({error}); {cure}.") from error
     if num_channels not in (1, 3):
         raise ValueError(f"{name} is read as 3 bands, but the model reads {num_channels}; {cure}.")
     if not source.lower().endswith(SHALLOW_FILES):
@@ -350,7 +359,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         target: a label or its index instead of the best ones; "all". contrast: may be a label too.
         long_text: "truncate" (with a warning) or, for single texts, "windows". The logits of a text in windows are the
             windows' mean, weighed by their tokens, and so are its maps, which are as exact as those of one window.
-        overlap: tokens that a window shares with the one before.
+        overlap: tokens that a window shares with the one before; None for 32, or half of a window that has no room.
         max_length: tokens of a window with [CLS] and [SEP]; None for as many as model and tokenizer take.
         others: of `generate_saliency`; `normalize` scales the token map before it is added up to words.
     """
@@ -368,13 +377,15 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
             raise ValueError(f"long_text must be 'truncate' or 'windows', got {before['long_text']!r}.")
         return before, options, after
 
-    def preprocess(self, text, long_text="truncate", overlap=32, max_length=None):
+    def preprocess(self, text, long_text="truncate", overlap=None, max_length=None):
         text, pair = read_texts(text)
         longest = min(self.tokenizer.model_max_length, self.model.max_tokens)
         special = self.tokenizer.num_special_tokens_to_add(pair=pair is not None)
         content = (longest if max_length is None else max_length) - special
         if not 1 <= content <= longest - special:
             raise ValueError(f"max_length must leave room for a token and be at most {longest}, got {max_length}.")
+        if overlap is None:
+            overlap = 32 if content > 32 else content // 2
         if type(overlap) is not int or not 0 <= overlap < content:
             raise ValueError(f"overlap must lie in [0, {content - 1}], below a window's tokens; got {overlap!r}.")
         split = {"stride": overlap, "return_overflowing_tokens": True} if pair is None else {}

@@ -22,6 +22,7 @@ NETWORKS = [
     "vit_tiny_patch16_224",
     "vit_base_patch16_siglip_384",
     "swin_tiny_patch4_window7_224",
+    "vit_medium_patch16_gap_384.sw_in12k_ft_in1k",  # its pictures are squashed
 ]
 
 
@@ -75,6 +76,50 @@ def test_a_network_of_one_size_gets_that_size(name):
     assert image_processor_for(config, image_size=64).crop_size == {"height": 64, "width": 64}
 
 
+def test_a_size_that_is_not_square():
+    """The picture is resized to it whole; one of that shape comes as timm makes it."""
+    config = small_config("vit", architecture_kwargs={"img_size": [32, 48], "patch_size": 8})
+    processor = image_processor_for(config)
+    assert processor.crop_size == {"height": 32, "width": 48}
+    assert processor.size == {"height": 35, "width": 53}  # of crop_pct 0.9
+    known = timm.get_pretrained_cfg(config.architecture).to_dict()
+    data = timm.data.resolve_data_config({"input_size": (3, 32, 48)}, known)
+    expected = timm.data.create_transform(**data, is_training=False)(picture(530, 350))
+    found = processor(picture(530, 350), return_tensors="pt")["pixel_values"][0]
+    assert found.shape == expected.shape and nearest(found, expected) < 0.02
+    assert processor(picture(50, 90), return_tensors="pt")["pixel_values"].shape == (1, 3, 32, 48)
+    assert image_processor_for(config, image_size=(16, 24)).crop_size == {"height": 16, "width": 24}
+
+
+def test_the_source_s_preprocessing_comes_before_timm_s(tmp_path):
+    values = {"input_size": [3, 40, 40], "mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "crop_pct": 0.8}
+    config = small_config("vit", preprocessing=values | {"interpolation": "nearest"})
+    config.save_pretrained(tmp_path)
+    for found in (config, type(config).from_pretrained(tmp_path)):
+        processor = image_processor_for(found)
+        assert processor.crop_size == {"height": 40, "width": 40} and processor.size == {"shortest_edge": 50}
+        assert list(processor.image_mean) == values["mean"] and list(processor.image_std) == values["std"]
+        assert processor.resample == Image.Resampling.NEAREST
+        assert image_processor_for(found, image_size=64, crop_pct=1.0).size == {"shortest_edge": 64}
+
+
+@pytest.mark.parametrize(
+    "values, words",
+    [
+        ({"crop_mode": "border"}, r"config.preprocessing\['crop_mode'\] must be one of center, squash, got 'border'"),
+        ({"interpolation": "random"}, r"config.preprocessing\['interpolation'\] must be one of nearest.* got 'random'"),
+        ({"crop_pct": "all"}, r"crop_pct must lie in \(0, 1\], got 'all'"),
+        ({"mean": 0.5, "std": "0.5"}, "std must be 3 values"),
+        ({"input_size": [3, 224, None]}, r"image_size must be at least 1 pixel, got \[224, None\]; give one int, or"),
+        ({"input_size": 224}, r"preprocessing's input_size must be \[channels, height, width\], got 224"),
+        ({"means": [0.5]}, r"preprocessing must be among \['crop_mode', .*'std'\]; got \['means'\]"),
+    ],
+)
+def test_preprocessing_that_cannot_be(values, words):
+    with pytest.raises(ValueError, match=words):
+        image_processor_for(MHEXResNetConfig(preprocessing=values))
+
+
 def test_gray_images():
     processor = image_processor_for(MHEXResNetConfig(num_channels=1), image_size=32)
     pixels = processor(picture(40, 40).convert("L"), return_tensors="pt")["pixel_values"]
@@ -87,6 +132,7 @@ def test_gray_images():
     [
         ({"image_size": 0}, "image_size must be at least 1 pixel, got 0"),
         ({"image_size": -5}, "image_size must be at least 1 pixel, got -5"),
+        ({"image_size": (32, 32, 3)}, r"image_size must be at least 1 pixel, got \(32, 32, 3\); give one int, or"),
         ({"crop_pct": 0}, r"crop_pct must lie in \(0, 1\], got 0"),
         ({"crop_pct": 1.2}, r"crop_pct must lie in \(0, 1\], got 1.2"),
         ({"mean": (0.5,)}, r"mean must be 3 values, one a channel .* got \[0.5\]"),

@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator
 
 from hf_mhex.data import batches
 from hf_mhex.data.settings import DataSettings
-from hf_mhex.training.recipe import load_recipe, recipe_names, set_value
+from hf_mhex.training.recipe import check_keys, load_recipe, recipe_names, set_value
 
 
 def rows_for(
@@ -27,4 +27,5 @@ def rows_for(
         set_value(values, override)
     if set(values) != {"data"}:
         raise ValueError(f"only keys of a recipe's data section apply here; got {', '.join(set(values) - {'data'})}.")
+    check_keys("data", values["data"], DataSettings)
     return batches.rows_for(model, processor, DataSettings(**values["data"]), split, batch_size)

@@ -16,15 +16,16 @@ def balanced_weights(labels: np.ndarray, num_labels: int) -> list[float]:
     """Weights inverse to how many rows a label has, K numbers for `config.class_weights`.
 
     Single label [N]: `N / (K n_k)`, so that the mean over the rows is 1. Several labels [N, K]: absent rows over
-    present ones, the factor on a present label's loss. Raises ValueError for a label without a row.
+    present ones, the factor on a present label's loss. Raises ValueError for a label that no row has, or every row.
     """
     single = labels.ndim == 1
     if labels.dtype.kind == "f" and (single or not np.isin(labels, (0, 1)).all()):
         raise ValueError("optimisation.class_weights='balanced' has no meaning for regression; set it to 'none'.")
     counts = np.bincount(labels, minlength=num_labels) if single else labels.sum(0)
-    if (counts == 0).any():
-        empty = np.flatnonzero(counts == 0).tolist()
-        raise ValueError(f"class weights cannot be balanced: no training row has the labels {empty}.")
+    for kind, wrong in (("no", counts == 0), ("every", (counts == len(labels)) & (not single))):
+        if wrong.any():
+            places = np.flatnonzero(wrong).tolist()
+            raise ValueError(f"class weights cannot be balanced: {kind} training row has the labels {places}.")
     weights = len(labels) / (num_labels * counts) if single else (len(labels) - counts) / counts
     return weights.tolist()
 

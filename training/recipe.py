@@ -18,6 +18,7 @@ import dataclasses
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from difflib import get_close_matches
 from pathlib import Path
 
 import torch
@@ -125,10 +126,14 @@ def read_values(name: str) -> dict:
         path = FOLDER / f"{name}.yaml"
     if not path.is_file():
         raise ValueError(f"RECIPE {name!r} is no YAML file and none of the package's: {', '.join(recipe_names())}.")
-    values = yaml.load(path.read_text(encoding="utf-8"), Loader) or {}
+    values = read_yaml(path.read_text(encoding="utf-8"), f"RECIPE {name!r}") or {}
     if not isinstance(values, dict):
         raise ValueError(f"RECIPE {name!r} must hold the sections {', '.join(SECTIONS)}, got {type(values).__name__}.")
     base = values.pop("base", None)
+    values = {section: {} if given is None else given for section, given in values.items()}
+    for section, given in values.items():
+        if not isinstance(given, dict):
+            raise ValueError(f"RECIPE {name!r}: {section} must be a section of keys and values, got {given!r}.")
     if base is None:
         return values
     beside = path.parent / f"{base}.yaml"
@@ -156,7 +161,11 @@ def set_value(values: dict, override: str) -> None:
         if len(homes) == 2 and homes[1] == "training":  # a recipe's own keys go before those of TrainingArguments
             homes = homes[:1]
         if len(homes) != 1:
-            where = f"is in {' and '.join(homes)}: write {homes[0]}.{key}" if homes else "is no key of a recipe"
+            close = get_close_matches(
+                section, {f.name for kind in SECTIONS.values() for f in dataclasses.fields(kind)}, 1
+            )
+            unknown = "is no key of a recipe" + (f", the closest is {close[0]!r}" if close else "")
+            where = f"is in {' and '.join(homes)}: write {homes[0]}.{key}" if homes else unknown
             raise ValueError(f"{key!r} {where} (sections are {', '.join(SECTIONS)}).")
         section = homes[0]
     if not path:
@@ -166,7 +175,17 @@ def set_value(values: dict, override: str) -> None:
         if not isinstance(place.get(part), dict):
             place[part] = {}
         place = place[part]
-    place[path[-1]] = yaml.load(text, Loader)
+    place[path[-1]] = read_yaml(text, f"override {override!r}")
+
+
+def read_yaml(text: str, what: str):
+    """The value of a YAML text; ValueError says in one line where it is none."""
+    try:
+        return yaml.load(text, Loader)
+    except yaml.YAMLError as error:
+        problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
+        place = f" in line {mark.line + 1}, column {mark.column + 1}" if mark is not None else ""
+        raise ValueError(f"{what} is no YAML{place}: {problem or 'a character that it cannot hold'}.") from error
 
 
 def parse(name: str, values: dict) -> Recipe:
@@ -177,10 +196,7 @@ def parse(name: str, values: dict) -> Recipe:
     parts = {}
     for section, kind in SECTIONS.items():
         given = values.get(section) or {}
-        known = {f.name for f in dataclasses.fields(kind) if f.init}
-        wrong = sorted(set(given) - known)
-        if wrong:
-            raise ValueError(f"recipe {name!r}: {section} has no key {wrong[0]!r}.")
+        check_keys(f"recipe {name!r}: {section}", given, kind)
         if kind is not TrainingArguments:
             parts[section] = HfArgumentParser(kind).parse_dict(given)[0]
             continue
@@ -196,6 +212,15 @@ def parse(name: str, values: dict) -> Recipe:
         )
     check_training(parts["training"])
     return Recipe(name, **parts)
+
+
+def check_keys(what: str, given: dict, kind: type) -> None:
+    """ValueError for a key that a section's dataclass lacks."""
+    known = [f.name for f in dataclasses.fields(kind) if f.init]
+    wrong = sorted(set(given) - set(known), key=str)
+    if wrong:
+        close = get_close_matches(str(wrong[0]), known, n=1)
+        raise ValueError(f"{what} has no key {wrong[0]!r}{f'; the closest is {close[0]!r}' if close else ''}.")
 
 
 def check_training(given: dict) -> None:

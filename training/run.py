@@ -17,9 +17,12 @@ import shutil
 from importlib.metadata import version
 from pathlib import Path
 
+import numpy as np
 import torch
 import yaml
 
+from hf_mhex.evaluation.metrics import measure
+from hf_mhex.evaluation.metrics.scores import Undefined
 from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
 from hf_mhex.modeling.mhex import MHEXClassifierMixin
 from hf_mhex.training.job import Job, check_batch, prepare
@@ -46,10 +49,12 @@ def train(recipe: Recipe, output: Path, resume: bool = False) -> dict:
     arguments = recipe.training_arguments(checkpoints)
     job = prepare(recipe, arguments.seed)
     check_batch(job.train, arguments.per_device_train_batch_size * arguments.world_size)
+    check_metrics(recipe, job)
     keep_recipe(recipe, output, arguments.process_index == 0)
     trainer = make_trainer(recipe, arguments, job)
     last = last_whole_checkpoint(checkpoints) if resume else None
     finished = trainer.train(resume_from_checkpoint=last)
+    save_model(trainer, job, output)
     row = describe(recipe, job, arguments.seed, arguments.world_size, arguments.device) | {
         "minutes": round(finished.metrics["train_runtime"] / 60, 2),
         "resumed": last is not None,
@@ -60,8 +65,21 @@ def train(recipe: Recipe, output: Path, resume: bool = False) -> dict:
     }
     if arguments.world_size == 1 and isinstance(job.model, MHEXClassifierMixin):
         row["part_removal"] = without_parts(job, arguments.seed)
-    save(trainer, job, output, row)
+    if trainer.is_world_process_zero():
+        write_whole(output / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
+        write_whole(output / "result.json", json.dumps(row, indent=1) + "\n")
     return row
+
+
+def check_metrics(recipe: Recipe, job: Job) -> None:
+    """ValueError where a metric that the recipe names has no value on the rows that it is asked of."""
+    for split, rows in (("validation", job.validation), ("test", job.test)):
+        labels = rows.labels
+        try:
+            logits = np.zeros((len(labels), len(job.names)))
+            measure(recipe.evaluation.metrics or [], logits, labels, recipe.model.problem_type)
+        except Undefined as error:
+            raise ValueError(f"evaluation.metrics cannot be had on the {split} rows: {error}") from error
 
 
 def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
@@ -83,12 +101,16 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
 def claim(output: Path, recipe: Recipe, resume: bool) -> None:
     """ValueError unless `output` is free, or is to be resumed and was started by the same recipe."""
     known = output / "recipe.yaml"
-    if not resume:
-        if output.exists() and (not output.is_dir() or any(output.iterdir())):
+    if not known.is_file() or not resume:
+        hidden = resume and output.is_dir()  # a run that was ended before it began may have left a hidden file
+        held = output.exists() and (
+            not output.is_dir() or any(not (hidden and path.name.startswith(".")) for path in output.iterdir())
+        )
+        if held and resume:
+            raise ValueError(f"OUTPUT {str(output)!r} holds no run to resume (no recipe.yaml); name the run's folder.")
+        if held:
             raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder, or --resume its run.")
-    elif known.is_file() and yaml.safe_load(known.read_text(encoding="utf-8")) != json.loads(
-        json.dumps(recipe.sections())
-    ):
+    elif yaml.safe_load(known.read_text(encoding="utf-8")) != json.loads(json.dumps(recipe.sections())):
         raise ValueError(f"OUTPUT {str(output)!r} was started by another recipe (see recipe.yaml in it).")
 
 
@@ -164,8 +186,8 @@ def is_hub_id(name: str | None) -> bool:
     return bool(flat) and not Path(name or "").exists() and Path(name or "").suffix not in FILES
 
 
-def save(trainer: MHEXTrainer, job: Job, output: Path, row: dict) -> None:
-    """Model, processor, log and row. Trainer's pickle of its arguments is no part of a model."""
+def save_model(trainer: MHEXTrainer, job: Job, output: Path) -> None:
+    """Model and processor. Trainer's pickle of its arguments is no part of a model."""
     begun, done = output / ".model", output / "model"  # one folder for all processes, renamed when it is whole
     try:
         trainer.save_model(str(begun))
@@ -177,6 +199,3 @@ def save(trainer: MHEXTrainer, job: Job, output: Path, row: dict) -> None:
     except BaseException:
         shutil.rmtree(begun, ignore_errors=True)
         raise
-    if trainer.is_world_process_zero():
-        write_whole(output / "log.json", json.dumps(trainer.state.log_history, indent=1) + "\n")
-        write_whole(output / "result.json", json.dumps(row, indent=1) + "\n")

@@ -9,6 +9,7 @@ import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 from hf_mhex.evaluation.metrics import measure
+from hf_mhex.evaluation.part_removal import tokenizer_options
 from hf_mhex.training.consistency import PartConsistency, part_consistency_outputs
 from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
@@ -116,6 +117,12 @@ class MHEXTrainer(Trainer):
             return measure(metrics, found.predictions, found.label_ids, self.model.config.problem_type)
 
         super().__init__(model, args, *arguments, **{"compute_metrics": compute_metrics, **options})
+        if self.args.n_gpu > 1:
+            raise ValueError(
+                f"one process would train on {self.args.n_gpu} GPUs by DataParallel, which averages away how heads are "
+                f"weighed; start one process each: torchrun --nproc-per-node {self.args.n_gpu} ..., or set "
+                "CUDA_VISIBLE_DEVICES=0."
+            )
         if part_consistency is not None and not isinstance(part_consistency, PartConsistency):
             part_consistency = PartConsistency(weight=part_consistency)
         self.part_consistency = self.with_tokens(part_consistency)
@@ -144,11 +151,11 @@ class MHEXTrainer(Trainer):
     def with_tokens(self, settings: PartConsistency | None) -> PartConsistency | None:
         """The settings with the numbers of [MASK] and of special tokens, where there is a tokenizer that knows them."""
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if settings is None or settings.mask_id is not None or tokenizer is None:
+        if settings is None or not hasattr(tokenizer, "all_special_ids"):
             return settings
-        if getattr(tokenizer, "mask_token_id", None) is None:
-            return settings
-        return replace(settings, mask_id=tokenizer.mask_token_id, special_ids=tuple(tokenizer.all_special_ids))
+        found = tokenizer_options(tokenizer)
+        mask_id = found["mask_id"] if settings.mask_id is None else settings.mask_id
+        return replace(settings, mask_id=mask_id, special_ids=settings.special_ids or found["special_ids"])
 
     def draws_of_step(self) -> torch.Generator:
         """Random numbers of this step on this process; a resumed run draws the same."""

@@ -29,14 +29,22 @@ class Journal:
         """The row about this, or None."""
         return next((row for row in self.rows if all(row.get(name) == value for name, value in about.items())), None)
 
-    def check_rows(self, count: int) -> None:
-        """ValueError where a line was made of another number of rows: one table would mix them."""
-        others = {row["rows"] for row in self.rows} - {count}
-        if others:
-            raise ValueError(
-                f"output={str(self.path.parent)!r} holds lines of another number of rows, {others.pop()}, not {count}; "
-                "name another folder."
-            )
+    def check(self, made_with: Mapping, **about) -> None:
+        """ValueError where a line about this was made with something else: one table would mix them.
+
+        What a line does not name is not compared, as weights in older lines. Of a dict, as the weights of several
+        networks, a line must have all that is asked for, and may have more.
+        """
+        for row in self.rows:
+            if any(row.get(name) != value for name, value in about.items()):
+                continue
+            for name, value in made_with.items():
+                had = row.get(name, value)
+                if had != (had | value if isinstance(value, dict) else value):
+                    raise ValueError(
+                        f"output={str(self.path.parent)!r} holds rows that were made with {name}={had!r}, not "
+                        f"{value!r}; name another folder."
+                    )
 
     def add(self, row: dict) -> None:
         """Append a row, at once."""

@@ -24,6 +24,7 @@ from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
 from hf_mhex.escaping import code_markdown, escaped_markdown
+from hf_mhex.explaining.dataset import weights_digest
 from hf_mhex.modeling.mhex_maps import combine_maps, decay_factors
 from hf_mhex.writing import write_whole
 
@@ -56,19 +57,23 @@ def compare(
     rows: int = 200,
     command: str = "",
     say: Callable[[str], None] = print,
+    seed: int = 0,
 ) -> list[dict]:
     """One JSON line for each network and method in `output`/rows.jsonl, its drops row by row; return all lines.
 
     Args:
         networks: "mhex", and "plain" where there is one: what is explained.
         scorers: networks that judge, by name; each network also judges itself ("itself").
-        test: the first `rows` rows are explained, each for its true label.
+        test: the first `rows` rows are explained, each for its true label. seed: what their order was drawn from.
 
-    Rows that are there are not made again. Raises ValueError for rows made with another number of rows.
+    Rows that are there are not made again. Raises ValueError for rows made with another number of rows, another seed or
+    other networks or scorers.
     """
     part = test.take(torch.arange(min(rows, len(test))))
     journal = Journal(output / "rows.jsonl")
-    journal.check_rows(len(part))
+    weights = {name: weights_digest(network) for name, network in {**networks, **scorers}.items()}
+    made_with = {"rows": len(part), "seed": seed, "weights": weights}
+    journal.check(made_with)
     for kind, network in networks.items():
         judges = {**scorers, "itself": network}
         for method in methods_of(kind):
@@ -79,8 +84,8 @@ def compare(
             found = {name: drops(scorer, part, ev.unit_range(maps)) for name, scorer in judges.items()}
             about = {"network": kind, "method": method.name, "implementation": implementation_of(method)}
             accuracies = {name: accuracy(judge, part) for name, judge in {**networks, **scorers}.items()}
-            made = {"rows": len(part), "accuracies": accuracies, "command": command, "environment": environment()}
-            journal.add(about | {"values": found} | made)
+            made = {"accuracies": accuracies, "command": command, "environment": environment()}
+            journal.add(about | {"values": found} | made_with | made)
     return journal.rows
 
 

@@ -33,6 +33,7 @@ from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, ran_on
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.evaluation.stability import prediction_gap, relative_stability, run_stability
+from hf_mhex.explaining.dataset import weights_digest
 from hf_mhex.writing import write_whole
 
 MEASURES = {"RIS": "lower", "ROS": "lower", "RES": "lower", "PGI": "higher"}
@@ -70,10 +71,13 @@ def compare(
 
     T-Explainer's line also has, over the same rows with the first 200 of `test` as background, phi_0, the size of the
     rest that its terms leave, and the steps that were taken. Rows that are there are not made again. Raises ValueError
-    for rows made with another number of rows.
+    for rows made with another number of rows, another seed or another network.
     """
     part, journal = test.take(torch.arange(min(rows, len(test)))), Journal(output / "rows.jsonl")
-    journal.check_rows(len(part))
+    made_with: dict[str, dict] = {}
+    for kind, network in networks.items():
+        made_with[kind] = {"rows": len(part), "seed": seed, "weights": {kind: weights_digest(network)}}
+        journal.check(made_with[kind], network=kind)
     for kind, network in networks.items():
         target = logits_of_part(network, part).argmax(-1)
         inputs, score = given_to(network, part)
@@ -89,7 +93,7 @@ def compare(
             found = {name: [round(value, 6) for value in one.tolist()] for name, one in values.items()}
             extra = {"taylor": taylor_facts(network, part, target, test)} if method.name == "T-Explainer" else {}
             about = {"network": kind, "method": method.name, "implementation": implementation_of(method)}
-            made = {"rows": len(part), "seed": seed, "command": command, "environment": environment()}
+            made = made_with[kind] | {"command": command, "environment": environment()}
             journal.add(about | {"values": found} | extra | made)
     return journal.rows
 

@@ -98,6 +98,8 @@ def failure(error: Exception) -> tuple[str, int]:
     if isinstance(error, ModuleNotFoundError) and (line := missing_extra(error)):
         return line, 1
     memory = isinstance(error, MemoryError) or type(error).__name__ == "OutOfMemoryError"
+    if type(error).__name__ == "SafetensorError":
+        return f"weights cannot be read ({said}): the file is truncated, or a Git-LFS pointer; fetch it again.", 1
     on_purpose = isinstance(error, (TypeError, RuntimeError)) and raised(error)
     if isinstance(error, (ValueError, OSError)) or memory or on_purpose:
         return said, 1

@@ -9,6 +9,7 @@ import torch
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
 from hf_mhex.benchmarks.explanations.parts import Images
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words
+from hf_mhex.evaluation.problems import check_single_labels
 from hf_mhex.families import family_of
 from hf_mhex.loading import load
 from hf_mhex.processors import max_length, restore_image
@@ -19,9 +20,13 @@ MOST = 2000  # rows of a part that are read; mosaics choose the surest of them
 def load_networks(model: Path, plain: Path | None, device: torch.device):
     """{"mhex": ..., "plain": ...} in eval mode, and the processor.
 
-    The plain twin is what a recipe with model.kind=plain saves. Raises ValueError for one with other labels.
+    The plain twin is what a recipe with model.kind=plain saves. Raises ValueError for one with other labels, and for a
+    model of signals or of anything but single labels.
     """
     mhex, processor = load(model)
+    if family_of(mhex).kind == "signal":
+        raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
+    check_single_labels(mhex)
     networks = {"mhex": mhex}
     if plain is not None:
         from hf_mhex.training.plain import load_plain

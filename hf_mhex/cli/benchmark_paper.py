@@ -45,7 +45,7 @@ def paper(
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
     told = {"scorer": scorer and source_name(scorer), "plain": plain and source_name(plain), "rows": rows, "seed": seed}
     command = command_line("mhex benchmark paper", [recipe, source_name(model)], overrides, told)
-    found = compare(networks, scorers, test, output, rows, command, lambda line: echo(line, err=True))
+    found = compare(networks, scorers, test, output, rows, command, lambda line: echo(line, err=True), seed)
     page = write_page(found, output, Path(recipe).stem)
     shown: list[tuple] = [(method, {}) for method in methods_of("mhex")]
     picture = page_of_maps(networks["mhex"], test, shown, lambda x: restore_image(x, processor), output / "maps.png")

@@ -39,8 +39,6 @@ def stability(
 
     networks, processor = load_networks(model, plain, find_device(device))
     kind = family_of(networks["mhex"]).kind
-    if kind == "signal":
-        raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
     output = output or Path("outputs/benchmark") / Path(recipe).stem / "stability"
     test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)[1]
     told = {"plain": plain and source_name(plain), "only": only, "rows": rows, "seed": seed}

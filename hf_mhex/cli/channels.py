@@ -76,8 +76,9 @@ def collaboration(
     place = find_device(device)
     network, processor = load(model, revision)
     network.to(place)
+    drop = drop_of(network, processor)
     batches = read_batches(network, processor, data, overrides or [], split, rows)
-    found = compare(network, batches, drop_of(network, processor)).summary()
+    found = compare(network, batches, drop).summary()
     if output:
         write_whole(output, json.dumps(found, indent=1) + "\n")
     if json_:

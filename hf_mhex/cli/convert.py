@@ -23,8 +23,8 @@ def convert(
     num_labels: Annotated[int | None, typer.Option(help="Number of labels, where they have no names.", min=1)] = None,
     architecture: Annotated[str | None, typer.Option(help="timm's name of the network of a weights file.")] = None,
     pretrained: Annotated[bool, typer.Option("--pretrained", help="Take the weights that timm publishes.")] = False,
-    num_channels: Annotated[int | None, typer.Option(help="Images: channels; timm's own if left out.", min=1)] = None,
-    image_size: Annotated[int | None, typer.Option(help="Images: pixels; timm's own if left out.", min=1)] = None,
+    num_channels: Annotated[int | None, typer.Option(help="Images: channels; SOURCE's if left out.", min=1)] = None,
+    image_size: Annotated[int | None, typer.Option(help="Images: pixels; SOURCE's if left out.", min=1)] = None,
     revision: Revision = None,
     json_: AsJson = False,
 ) -> None:

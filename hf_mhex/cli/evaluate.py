@@ -24,7 +24,9 @@ def evaluate(
         int, typer.Option(help="Rows that are asked again without random parts, to see what the maps foretell.", min=0)
     ] = 0,
     batch_size: Annotated[int, typer.Option(help="Rows at once.", min=1)] = 32,
-    on_bad_row: Annotated[str, typer.Option(help="error, or skip: leave bad rows out and count them.")] = "error",
+    on_bad_row: Annotated[
+        str | None, typer.Option(help="error, or skip: leave bad rows out and count them; of a recipe, what it says.")
+    ] = None,
     revision: Revision = None,
     device: Device = None,
     output: Annotated[Path | None, typer.Option(help="JSON file to write the report to.")] = None,
@@ -46,9 +48,11 @@ def evaluate(
 
     if output is not None:
         check_folder(output.parent)
+        if output.is_dir():
+            raise ValueError(f"--output {str(output)!r} is a folder; name a file, as {str(output / 'report.json')!r}.")
     place = find_device(device)
     network, processor = load(model, revision)
-    settings = [*(overrides or []), f"data.on_bad_row={on_bad_row}"]
+    settings = [*(overrides or []), *([f"data.on_bad_row={on_bad_row}"] if on_bad_row else [])]
     batches, skipped = rows_for(network, processor, data, split, settings, batch_size)
     logits, labels, block_logits = collect(network.to(place), batches, heads)
     found = {"model": model, "data": data, "skipped": skipped} | report(logits, labels, network.config)

@@ -21,7 +21,7 @@ def push(
     pull_request: Annotated[bool, typer.Option("--pr", help="Open a pull request instead of committing.")] = False,
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Send nothing; list what would go.")] = False,
     tag: Annotated[str | None, typer.Option(help="Name for this release; made from the files if left out.")] = None,
-    message: Annotated[str, typer.Option(help="Title of the commit.")] = "Publish model",
+    message: Annotated[str | None, typer.Option(help="Title of the commit.")] = None,
     json_: AsJson = False,
 ) -> None:
     """Send weights, code, tokenizer or image processor, card, pictures and metrics, and say what went where.
@@ -33,10 +33,13 @@ def push(
     from hf_mhex.hub.publishing import publish, publish_space
 
     shared: dict = {"private": private, "create_pr": pull_request, "dry_run": dry_run}
+    shared |= {"message": message} if message is not None else {}
     if space:
+        if tag is not None:
+            raise ValueError(f"--tag {tag!r} is for a model's release; a Space gets none, leave it out.")
         found = publish_space(source.split(","), repo_id, **shared)
     else:
-        found = publish(Path(source), repo_id, tag=tag, message=message, **shared)
+        found = publish(Path(source), repo_id, tag=tag, **shared)
     if json_:
         typer.echo(json.dumps(asdict(found)))
         return

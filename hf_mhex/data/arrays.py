@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import gzip
+import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +14,7 @@ import numpy as np
 STEMS = {"train": "train", "test": "t10k"}
 IMAGES, LABELS = "-images-idx3-ubyte", "-labels-idx1-ubyte"
 BYTES = 8  # IDX's number for unsigned bytes
-MEDMNIST_SPLITS = {"train": "train", "validation": "val", "test": "test"}
+SPLITS = {"train": "train", "validation": "val", "test": "test"}  # as the names of a .npz's arrays begin
 
 
 class ArrayRows:
@@ -46,6 +49,18 @@ class ArrayRows:
         return {name: values[place] for name, values in self.columns.items()}
 
 
+@contextmanager
+def open_arrays(path: Path) -> Iterator[np.lib.npyio.NpzFile]:
+    """The arrays of a .npz by name, each read when it is taken; ValueError for a file that is cut short or corrupt."""
+    try:
+        if not zipfile.is_zipfile(path):
+            raise zipfile.BadZipFile("it is no .npz or lacks its end")
+        with np.load(path, allow_pickle=False) as arrays:
+            yield arrays
+    except (zipfile.BadZipFile, zlib.error, EOFError) as error:
+        raise ValueError(f"{path} cannot be unpacked ({error}); it is cut short or corrupt: fetch it again.") from error
+
+
 def read_medmnist(path: Path) -> dict[str, ArrayRows]:
     """Splits of a .npz with arrays `train_images` [N, H, W] or [N, H, W, 3] of bytes, `train_labels` [N, K], and so on.
 
@@ -54,8 +69,9 @@ def read_medmnist(path: Path) -> dict[str, ArrayRows]:
     if not path.is_file():
         raise ValueError(f"source={str(path)!r} is not there; MedMNIST's files are on zenodo.org (record 10519652).")
     splits = {}
-    with np.load(path, allow_pickle=False) as arrays:
-        for split, name in MEDMNIST_SPLITS.items():
+    with open_arrays(path) as arrays:
+        names = ", ".join(arrays)
+        for split, name in SPLITS.items():
             if f"{name}_images" not in arrays or f"{name}_labels" not in arrays:
                 continue
             images, labels = arrays[f"{name}_images"], arrays[f"{name}_labels"]
@@ -68,7 +84,8 @@ def read_medmnist(path: Path) -> dict[str, ArrayRows]:
             single = labels.ndim == 2 and labels.shape[1] == 1
             splits[split] = ArrayRows(image=images, label=labels[:, 0] if single else labels)
     if not splits:
-        raise ValueError(f"source={str(path)!r} has no array train_images with train_labels.")
+        wanted = "no array train_images with train_labels, signal or train_signal"
+        raise ValueError(f"source={str(path)!r} has {wanted}; it has {names or 'none'}.")
     return splits
 
 

@@ -76,7 +76,7 @@ def _source_rows(model, kind: str, settings: DataSettings, split: str | None) ->
     given = raw[split].names
     if stands_for is None and given and problem_type == "single_label_classification":
         stands_for = _numbers_of(given, config)
-    encoder = LabelEncoder(problem_type, raw[split].labels, names, stands_for)
+    encoder = LabelEncoder(problem_type, raw[split].labels, names, stands_for, numbered=bool(given))
     return check(raw[split], split, encoder, reader_of(kind, getattr(config, "num_channels", None)), settings)
 
 

@@ -27,20 +27,31 @@ def files_of(folder: Path) -> tuple[list[Path], list[Path]]:
 def read_image_folder(folder: Path, images: list[Path], others: list[Path]) -> dict[str, Dataset]:
     """Splits with `id` (path relative to the folder), `image` and, where there are class folders, `label`.
 
-    An image beside the class folders has no label. Other files, and images beside the splits, are left out and named by
-    a warning.
+    Names of splits may be written in capitals. An image beside the class folders has no label. Other files, and images
+    beside the splits, are left out and named by a warning.
+
+    Raises ValueError where other folders stand beside the splits.
     """
     outer = {path.parts[0] for path in images if len(path.parts) > 1}
-    has_splits = bool(outer) and outer <= set(SPLITS)
+    named = {name: SPLITS[name.casefold()] for name in outer if name.casefold() in SPLITS}
+    odd = sorted(outer - named.keys())
+    has_splits = bool(named) and not odd
+    if odd and any(path.parts[0] in named for path in images if len(path.parts) > 2):
+        beside = ", ".join(map(repr, odd[:5])) + ", ..." * (len(odd) > 5)
+        cure = "move these away, or name the folder of one split"
+        splits_there = ", ".join(sorted(named))
+        raise ValueError(
+            f"source={str(folder)!r} has folders of splits ({splits_there}) and beside them {beside}; {cure}."
+        )
     splits: dict[str, list[Path]] = {}
     for path in images:
         if has_splits and len(path.parts) == 1:
             others = [*others, path]
         else:
-            splits.setdefault(SPLITS[path.parts[0]] if has_splits else "train", []).append(path)
+            splits.setdefault(named[path.parts[0]] if has_splits else "train", []).append(path)
     if others:
-        named = ", ".join(path.as_posix() for path in others[:5]) + (", ..." if len(others) > 5 else "")
-        left = f"left out, no images of it, {len(others)} file{'s' * (len(others) > 1)}: {visible(named)}"
+        some = ", ".join(path.as_posix() for path in others[:5]) + (", ..." if len(others) > 5 else "")
+        left = f"left out, no images of it, {len(others)} file{'s' * (len(others) > 1)}: {visible(some)}"
         warnings.warn(f"{str(folder)!r}: {left}.", stacklevel=2)
     depth = int(has_splits)
     classes = sorted({path.parts[depth] for path in images if len(path.parts) > depth + 1})

@@ -18,7 +18,9 @@ class LabelEncoder:
         problem_type: as in transformers' configs.
         labels: the training split's raw labels; what they are is learnt from them where nothing else says it.
         names: names of the labels in order, or None.
-        values: what stands for each label in the data, or None (its number or its name).
+        values: what stands for each label in the data, or None (its name or its number; where names are numbers too,
+            what more of the labels fit).
+        numbered: whether the data are known to hold numbers in the order of `names`.
 
     Raises ValueError where the labels cannot be told.
     """
@@ -29,6 +31,7 @@ class LabelEncoder:
         labels: Sequence,
         names: list[str] | None = None,
         values: list[str] | None = None,
+        numbered: bool = False,
     ):
         self.single = problem_type == "single_label_classification"
         self.regression = problem_type == "regression"
@@ -40,8 +43,8 @@ class LabelEncoder:
             if len(self.names) != width:
                 raise ValueError(f"data.label_names names {len(self.names)} labels, but rows have {width}.")
             return
+        found = {key for key in map(key_of, labels) if key is not None}
         if names is None:
-            found = {key for key in map(key_of, labels) if key is not None}
             names = values = sorted(found, key=lambda key: (not key.lstrip("-").isdecimal(), as_number(key), key))
             if len(names) > MANY or any("." in name and is_float(name) for name in names[:MANY]):
                 raise ValueError(
@@ -50,10 +53,16 @@ class LabelEncoder:
         self.names = [str(name) for name in names]
         if len(set(self.names)) < len(self.names):
             raise ValueError(f"data.label_names must differ from each other, got {self.names}.")
-        known = values or [str(k) for k in range(len(self.names))]
-        self.numbers = {str(value): k for k, value in enumerate(known)}
-        if values is None:
-            self.numbers |= {name: k for k, name in enumerate(self.names) if name not in self.numbers}
+        places = [str(k) for k in range(len(self.names))]
+        if values is not None:
+            readings = [list(map(str, values))]
+        elif numbered or len(found & set(places)) > len(found & set(self.names)):
+            readings = [places, self.names]
+        else:
+            readings = [self.names, places]
+        if len(readings) == 2 and not set(self.names).isdisjoint(places):  # labels called "1" to "5", say
+            readings = readings[:1]
+        self.numbers = {value: k for reading in readings for k, value in enumerate(reading)}
 
     def encode(self, labels: Sequence) -> tuple[np.ndarray, dict[int, str]]:
         """Labels as int64 [N] or float32 [N, K] ([N] for one number a row), and row -> what is wrong with it."""

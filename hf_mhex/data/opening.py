@@ -121,7 +121,7 @@ def _load(reader: str, what: str, streaming: bool, **options) -> dict[str, OpenR
     """Files through `datasets`; what it raises becomes one line."""
     try:
         found = load_dataset(reader, streaming=streaming, **options)
-        return found if streaming else {split: gather_signals(rows) for split, rows in found.items()}
+        return found if streaming else {split: gather_signals(rows, what) for split, rows in found.items()}
     except DatasetGenerationError as error:
         lines = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__).__name__]
         raise ValueError(f"{what} cannot be read: {lines[0]}") from error
@@ -130,12 +130,17 @@ def _load(reader: str, what: str, streaming: bool, **options) -> dict[str, OpenR
 
 
 def _with_paths(rows: Dataset, folder: Path) -> Dataset:
-    """Images with metadata: their paths relative to the folder as `id`, unless the metadata have one."""
+    """Files of images: their paths relative to the folder as `id`, unless the metadata have one."""
     column = next((name for name, feature in rows.features.items() if isinstance(feature, Image)), None)
     if column is None or "id" in rows.column_names:
         return rows
-    paths = [Path(item["path"]) for item in rows.cast_column(column, Image(decode=False))[column]]
-    return rows.add_column("id", [path.resolve().relative_to(folder.resolve()).as_posix() for path in paths])
+    root, found = folder.resolve(), []
+    for item in rows.cast_column(column, Image(decode=False))[column]:
+        path = Path(item["path"]).resolve() if item and item["bytes"] is None and item["path"] else None
+        if path is None or not path.is_relative_to(root):
+            return rows  # images within data files, whose paths name no file
+        found.append(path.relative_to(root).as_posix())
+    return rows.add_column("id", found)
 
 
 def find_input(rows, kind: Kind, argument: str) -> str:

@@ -183,7 +183,7 @@ def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels
     sides = choose_splits(raw, settings)
     train = raw[sides["train"] or "train"]
     names = settings.label_names or train.names
-    encoder = LabelEncoder(problem_type, train.labels, names, settings.label_values)
+    encoder = LabelEncoder(problem_type, train.labels, names, settings.label_values, numbered=bool(train.names))
     read = reader_of(kind, num_channels)
     rows, skipped = {}, {}
     for split in dict.fromkeys(name for name in sides.values() if name):

@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import csv
+import re
 from pathlib import Path
 
 import numpy as np
 
-from hf_mhex.data.arrays import ArrayRows
-from hf_mhex.data.tables import encoding_of, separator_of
+from hf_mhex.data.arrays import SPLITS, ArrayRows, open_arrays
+from hf_mhex.data.tables import encoding_of, records_of, separator_of
 
 FEWEST = 8  # columns with numbers as names that make a table one of signals
-SPLITS = {"train": "train", "validation": "val", "test": "test"}
+DECIMAL_COMMA = re.compile(r"\s*[-+]?\d*,\d+([eE][-+]?\d+)?\s*")
 
 
 def axis_of_columns(names: list[str]) -> dict[str, float]:
@@ -25,24 +25,35 @@ def axis_of_columns(names: list[str]) -> dict[str, float]:
     return {name: place for name, place in found.items() if np.isfinite(place)}
 
 
-def gather_signals(rows):
+def gather_signals(rows, source: str):
     """A table with a column a point as rows with a `signal` [L] each; any other table as it is.
 
     The axis is the columns' names, in the file's order: `rows.axis`.
+
+    Raises ValueError, naming the source and the column, for decimal commas and for what is no number.
     """
-    places = axis_of_columns(list(rows.column_names or ()))
+    names = list(rows.column_names or ())
+    commas = [name for name in names if DECIMAL_COMMA.fullmatch(name)]
+    if len(commas) >= FEWEST:
+        raise ValueError(f"{source}: column {commas[0]!r} has a decimal comma in its name; write it with a point.")
+    places = axis_of_columns(names)
     if len(places) < FEWEST or not hasattr(rows, "to_pandas"):
         return rows
     table = rows.to_pandas()
-    signals = table[list(places)].to_numpy(dtype=np.float32)
+    try:
+        signals = table[list(places)].to_numpy(dtype=np.float32)
+    except (ValueError, TypeError) as error:
+        name, cell = next((name, cell) for name in places for cell in table[name] if not _is_number(cell))
+        cure = "write decimal commas as points" if DECIMAL_COMMA.fullmatch(str(cell)) else "leave a missing one empty"
+        raise ValueError(f"{source}: column {name!r} must hold numbers, got {cell!r}; {cure}.") from error
     others = {name: table[name].tolist() for name in rows.column_names if name not in places}
     return ArrayRows(signal=signals, **others).on_axis(list(places.values()))
 
 
 def holds_signals(path: Path) -> bool:
-    """Whether a .npz has an array `signal`, or `train_signal` and the like."""
-    with np.load(path, allow_pickle=False) as arrays:
-        return any(name == "signal" or name.endswith("_signal") for name in arrays)
+    """Whether a .npz has an array `signal`, or `train_signal`, `val_signal` or `test_signal`."""
+    with open_arrays(path) as arrays:
+        return any(name in arrays for name in ("signal", *(f"{split}_signal" for split in SPLITS.values())))
 
 
 def read_signals(path: Path) -> dict[str, ArrayRows]:
@@ -52,7 +63,7 @@ def read_signals(path: Path) -> dict[str, ArrayRows]:
     Raises ValueError for arrays of another form.
     """
     splits = {}
-    with np.load(path, allow_pickle=False) as arrays:
+    with open_arrays(path) as arrays:
         axis = arrays["axis"].tolist() if "axis" in arrays else None
         for split, prefix in ({"train": ""} if "signal" in arrays else {k: f"{v}_" for k, v in SPLITS.items()}).items():
             if f"{prefix}signal" not in arrays:
@@ -78,26 +89,25 @@ def read_signal(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
     A table has its points below each other, in one column or two (axis, value), with or without names above; or in one
     line, perhaps with the axis as the line above; columns whose name there is no number (a label) are left out.
 
-    Raises ValueError for a file of another form, of several signals, and for what is no number.
+    Raises ValueError for a file of another form, of several signals, with decimal commas, and for what is no number.
     """
     if path.suffix.lower() == ".npy":
         try:
             values = np.load(path, allow_pickle=False)
         except (ValueError, EOFError) as error:
-            raise ValueError(f"{path.name} is no array of numbers that numpy saved.") from error
+            raise ValueError(f"{path} is no array of numbers that numpy saved.") from error
         if values.dtype.kind not in "fiu" or values.ndim not in (1, 2):
-            raise ValueError(
-                f"{path.name} must hold one signal, [L] or [C, L]; got {values.dtype} {list(values.shape)}."
-            )
+            raise ValueError(f"{path} must hold one signal, [L] or [C, L]; got {values.dtype} {list(values.shape)}.")
         return values.astype(np.float64), None
     encoding = encoding_of(path)
-    with open(path, encoding=encoding, newline="") as file:
-        cells = [line for line in csv.reader(file, delimiter=separator_of(path, encoding)) if any(map(str.strip, line))]
+    separator = separator_of(path, encoding)
+    cells = [line for _, line in records_of(path, encoding, separator) if any(map(str.strip, line))]
+    _refuse_decimal_commas(path, cells, separator)
     lines = [[_number(cell) for cell in line] for line in cells]
     wide = max((np.isfinite(line).sum() for line in lines), default=0)
     if wide >= FEWEST:
         if len(lines) > 2:
-            raise ValueError(f"{path.name} holds {len(lines) - 1} signals; give a file with one of them.")
+            raise ValueError(f"{path} holds {len(lines) - 1} signals; give a file with one of them.")
         kept = np.isfinite(lines[0]) if len(lines) == 2 else slice(None)
         axis, values = (np.array(lines[0])[kept] if len(lines) == 2 else None), np.array(lines[-1])[kept]
     else:
@@ -105,15 +115,40 @@ def read_signal(path: Path) -> tuple[np.ndarray, np.ndarray | None]:
         points = lines[1:] if named else lines
         if len(points) < FEWEST or {len(line) for line in points} - {1, 2} or len({len(line) for line in points}) > 1:
             raise ValueError(
-                f"{path.name} must hold one signal: its points in one line, or below each other in one column or two "
+                f"{path} must hold one signal: its points in one line, or below each other in one column or two "
                 f"(axis, value), at least {FEWEST} of them."
             )
         table = np.array(points)
         axis, values = (table[:, 0] if table.shape[1] == 2 else None), table[:, -1]
     bad = next((part for part in (axis, values) if part is not None and not np.isfinite(part).all()), None)
     if bad is not None:
-        raise ValueError(f"{path.name}: point {int((~np.isfinite(bad)).argmax())} is no finite number.")
+        raise ValueError(f"{path}: point {int((~np.isfinite(bad)).argmax())} is no finite number.")
     return values, axis
+
+
+def _refuse_decimal_commas(path: Path, cells: list[list[str]], separator: str) -> None:
+    """ValueError for a cell "0,5", and for the two columns of whole numbers that a comma makes of one column of such.
+
+    The latter are told by a first column that neither rises nor falls as an axis does, or by a second one with "05".
+    """
+    for line in cells:
+        for place, cell in enumerate(line, 1):
+            if DECIMAL_COMMA.fullmatch(cell):
+                raise ValueError(f"{path}, column {place}: {cell!r} has a decimal comma; write it with a point.")
+    if separator == "," and all(DECIMAL_COMMA.fullmatch(",".join(line)) for line in cells):
+        steps = np.diff([_number(first) for first, _ in cells])
+        if not ((steps > 0).all() or (steps < 0).all()) or any(re.match(r"0\d", second) for _, second in cells):
+            first = ",".join(cells[0])
+            raise ValueError(f"{path}, column 1: no axis, so {first!r} has a decimal comma; write it with a point.")
+
+
+def _is_number(cell) -> bool:
+    """Whether a cell is a number or missing."""
+    try:
+        float(cell)
+    except (ValueError, TypeError):
+        return cell is None
+    return True
 
 
 def _number(cell: str) -> float:

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from itertools import chain, islice
 from os import PathLike, fspath
 from pathlib import Path
 
 import numpy as np
-from datasets import Image
+from datasets import ClassLabel, Image
 
 from hf_mhex.data import Row
 from hf_mhex.data.opening import OpenRows, find_input, holds, open_splits
@@ -47,12 +47,23 @@ class RowSource:
         kind: of the model's input.
         column: of the images or texts; found by its type or name if None.
         id_column: of the rows' ids; if None a column "id", or else the row's number.
-        target_column: of the class to explain, or None.
+        target_column: of the label to explain, its name or number, or None.
+        labels: names of the model's labels, in order. Numbers of a source that names its labels become names: its own
+            where the model has one of them, else the model's.
 
     Raises ValueError where a column is not there or cannot be told.
     """
 
-    def __init__(self, data, kind: Kind, rows_per_shard: int, column=None, id_column=None, target_column=None):
+    def __init__(
+        self,
+        data,
+        kind: Kind,
+        rows_per_shard: int,
+        column: str | None = None,
+        id_column: str | None = None,
+        target_column: str | None = None,
+        labels: Sequence[str] = (),
+    ):
         self.rows_per_shard, self.target_column = rows_per_shard, target_column
         features = getattr(data, "features", None) or {}
         names = list(features or getattr(data, "column_names", None) or ())
@@ -61,6 +72,10 @@ class RowSource:
         for argument, name in (("column", column), ("id_column", id_column), ("target_column", target_column)):
             if name is not None and names and name not in names:
                 raise ValueError(f"{argument}={name!r} must be a column of the data: {', '.join(names)}.")
+        feature = features.get(target_column)
+        own = feature.names if isinstance(feature, ClassLabel) else []
+        self.target_names = own if set(own) & set(labels) else list(labels) if own else []
+        self.renumbered = self.target_names not in ([], list(labels))
         wanted = [name for name in (self.column, self.id_column, self.target_column) if name is not None]
         if names:
             data = data.select_columns(list(dict.fromkeys(wanted)))
@@ -81,7 +96,7 @@ class RowSource:
             stream = iter(self.data)
             items = list(islice(stream, LOOKED_AT_OF_STREAM))
             self.data = chain(items, stream)
-        digest = hashlib.sha256()
+        digest = hashlib.sha256(repr(self.target_names).encode() if self.renumbered else b"")
         for item in items:
             for name in (self.column, self.id_column, self.target_column):
                 digest.update(_contents(item.get(name)) + b"\0")
@@ -129,8 +144,13 @@ class RowSource:
 
     def _row(self, number: int, item: dict) -> Row:
         found = None if self.id_column is None else item.get(self.id_column)
+        return Row(number, str(number if found is None else found), item.get(self.column), self._target_of(item))
+
+    def _target_of(self, item: dict):
+        """The label that a row asks for: its name where the source names labels, else what the column holds."""
         target = None if self.target_column is None else item.get(self.target_column)
-        return Row(number, str(number if found is None else found), item.get(self.column), target)
+        names = self.target_names
+        return names[target] if names and target is not None and 0 <= target < len(names) else target
 
 
 def _contents(value) -> bytes:

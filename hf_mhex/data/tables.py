@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import csv
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
 
 SEPARATORS = (",", ";", "\t")
 LOOKED_AT = 1000  # records that tell a table's separator
+LONGEST = 2**31 - 1  # characters of a field
 
 
 def encoding_of(path: Path) -> str:
@@ -46,6 +49,23 @@ def _is_cp1252(line: bytes) -> bool:
         return False
 
 
+def records_of(path: Path, encoding: str, separator: str, most: int | None = None) -> list[tuple[int, list[str]]]:
+    """The first `most` records of a table that are not empty, each with the number of the line where it ends."""
+    with open(path, encoding=encoding, newline="") as file, _long_fields():
+        reader = csv.reader(file, delimiter=separator)
+        return [(reader.line_num, record) for record in islice(reader, most) if record]
+
+
+@contextmanager
+def _long_fields() -> Iterator[None]:
+    """Fields of any length for the readers of `csv`, as pandas reads them; the process's own limit comes back."""
+    before = csv.field_size_limit(LONGEST)
+    try:
+        yield
+    finally:
+        csv.field_size_limit(before)
+
+
 def separator_of(path: Path, encoding: str) -> str:
     """What separates a table's columns: a comma, a semicolon or a tab; a comma where it has one column.
 
@@ -53,12 +73,8 @@ def separator_of(path: Path, encoding: str) -> str:
     """
     candidates = {}
     for separator in SEPARATORS:
-        with open(path, encoding=encoding, newline="") as file:
-            reader = csv.reader(file, delimiter=separator)
-            try:
-                records = [(reader.line_num, len(record)) for record in islice(reader, LOOKED_AT) if record]
-            except csv.Error as error:
-                raise ValueError(f"{path}, line {reader.line_num}: {error}.") from error
+        found = records_of(path, encoding, separator, LOOKED_AT)
+        records = [(line, len(record)) for line, record in found]
         width = records[0][1] if records else 1
         longer = next((record for record in records if record[1] > width), None)
         candidates[separator] = (width, sum(record[1] == width for record in records), longer)
@@ -68,8 +84,9 @@ def separator_of(path: Path, encoding: str) -> str:
         fitting = {",": candidates[","]}
     best = max(fitting, key=lambda separator: fitting[separator][1])
     if sum(found[1] == fitting[best][1] for found in fitting.values()) > 1:
-        found = " or ".join(map(repr, fitting))
-        raise ValueError(f"{path}, line 1: its columns are separated by {found}, it cannot be told; keep one of them.")
+        named = " or ".join(map(repr, fitting))
+        cure = "keep one of them, and write decimal commas as points"
+        raise ValueError(f"{path}, line 1: its columns are separated by {named}, it cannot be told; {cure}.")
     width, _, longer = fitting[best]
     if longer:
         raise ValueError(

@@ -83,7 +83,7 @@ def channel_report(
         answers, features = look(model, batch)
         counts += torch.bincount(answers, minlength=len(counts))
         for total, shown in zip(sums, features):
-            total.index_add_(0, answers, shown.p.double().cpu())
+            total.index_add_(0, answers, shown.p.cpu().double())
     means = [total / counts.clamp(min=1)[:, None] for total in sums]
     reports = [class_report(label, int(counts[label]), rows, means, top) for label in range(len(counts))]
     return find_examples(model, batches, reports, examples) if examples else reports

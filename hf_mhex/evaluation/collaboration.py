@@ -15,6 +15,7 @@ import torch.nn.functional as F
 
 from hf_mhex.evaluation.intervals import Interval, bootstrap
 from hf_mhex.evaluation.ordering import correlation
+from hf_mhex.evaluation.problems import check_single_labels
 
 
 @dataclass(frozen=True)
@@ -50,8 +51,7 @@ def collaboration(model, batches: Iterable[dict], drop: Callable | None = None) 
     """
     if model.num_blocks < 2:
         raise ValueError(f"model must have at least two blocks, this one has {model.num_blocks}.")
-    if model.config.problem_type in ("regression", "multi_label_classification"):
-        raise ValueError(f"model must be for single labels, this one's problem_type is {model.config.problem_type!r}.")
+    check_single_labels(model)
     cosines, confidence, drops = [], [], []
     for batch in batches:
         if "labels" not in batch:
@@ -62,7 +62,7 @@ def collaboration(model, batches: Iterable[dict], drop: Callable | None = None) 
             cosines.append(found)
             confidence.append(sure)
         if drop is not None:
-            drops.append(torch.as_tensor(drop(batch)).double().cpu())
+            drops.append(torch.as_tensor(drop(batch)).cpu().double())
     dropped = torch.cat(drops) if drops else None
     return Collaboration(torch.stack(cosines), torch.stack(confidence), dropped)
 
@@ -88,7 +88,7 @@ def row_cosines(model, batch: dict) -> tuple[torch.Tensor, torch.Tensor]:
     finally:
         for weight, wanted in zip(weights, before):
             weight.requires_grad_(wanted)
-    return torch.stack(found).cpu(), answer.logits.detach().softmax(-1).max().double().cpu()
+    return torch.stack(found).cpu(), answer.logits.detach().softmax(-1).max().cpu().double()
 
 
 def cosine(left: torch.Tensor | None, right: torch.Tensor | None) -> torch.Tensor:

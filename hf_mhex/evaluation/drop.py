@@ -83,6 +83,11 @@ def text_drop(
     return before - after
 
 
+def special_ids(tokenizer) -> tuple[int, ...]:
+    """Tokens that stand for no part of a text: all special ones but the unknown and the mask token."""
+    return tuple(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}))
+
+
 def content_tokens(input_ids: torch.Tensor, attention_mask: torch.Tensor, special_ids=()) -> torch.BoolTensor:
     """Tokens [B, T] that stand for text: neither padding nor special ([CLS], [SEP])."""
     special = torch.tensor(list(special_ids), dtype=input_ids.dtype, device=input_ids.device)

@@ -19,6 +19,7 @@ from hf_mhex.baselines import library
 from hf_mhex.evaluation.channels import weighed_rows
 from hf_mhex.evaluation.ordering import correlation, unit_range
 from hf_mhex.evaluation.pieces import Piece, block_features, blocks_of, is_plain, removed
+from hf_mhex.evaluation.problems import check_single_labels
 from hf_mhex.modeling.mhex_maps import Features, check_blocks
 
 MARKED = 0.5  # from which a map in [0, 1] marks a position
@@ -88,11 +89,12 @@ def filter_report(
         label: the class; its rows are those labelled with it. grad_cam: `grad_cam(model, pixels, target, block) ->
             [B, H, W]` in [0, 1]; None for grad-cam's (extra "bench"). steps: of the ablation.
 
-    Raises ValueError for a model of texts, a label or block that is not there, and fewer than two rows of the class or
-    none of another.
+    Raises ValueError for a model of texts or of several labels a row, a label or block that is not there, and fewer
+    than two rows of the class or none of another.
     """
     if model.main_input_name != "pixel_values":
         raise ValueError(f"model must be for images, {type(model).__name__} is not; filters have maps there.")
+    check_single_labels(model)
     if not 0 <= label < model.config.num_labels:
         raise ValueError(f"label must lie in [0, {model.config.num_labels - 1}], got {label}.")
     (block,) = check_blocks([block], len(blocks_of(model)))

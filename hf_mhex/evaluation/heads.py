@@ -17,6 +17,7 @@ import torch
 
 from hf_mhex.evaluation.ordering import correlation
 from hf_mhex.evaluation.pieces import Piece, is_plain, look_at, pieces_of, removed, widths_of
+from hf_mhex.evaluation.problems import check_single_labels
 from hf_mhex.modeling.mhex_maps import check_blocks, decay_factors
 
 
@@ -140,8 +141,7 @@ def single_heads(
         raise ValueError(f"threshold must lie in (0, 1], got {threshold}.")
     if (groups is not None and groups < 1) or steps < 1:
         raise ValueError(f"groups and steps must be at least 1, got {groups} and {steps}.")
-    if model.config.problem_type in ("regression", "multi_label_classification") or model.config.num_labels < 2:
-        raise ValueError("model must tell single labels apart: at least two of them, and no other problem_type.")
+    check_single_labels(model)
     if model.training:
         raise ValueError("model must be in eval mode; call model.eval().")
     batches = list(data)
@@ -258,7 +258,7 @@ def logits_without(model, batches, pieces: Sequence[Piece]) -> tuple[torch.Tenso
             inputs = {name: value.to(model.device) for name, value in batch.items() if name != "labels"}
             answer = model(**inputs)
             blocks = answer.logits[:, None][:, :0] if is_plain(model) else answer.block_logits
-            found.append((answer.logits.double().cpu(), blocks.double().cpu()))
+            found.append((answer.logits.cpu().double(), blocks.cpu().double()))
     return tuple(torch.cat(values) for values in zip(*found))
 
 

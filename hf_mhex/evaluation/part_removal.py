@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass
 
 import torch
 
-from hf_mhex.evaluation.drop import content_tokens
+from hf_mhex.evaluation.drop import content_tokens, special_ids
 from hf_mhex.evaluation.faithfulness import pearson
 from hf_mhex.evaluation.intervals import Interval, bootstrap
 from hf_mhex.modeling.mhex_maps import select_classes
@@ -87,8 +87,8 @@ def without_parts(
     parts = part_sums(answer.saliency[0], numbers, gone.shape[1])
     places = gone[:, numbers.clamp(min=0)] & (numbers >= 0)
     with torch.no_grad():
-        without = model(**removed(inputs, model.main_input_name, places, mask_id)).logits.double().cpu()
-    logits = answer.logits.double().cpu()
+        without = model(**removed(inputs, model.main_input_name, places, mask_id)).logits.cpu().double()
+    logits = answer.logits.cpu().double()
     target, contrast = answer.target.long().cpu(), options.get("contrast")
     weights = select_classes(target, contrast, logits.shape[1], logits, logits)[-1][0, 0]
     explained = float(logits[0] @ weights)
@@ -106,7 +106,7 @@ def part_sums(saliency: torch.Tensor, numbers: torch.LongTensor, count: int) -> 
     """What a map [*positions] gives to each of `count` parts, [count] in float64."""
     inside = numbers >= 0
     sums = torch.zeros(count, dtype=torch.float64)
-    return sums.index_add_(0, numbers[inside], saliency.double().cpu()[inside])
+    return sums.index_add_(0, numbers[inside], saliency.cpu().double()[inside])
 
 
 def part_removal(
@@ -165,7 +165,7 @@ def tokenizer_options(processor) -> dict:
     """`special_ids` and `mask_id` of a text's tokenizer; nothing for other processors."""
     if not hasattr(processor, "all_special_ids"):
         return {}
-    return {"special_ids": tuple(processor.all_special_ids), "mask_id": processor.mask_token_id}
+    return {"special_ids": special_ids(processor), "mask_id": processor.mask_token_id}
 
 
 def single_rows(batches: Iterable[dict], rows: int) -> Iterator[dict]:

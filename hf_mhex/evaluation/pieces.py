@@ -152,7 +152,7 @@ def look_at(model, batch: dict, pieces: Sequence[Piece]) -> Look:
             mean = pooled_head(block, attention, piece, written, features)
             share = mean.double() @ matrix.mT
         added.append(share.cpu())
-    return Look(answer.logits.double().cpu(), answer.block_logits.double().cpu(), torch.stack(added, 1))
+    return Look(answer.logits.cpu().double(), answer.block_logits.cpu().double(), torch.stack(added, 1))
 
 
 def pooled_head(block, attention: Attention, piece: Piece, written: dict, features: Features) -> torch.Tensor:

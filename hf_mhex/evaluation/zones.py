@@ -58,7 +58,7 @@ class MaskedZones:
         for chosen in range(2 ** len(zones)):
             inside = members[[bool(chosen >> zone & 1) for zone in range(len(zones))]].any(0)
             logits = model(input_values=torch.where(inside, fill, values)).logits
-            scores.append(scores_of(logits, model.config).double().cpu().numpy())
+            scores.append(scores_of(logits, model.config).cpu().double().numpy())
         predicted = scores[0].argmax(-1)
         rows = np.arange(len(values))
         self.losses = np.stack([scores[0][rows, predicted] - found[rows, predicted] for found in scores])  # [2**Z, N]

@@ -12,9 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 import torch
+from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.data.labels import key_of
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
@@ -108,8 +110,8 @@ def explain_rows(
 ) -> list[Answer]:
     """The answers to some rows, in their order.
 
-    A row's own `target` is explained where `options` have the target "row". ValueError and TypeError of one row become
-    its answer's error and spoil no other; all else is raised.
+    A row's own `target`, a label's name or number, is explained where `options` have the target "row". ValueError and
+    TypeError of one row become its answer's error and spoil no other; all else is raised.
 
     Args:
         options: of `generate_saliency`.
@@ -133,10 +135,8 @@ def _explain_batch(model, processor, batch: Sequence[Prepared], options: dict) -
     """The answers to a batch; where its inputs are refused, to each row by itself."""
     try:
         if options.get("target") == "row":
-            targets = [item.row.target for item in batch]
-            if None in targets:
-                raise ValueError("the row holds no target.")
-            options = options | {"target": torch.tensor(targets)}
+            targets = torch.tensor([_target_of(item.row, model.config) for item in batch])
+            options = options | {"target": targets}
         inputs = {name: value.to(model.device) for name, value in collate(batch, processor).items()}
         found = model.generate_saliency(**inputs, **options)
     except (ValueError, TypeError) as error:
@@ -165,6 +165,24 @@ def _explain_batch(model, processor, batch: Sequence[Prepared], options: dict) -
             )
         )
     return answers
+
+
+def _target_of(row: Row, config: PreTrainedConfig) -> int:
+    """The index of the label that a row asks for; ValueError where it asks for none, or for one that there is not."""
+    key = key_of(row.target)
+    if key is None or key == "-1":  # how `datasets` writes a missing class
+        raise ValueError("the row holds no target.")
+    return label_index(config, key, "target")
+
+
+def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> int:
+    """The index of a label given by its name or its number; ValueError with the labels there are."""
+    names = [config.id2label[index] for index in range(config.num_labels)]
+    if label in names:
+        return names.index(label)
+    if label.isdecimal() and int(label) < len(names):
+        return int(label)
+    raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
 
 
 def prepare(rows: Sequence[Row], model, processor) -> Iterator[Prepared | Answer]:

@@ -81,7 +81,8 @@ def explain_dataset(
         data: a `datasets` source, streaming or not, or an iterable of dicts.
         output: the folder; of workers on several machines, one that all of them see, as they must see the data.
         column, id_column: of the images or texts and of the ids; found by type and name if None.
-        target: the class to explain, or None for the predicted one. target_column: of a class index a row, instead.
+        target: the class to explain, or None for the predicted one. target_column: of a label a row, its name or
+            else its number, instead; a number of a source that names its labels means the label of that name.
         blocks: as in `generate_saliency`. block_maps: whether to keep their own maps too.
         words: whether to add the tokens of texts up to words.
         overlays: whether to paint images, to `overlays/<shard>/<row>.png`.
@@ -102,7 +103,8 @@ def explain_dataset(
     _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     _check_engine(engine, workers)
     options = check_row_options(model, target, options | {"blocks": blocks})
-    source = RowSource(data, kind, rows_per_shard, column, id_column, target_column)
+    labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
+    source = RowSource(data, kind, rows_per_shard, column, id_column, target_column, labels)
     if engine is not None and not source.by_number:
         raise ValueError(f"engine={engine!r} needs data whose rows are read by number; a stream is for engine=None.")
     folder = Path(output).absolute()

@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.escaping import escaped
-from hf_mhex.explaining.batch import Prepared, collate, prepare, seen_picture
+from hf_mhex.explaining.batch import Prepared, collate, label_index, prepare, seen_picture
 from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
@@ -339,16 +339,6 @@ def sentence_of(record: dict, logits: np.ndarray, names: dict[int, str], blocks:
     if decay is not None:
         lead += f", a block weighing {decay:g} of the next deeper one"
     return f"{lead}; red speaks for {label}, blue against it"
-
-
-def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> int:
-    """The index of a label given by its name or its number; ValueError with the labels there are."""
-    names = [config.id2label[index] for index in range(config.num_labels)]
-    if label in names:
-        return names.index(label)
-    if label.isdecimal() and int(label) < len(names):
-        return int(label)
-    raise ValueError(f"{name} must be a label ({', '.join(names)}) or a number below {len(names)}, got {label!r}.")
 
 
 def lead_contrast(config: PreTrainedConfig) -> str | None:

@@ -37,7 +37,9 @@ def explain_windows(
     target, normalize = options.pop("target", None), options.pop("normalize", None)
     if not (target is None or isinstance(target, Integral) or (isinstance(target, str) and target == "all")):
         raise TypeError(f"target must be None, a label, its index or 'all' with stride, got {target!r}.")
-    pipeline = TextSaliencyPipeline(model=model, tokenizer=tokenizer, device=model.device)
+    # a pipeline refuses a device beside a map of devices
+    device = model.device if getattr(model, "hf_device_map", None) is None else None
+    pipeline = TextSaliencyPipeline(model=model, tokenizer=tokenizer, device=device)
     content = max_length(model, tokenizer) - tokenizer.num_special_tokens_to_add()
     if type(stride) is not int or not 0 <= stride < content:
         raise ValueError(f"stride must lie in [0, {content - 1}], below a window's tokens; got {stride!r}.")

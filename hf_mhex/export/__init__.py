@@ -10,6 +10,7 @@ from hf_mhex.export.checking import (
     agreement,
     as_record,
     compare_quantised,
+    comparison_rows,
     largest_error,
     sample_batches,
 )
@@ -24,6 +25,7 @@ __all__ = [
     "agreement",
     "as_record",
     "compare_quantised",
+    "comparison_rows",
     "export_onnx",
     "export_program",
     "graph_of",

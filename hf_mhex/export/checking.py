@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import asdict, dataclass
 from os import PathLike
 from pathlib import Path
@@ -13,6 +14,7 @@ from hf_mhex.data.images import read_image
 from hf_mhex.export.graphs import Graph, graph_of
 from hf_mhex.export.onnx import open_onnx, run_onnx
 from hf_mhex.families import family_of
+from hf_mhex.modeling.mhex_maps import select_classes
 from hf_mhex.processors import max_length
 
 LARGEST_ERROR = 1e-4  # of an exported graph against PyTorch, relative to the largest value where that exceeds 1
@@ -80,7 +82,8 @@ class Quantisation:
 
     `logits` is the largest change relative to the largest logit, `labels` the share of rows with the same label,
     `map` the mean over rows of |change of the map| / |map| (Euclidean), `correlation` the mean correlation of the two
-    maps, and `completeness` the largest |sum of the 8-bit map - its own logit| relative to the largest logit.
+    maps, and `completeness` the largest |sum of the 8-bit map - what it explains in its own logits| relative to the
+    largest logit.
     """
 
     megabytes_before: float
@@ -93,7 +96,7 @@ class Quantisation:
 
 
 def compare_quantised(before: str | PathLike, after: str | PathLike, batches) -> Quantisation:
-    """Run two exported files on `batches` (dicts of inputs) and say what changed; maps should be raw."""
+    """Run two exported files on `batches` (dicts of inputs) and say what changed; maps should be raw, of all blocks."""
     sessions = [open_onnx(path) for path in (before, after)]
     pairs = [[run_onnx(session, inputs) for session in sessions] for inputs in batches]
     logits = [np.concatenate([pair[which]["logits"] for pair in pairs]) for which in (0, 1)]
@@ -102,6 +105,8 @@ def compare_quantised(before: str | PathLike, after: str | PathLike, batches) ->
     changes = [np.linalg.norm(two - one) / np.linalg.norm(one) for one, two in zip(*maps)]
     alike = [np.corrcoef(one, two)[0, 1] for one, two in zip(*maps)]
     sums = np.array([found.sum(dtype=np.float64) for found in maps[1]])
+    made_for = json.loads(sessions[0].get_modelmeta().custom_metadata_map.get("saliency", "{}"))
+    explained = explained_in(logits[1], made_for.get("target"), made_for.get("contrast"))
     return Quantisation(
         megabytes_before=Path(before).stat().st_size / 1e6,
         megabytes_after=Path(after).stat().st_size / 1e6,
@@ -109,8 +114,31 @@ def compare_quantised(before: str | PathLike, after: str | PathLike, batches) ->
         labels=float((logits[0].argmax(-1) == logits[1].argmax(-1)).mean()),
         map=float(np.mean(changes)),
         correlation=float(np.mean(alike)),
-        completeness=float(np.abs(sums - logits[1].max(-1)).max() / size),
+        completeness=float(np.abs(sums - explained).max() / size),
     )
+
+
+def explained_in(logits: np.ndarray, target: int | None, contrast: str | int | None) -> np.ndarray:
+    """What a map of `target` and `contrast` adds up to, [N], by the logits [N, K]."""
+    values = torch.from_numpy(logits).double()
+    chosen = None if target is None else torch.tensor([target])
+    weights = select_classes(chosen, contrast, values.shape[-1], values, values)[2]
+    return (weights[:, 0] * values).sum(-1).numpy()
+
+
+def comparison_rows(model, processor) -> tuple[list[dict[str, torch.Tensor]], str]:
+    """Inputs to compare graphs of a model on, and what they are: rows of the embedded sample where the model reads
+    them (it may be of other bands or another length), else the random ones that `Graph.cases` gives.
+    """
+    try:
+        batches = sample_batches(model, processor)
+        with torch.no_grad():
+            model(**batches[0])
+    except (ValueError, ModuleNotFoundError):
+        batches, named = list(Graph(model, {}).cases()), "random inputs"
+    else:
+        named = f"test rows of sample:{family_of(model).input.sample}"
+    return batches, f"{sum(len(next(iter(batch.values()))) for batch in batches)} {named}"
 
 
 def sample_batches(model, processor, rows: int = 32, size: int = 8) -> list[dict[str, torch.Tensor]]:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import ast
 import json
 import re
-import struct
 from math import prod
-from os import PathLike
+from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 from huggingface_hub import EvalResult, ModelCard, ModelCardData
 from huggingface_hub.utils import validate_repo_id
+from safetensors import safe_open
 
 from hf_mhex.escaping import code_markdown, escaped_markdown
 from hf_mhex.families import Kind, family_of
-from hf_mhex.loading import source_config
+from hf_mhex.loading import reading_weights, source_config
 from hf_mhex.writing import make_folder, whole, write_whole
 
 SHIPPED = Path(__file__).parents[1] / "model_cards"
@@ -37,16 +38,15 @@ ABOUT = {  # what nobody but the author knows; card.json beside the weights says
 def card_facts(folder: str | PathLike) -> dict:
     """What a saved model's files say: family, labels, settings, and numbers of parameters (of the weights' headers).
 
-    Raises ValueError for a model of no family.
+    Raises ValueError for a model of no family, OSError for weights that cannot be read.
     """
     folder = Path(folder)
     family = family_of(source_config(folder).get("model_type"))
     config = family.config.from_pretrained(folder)
     shapes: dict[str, list[int]] = {}
     for path in sorted(folder.glob("model*.safetensors")):
-        with path.open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        shapes |= {name: entry["shape"] for name, entry in header.items() if name != "__metadata__"}
+        with reading_weights(path), safe_open(path, framework="pt") as file:
+            shapes |= {name: file.get_slice(name).get_shape() for name in file.keys()}  # noqa: SIM118
     buffers = ("running_mean", "running_var", "num_batches_tracked")
     counts = {name: prod(shape) for name, shape in shapes.items() if not name.endswith(buffers)}
     made_from = f"timm's {config.architecture}" if family.library == "timm" else None
@@ -200,15 +200,37 @@ def about_of(folder: Path) -> dict:
     """
     for path in (folder / "card.json", SHIPPED / folder.resolve().name / "about.json"):
         if path.is_file():
-            return origins_of(folder) | json.loads(path.read_text(encoding="utf-8"))
+            return origins_of(folder) | read_json(path.parent, path.name)
     return origins_of(folder)
+
+
+def read_json(folder: Path, name: str) -> Any:
+    """What a JSON file of a folder holds; ValueError, naming both, where there is none."""
+    path = folder / name
+    if not path.is_file():
+        raise ValueError(f"folder={fspath(folder)!r} has no {name}; give a folder that save_pretrained wrote.")
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise ValueError(f"folder={fspath(folder)!r}: {name} is no JSON ({error}).") from error
+
+
+def read_beside(path: Path) -> dict:
+    """The JSON object in a file outside a model's folder, which may be anybody's; {} where there is none."""
+    try:
+        return as_object(read_json(path.parent, path.name))
+    except (OSError, ValueError):
+        return {}
+
+
+def as_object(found) -> dict:
+    """A JSON object as it is, {} for another value."""
+    return found if isinstance(found, dict) else {}
 
 
 def origins_of(folder: Path) -> dict:
     """The base model and the data set that `mhex train` took from the Hub, by the result.json beside a model."""
-    path = folder.parent / "result.json"
-    found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    return found.get("from_hub", {}) if isinstance(found, dict) else {}
+    return as_object(read_run(folder).get("from_hub"))
 
 
 def record_of_folder(folder: Path) -> dict | None:
@@ -220,26 +242,40 @@ def record_of_folder(folder: Path) -> dict | None:
     (test_rows, and prediction: its metrics). Where they are known, recipe, seed, command, commit and environment
     stand in both.
     """
-    for path in (folder / "results.json", folder.parent / "results.json", folder.parent / "result.json"):
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else None
-        if not isinstance(found, dict):
-            continue
-        if path.name == "result.json":
-            return record_of_training(found, plain_result(path, found))
-        shared = {key: found[key] for key in SHARED if key in found}
-        rows = [row for row in found.get("models", ()) if row["model"] == folder.resolve().name]
-        record = {**shared, **rows[0]} if rows else found
-        if "prediction" in record or set(MEASURED) <= record.keys():
+    folder = folder.resolve()
+    own = as_object(read_json(folder, "results.json") if (folder / "results.json").is_file() else None)
+    above = read_beside(folder.parent / "results.json")
+    for record in (row_of(own, folder.name) or own, row_of(above, folder.name)):
+        if isinstance(record.get("prediction"), dict) or set(MEASURED) <= record.keys():
             return record
-    return None
+    row = read_run(folder)
+    return record_of_training(row, plain_result(folder, row))
 
 
-def plain_result(path: Path, row: dict) -> dict | None:
-    """The result row of the plain twin, RUN-plain beside the folder RUN, by the same recipe, rows and seed."""
-    twin = path.parent.with_name(f"{path.parent.resolve().name}-plain") / path.name
-    found = json.loads(twin.read_text(encoding="utf-8")) if twin.is_file() else {}
+def row_of(found: dict, name: str) -> dict:
+    """A model's row of a results file of several, with what they share; {} where it has none."""
+    models = found.get("models")
+    rows = map(as_object, models if isinstance(models, list) else ())
+    row = next((row for row in rows if row.get("model") == name), {})
+    return row and {key: found[key] for key in SHARED if key in found} | row
+
+
+def read_run(folder: Path) -> dict:
+    """What `mhex train` tells of the run that made a model: RUN/result.json of RUN/model; {} for another folder."""
+    folder = folder.resolve()
+    return read_beside(folder.parent / "result.json") if folder.name == "model" else {}
+
+
+def plain_result(folder: Path, row: dict) -> dict | None:
+    """The result row of the plain twin, RUN-plain beside the folder RUN, by the same recipe, rows and seed.
+
+    Args:
+        folder: RUN/model. row: of its run.
+    """
+    run = folder.resolve().parent
+    found = read_beside(run.with_name(f"{run.name}-plain") / "result.json")
     alike = all(found.get(name) == row.get(name) for name in ("recipe", "seed", "rows"))
-    return found if alike and found.get("kind") == "plain" else None
+    return found if alike and found.get("kind") == "plain" and isinstance(found.get("test"), dict) else None
 
 
 def beside_plain(row: dict, plain: dict) -> dict:
@@ -261,13 +297,14 @@ def beside_plain(row: dict, plain: dict) -> dict:
 
 
 def record_of_training(row: dict, plain: dict | None = None) -> dict | None:
-    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows.
+    """The row of a run by a recipe in the words of `record_of_folder`; None for a run without test rows, and no run.
 
     Args:
         plain: the row of its plain twin.
     """
-    prediction = {name: value for name, value in row.get("test", {}).items() if not re.search("loss|block", name)}
-    if not prediction:
+    test = as_object(row.get("test"))
+    prediction = {name: value for name, value in test.items() if not re.search("loss|block", name)}
+    if not (prediction and {"recipe", "seed", "versions"} <= row.keys() and "test" in as_object(row.get("rows"))):
         return None
     counts = {f"{name} rows": count for name, count in row["rows"].items() if name != "test"}
     kept = {"test_rows": row["rows"]["test"], "prediction": prediction, "seed": row["seed"]}

@@ -12,7 +12,7 @@ from pathlib import Path
 from huggingface_hub import get_token
 
 from hf_mhex.families import Family, family_of
-from hf_mhex.hub.card import card_of_folder, record_of_folder
+from hf_mhex.hub.card import as_object, card_of_folder, read_json, record_of_folder
 
 WEIGHTS = re.compile(r"model(-\d{5}-of-\d{5})?\.safetensors")
 MODEL_FILES = {
@@ -103,7 +103,7 @@ def model_contents(
     if create_pr and tag is not None:
         raise ValueError(f"tag={tag!r} and create_pr=True exclude each other: tag the pull request's merge.")
     folder = Path(folder)
-    config = _read_json(folder, "config.json")
+    config = as_object(read_json(folder, "config.json"))
     family = family_of(config.get("model_type"))
     secret = token or get_token()
     files: dict[str, Path | bytes] = {}
@@ -120,7 +120,7 @@ def model_contents(
             files[name] = _without_local(path)
         else:
             files[name] = path
-    _check_complete(folder, family, files)
+    _check_complete(folder, family, files, left_out)
     tag_given, tag = tag is not None, None if create_pr else tag or model_tag(files)
     record = record_of_folder(folder)
     if record and "results.json" not in files:
@@ -146,7 +146,7 @@ def code_files(folder: Path, config: dict) -> set[str]:
     Raises ValueError for a name that is no flat file of the folder.
     """
     processor = folder / "preprocessor_config.json"
-    own = json.loads(processor.read_text(encoding="utf-8")) if processor.is_file() else {}
+    own = as_object(read_json(folder, processor.name) if processor.is_file() else None)
     named = list((config.get("auto_map") or {}).values())
     named += [entry["impl"] for entry in (config.get("custom_pipelines") or {}).values()]
     if not named:
@@ -179,11 +179,17 @@ def _reason_against(folder: Path, path: Path, name: str, code: set[str]) -> str 
     return next((reason for pattern, reason in LEFT_OUT if pattern.fullmatch(name)), "no part of a model's repository")
 
 
-def _check_complete(folder: Path, family: Family, files: dict) -> None:
+def _check_complete(folder: Path, family: Family, files: dict, left_out: dict[str, str]) -> None:
     if not any(WEIGHTS.fullmatch(name) for name in files):
+        if linked := next(filter(WEIGHTS.fullmatch, left_out), None):
+            raise ValueError(
+                f"folder={fspath(folder)!r}: {linked} is {left_out[linked]}, as in the Hub's cache, and was left out; "
+                "`mhex pull ID --output FOLDER` makes a folder of files."
+            )
         raise ValueError(f"folder={fspath(folder)!r} has no model.safetensors; save the model with save_pretrained.")
     if "model.safetensors.index.json" in files:
-        shards = set(_read_json(folder, "model.safetensors.index.json").get("weight_map", {}).values())
+        index = as_object(read_json(folder, "model.safetensors.index.json"))
+        shards = set(index.get("weight_map", {}).values())
         if not shards <= files.keys():
             raise ValueError(f"folder={fspath(folder)!r} lacks the weights {sorted(shards - files.keys())[0]!r}.")
     kind = family.input
@@ -205,19 +211,9 @@ def _check_pins(card: Path | bytes, tag: str | None) -> None:
             raise ValueError(f"README.md loads revision={pin!r}, which this publish does not make; {cure}.")
 
 
-def _read_json(folder: Path, name: str) -> dict:
-    path = folder / name
-    if not path.is_file():
-        raise ValueError(f"folder={fspath(folder)!r} has no {name}; give a folder that save_pretrained wrote.")
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise ValueError(f"folder={fspath(folder)!r}: {name} is no JSON ({error}).") from error
-
-
 def _without_local(path: Path) -> Path | bytes:
     """A JSON file without what transformers wrote of this machine; the file itself where there is nothing of it."""
-    given = json.loads(path.read_text(encoding="utf-8"))
+    given = read_json(path.parent, path.name)
     if not isinstance(given, dict):
         return path
     local = {key for key, value in given.items() if key in LOCAL_KEYS or (key in PATH_KEYS and _is_local(value))}

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -79,7 +80,8 @@ def publish(
 
     Raises ValueError for a folder or an argument that cannot be published, and for metadata that the Hub rejects,
     PermissionError for a token that it refuses, ConnectionError where it fails or is cut off for longer than some
-    seconds, OSError where it has no space left. After each of them the repository is as it was.
+    seconds, OSError where it has no space left. After each of them the repository is as it was; only of a pull request
+    whose answer was lost nobody knows, and the ConnectionError says so.
     """
     api = HfApi(endpoint=endpoint, token=token)
     contents = model_contents(folder, repo_id, tag, token, create_pr)
@@ -142,12 +144,12 @@ def _publish(
         return sent, unchanged, removed, made.oid, made.pr_url
 
     try:
-        sent, unchanged, removed, commit, pull_request = _insist(attempt, repo_id, contents)
+        sent, unchanged, removed, commit, pull_request = _insist(attempt, repo_id, contents, create_pr)
     except ConnectionError as error:
         if dry_run:
             raise ConnectionError(
                 f"a dry run compares with what {api.endpoint} holds, which cannot be asked about {repo_id!r} "
-                f"({_root(error)}); nothing was sent."
+                f"({error}); nothing was sent."
             ) from error
         raise
     if contents.tag and not dry_run:
@@ -199,14 +201,22 @@ def _check_remote(api: HfApi, remote, contents: Contents, repo_id: str, private:
             )
 
 
-def _insist(call: Callable, repo_id: str, contents: Contents):
-    """The result of `call`, repeated while the server is busy or the connection fails, or a clear error."""
-    started, wait = time.monotonic(), 0.5
+def _insist(call: Callable, repo_id: str, contents: Contents, create_pr: bool = False):
+    """The result of `call`, repeated while the server is busy or the connection fails, or a clear error.
+
+    A pull request that may have been opened is not opened again.
+    """
+    started, wait, handled = time.monotonic(), 0.5, sys.exc_info()[1]
     while True:
         try:
             return call()
         except Exception as error:
-            root = _root(error)
+            root = _root(error, handled)
+            if create_pr and _lost_commit(root):
+                raise ConnectionError(
+                    f"the Hub did not answer whether it opened the pull request for {repo_id!r} "
+                    f"({type(root).__name__}); look there, and publish again only if it is not open."
+                ) from error
             if not _passing(root) or time.monotonic() - started + wait > PATIENCE:
                 raise _clear(root, repo_id, contents) from error
             given = getattr(getattr(root, "response", None), "headers", {}).get("Retry-After", "")
@@ -214,12 +224,16 @@ def _insist(call: Callable, repo_id: str, contents: Contents):
             wait *= 2
 
 
-def _root(error: BaseException) -> BaseException:
-    """The error at the bottom that says something: of the server or of the connection, where there is one."""
+def _root(error: BaseException, handled: BaseException | None) -> BaseException:
+    """The error at the bottom that says something: of the server or of the connection, where there is one.
+
+    Args:
+        handled: what the caller was handling when the work began, and what lies below it: no part of the chain.
+    """
     if isinstance(error, ValueError) and "Invalid metadata" in str(error):
         return error
     chain = [error]
-    while (cause := chain[-1].__cause__ or chain[-1].__context__) is not None:
+    while (cause := chain[-1].__cause__ or chain[-1].__context__) not in (None, handled):
         chain.append(cause)
     telling = [link for link in chain if isinstance(link, HfHubHTTPError) or _is_transport(link)]
     return telling[0] if telling else chain[0]
@@ -227,6 +241,19 @@ def _root(error: BaseException) -> BaseException:
 
 def _is_transport(error: BaseException) -> bool:
     return any(kind.__name__ == "TransportError" for kind in type(error).__mro__) or isinstance(error, ConnectionError)
+
+
+def _lost_commit(error: BaseException) -> bool:
+    """Whether a commit was sent of which nobody knows whether it was made."""
+    if isinstance(error, json.JSONDecodeError):
+        return True
+    answered = isinstance(error, HfHubHTTPError)
+    try:
+        address = str((error.response if answered else error).request.url)  # type: ignore[attr-defined]
+    except (AttributeError, RuntimeError):  # httpx raises the second where no request was made
+        return False
+    failed = error.response.status_code >= 500 if answered else _is_transport(error)  # type: ignore[attr-defined]
+    return failed and "/commit/" in address
 
 
 def _passing(error: BaseException) -> bool:

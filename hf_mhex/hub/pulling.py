@@ -61,6 +61,6 @@ def pull(repo_id: str, revision: str | None = None, output: Path | None = None) 
     if output is not None:
         folder = output
         with whole(output) as place:
-            shutil.copytree(snapshot, place)  # the cache holds links
+            shutil.copytree(snapshot, place, ignore=shutil.ignore_patterns(*PICKLES))  # the cache holds links
     files = {p.relative_to(folder).as_posix(): p.stat().st_size for p in sorted(folder.rglob("*")) if p.is_file()}
     return Pulled(repo_id, snapshot.name, str(folder), files)

@@ -24,6 +24,8 @@ def write_channels(
 ) -> tuple[list[dict], list[Path]]:
     """Write channels.json and the pictures of the examples into `folder`; return the record and the paths.
 
+    Channels of signals have no pictures.
+
     Args:
         reports: of `channel_report` over `batches`. processor: the model's image processor or tokenizer.
     """
@@ -40,9 +42,13 @@ def write_channels(
         ids = batches[example.row // size]["input_ids"][example.row % size]
         return text_of_ids(ids.tolist(), example.map.tolist(), processor)
 
-    draw, look = (channel_sheets, picture) if model.main_input_name == "pixel_values" else (channel_page, text)
-    shown = any(channel.examples for report in reports for channel in report.channels)
-    return record, [path, *(draw(reports, names, look, folder) if shown else [])]
+    paths = [path]
+    if any(channel.examples for report in reports for channel in report.channels):
+        if model.main_input_name == "pixel_values":
+            paths += channel_sheets(reports, names, picture, folder)
+        elif model.main_input_name == "input_ids":
+            paths += channel_page(reports, names, text, folder)
+    return record, paths
 
 
 def channel_sheets(reports: list[ClassReport], names: dict[int, str], picture: Callable, folder: Path) -> list[Path]:

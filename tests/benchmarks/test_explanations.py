@@ -161,6 +161,10 @@ def test_rows_of_other_sizes_are_refused(found, network):
     _, output, parts = found
     with pytest.raises(ValueError, match="another folder"):
         explain_quality({"mhex": network}, *parts, output, SIZES, seed=1, say=lambda _: None)
+    other = lively_resnet(torch.float32, num_labels=4)
+    for networks in ({"mhex": other}, {"mhex": network, "plain": other}):
+        with pytest.raises(ValueError, match="made with weights=.*; name another folder"):
+            explain_quality(networks, *parts, output, SIZES, say=pytest.fail)
     with pytest.raises(ValueError, match="only must name"):
         explain_quality({"mhex": network}, *parts, output, SIZES, ["Gradcam"], say=lambda _: None)
     with pytest.raises(ValueError, match="rows must be"):

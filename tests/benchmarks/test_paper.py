@@ -1,5 +1,7 @@
 """The paper's protocol: its map from the equivalent matrix by hand, drops of the true label, rows that go on."""
 
+import json
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -56,8 +58,19 @@ def test_lines_are_of_the_true_label_by_every_scorer_and_go_on(tmp_path):
         fall = max(0.0, float((before[number, name] - after[number, name]) / before[number, name]))
         assert row["values"]["judge"]["AVG drop"][number] == pytest.approx(fall, abs=1e-4)
     assert compare({"mhex": model}, {}, part, tmp_path, 3, "c", pytest.fail) == found
-    with pytest.raises(ValueError, match="another number of rows, 3, not 2; name another"):
-        compare({"mhex": model}, {}, part, tmp_path, 2)
+    other = lively_resnet(torch.float32, num_labels=5)
+    for networks, scorers, rows, seed, words in (
+        ({"mhex": model}, {}, 2, 0, "rows=3, not 2"),
+        ({"mhex": model}, {}, 3, 1, "seed=0, not 1"),
+        ({"mhex": other}, {}, 3, 0, "weights="),
+        ({"mhex": model}, {"judge": other}, 3, 0, "weights="),
+        ({"mhex": model}, {"judge": scorer, "second": other}, 3, 0, "weights="),
+    ):
+        with pytest.raises(ValueError, match=f"holds rows that were made with {words}.*; name another folder"):
+            compare(networks, scorers, part, tmp_path, rows, "c", pytest.fail, seed)
+    older = [{name: value for name, value in row.items() if name not in ("weights", "seed")} for row in found]
+    (tmp_path / "rows.jsonl").write_text("".join(json.dumps(row) + "\n" for row in older))
+    assert compare({"mhex": other}, {}, part, tmp_path, 3, "c", pytest.fail) == older  # they do not say of what
     page = write_page(found, tmp_path, "t").read_text()
     assert "## Scored by judge" in page and "0.189" in page
 

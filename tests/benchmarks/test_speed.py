@@ -152,7 +152,7 @@ def test_families_are_measured_by_the_processor_s_time_and_judged(tmp_path, monk
     [line] = [line for line in write_report(rows, tmp_path)[0].read_text().splitlines() if "| signal-small" in line]
     cells = [cell.strip() for cell in line.split("|")[1:-1]]
     assert cells[:4] == ["signal-small", "2 x 40 points", "1.02 [1.02, 1.02]", "1.10 [1.10, 1.10] †"]
-    assert cells[6:8] == ["-", "-"] and cells[8].startswith("1.")
+    assert len(cells) == 7 and cells[6].startswith("1.")  # memory was not measured, and has no column
 
 
 def test_growth_is_told_by_its_exponent(tmp_path):

@@ -1,6 +1,7 @@
 """`benchmark explanations`, `explain --channels` and `collaboration` on saved models and real rows."""
 
 import json
+import shutil
 
 import pytest
 import torch
@@ -9,6 +10,7 @@ from typer.testing import CliRunner
 
 from hf_mhex import convert, image_processor_for, load_sample
 from hf_mhex.cli import app
+from hub_models import save_signal_model
 from minilm import MINILM
 from networks import RESNET, image_batch
 
@@ -134,6 +136,53 @@ def test_filters_of_a_class(models, tmp_path):
         mhex("filters", models / "image", one, "--target", "Bag")
     with pytest.raises(ValueError, match="--target must be a label .*got 'Hat'"):
         mhex("filters", models / "image", one, "--target", "Hat")
+
+
+def test_what_an_analysis_cannot_handle_is_refused_before_the_data_are_read(models, tmp_path):
+    """No sample and no recipe of these names is asked for."""
+    save_signal_model(tmp_path / "signals")
+    shutil.copytree(models / "image", tmp_path / "several")
+    config = json.loads((tmp_path / "several" / "config.json").read_text())
+    config["problem_type"] = "multi_label_classification"
+    (tmp_path / "several" / "config.json").write_text(json.dumps(config))
+    for verb in ("explanations", "paper", "stability"):
+        for name, words in (("signals", "is for signals; these measures"), ("several", "single labels apart")):
+            with pytest.raises(ValueError, match=words):
+                mhex("benchmark", verb, "no_recipe", tmp_path / name, "--output", tmp_path / "out")
+    with pytest.raises(ValueError, match="images or texts, MHEXSignalForClassification is not; no drop"):
+        mhex("collaboration", tmp_path / "signals", "sample:none")
+    assert not (tmp_path / "out").exists()
+
+
+def test_channels_of_signals_have_no_pictures(tmp_path):
+    save_signal_model(tmp_path / "model")
+    given = ("explain", tmp_path / "model", "sample:coffee", "--channels", "--rows", 4, "--output", tmp_path / "out")
+    shown = mhex(*given).stdout
+    assert "by block" in shown and [path.name for path in (tmp_path / "out").iterdir()] == ["channels.json"]
+
+
+def test_a_plain_twin_on_the_hub_is_that_of_the_revision(models, tmp_path, monkeypatch):
+    """`cli.networks` asks for the snapshot; what comes is loaded like a folder."""
+    import huggingface_hub
+    from transformers import AutoImageProcessor, AutoModelForImageClassification
+
+    from hf_mhex.cli.networks import load_network
+    from hf_mhex.training.plain import plain_image
+
+    twin = plain_image(AutoModelForImageClassification.from_pretrained(models / "image").config)
+    twin.save_pretrained(tmp_path / "plain")
+    AutoImageProcessor.from_pretrained(models / "image").save_pretrained(tmp_path / "plain")
+    asked = []
+
+    def fetched(source, revision, ignore_patterns):
+        asked.append((source, revision))
+        assert "*.bin" in ignore_patterns
+        return str(tmp_path / "plain")
+
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", fetched)
+    monkeypatch.setattr("hf_mhex.loading.source_config", lambda *_: {"architectures": ["PlainImageClassifier"]})
+    network, _ = load_network("me/plain", "v1")
+    assert asked == [("me/plain", "v1")] and torch.equal(network.network.fc.weight, twin.network.fc.weight)
 
 
 @pytest.mark.slow

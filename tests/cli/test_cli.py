@@ -3,6 +3,7 @@
 import json
 import logging
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -16,8 +17,9 @@ import pytest
 import timm
 import torch
 from PIL import Image
+from safetensors import SafetensorError
 from safetensors.torch import save_file
-from transformers import AutoTokenizer
+from transformers import CONFIG_MAPPING, AutoModel, AutoTokenizer, ViTImageProcessor
 from typer.main import get_command
 from typer.testing import CliRunner
 
@@ -193,6 +195,19 @@ def test_no_label_is_obeyed_by_a_terminal(models, capsys, tmp_path, monkeypatch,
     code, out, err = mhex(verb, tmp_path / "model", *given, capsys=capsys)
     assert code == 0, err
     assert "[red]\u241b[31m\ufffd\u2407" in out and not set("\x1b\x9b\x07") & set(out)
+
+
+def test_convert_keeps_how_the_source_s_images_are_made(capsys, tmp_path):
+    fields = {"hidden_size": 24, "num_hidden_layers": 1, "num_attention_heads": 3, "image_size": 32, "patch_size": 8}
+    AutoModel.from_config(CONFIG_MAPPING["vit"](**fields)).save_pretrained(tmp_path / "plain")
+    mean, std = [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]
+    processor = ViTImageProcessor(size={"height": 32, "width": 32}, image_mean=mean, image_std=std)
+    processor.save_pretrained(tmp_path / "plain")
+    code, _, err = mhex("convert", tmp_path / "plain", tmp_path / "new", capsys=capsys)
+    assert code == 0, err
+    found = load(tmp_path / "new")[1]
+    assert [list(found.image_mean), list(found.image_std)] == [mean, std]
+    assert found.size == {"height": 32, "width": 32}
 
 
 def test_convert(models, capsys, tmp_path):
@@ -414,6 +429,27 @@ def test_what_the_caller_can_mend_is_no_bug(models, capsys, monkeypatch):
         monkeypatch.setattr(loading, "describe", refuse)
         code, out, err = mhex("info", models / "image", capsys=capsys)
         assert (code, out) == (1, "") and err.splitlines()[-1] == "mhex: no"
+
+
+@pytest.mark.parametrize("content", [b"", b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 9\n", None])
+def test_weights_that_cannot_be_read_are_named(models, capsys, tmp_path, content):
+    """An empty file, a pointer of Git LFS, and a file that was cut in the middle."""
+    shutil.copytree(models / "image", tmp_path / "model")
+    weights = tmp_path / "model" / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:5000] if content is None else content)
+    for words in (["info", weights.parent], ["card", weights.parent, "me/model", "--revision", "v1"]):
+        code, out, err = mhex(*words, capsys=capsys)
+        assert code == 1 and not out and err.count("\n") == 1, err
+        assert f"the weights of '{weights}' cannot be read" in err and "truncated, or a Git-LFS pointer" in err
+
+
+def test_any_unreadable_weights_are_no_bug(models, capsys, monkeypatch):
+    def refuse(model):
+        raise SafetensorError("header too small")
+
+    monkeypatch.setattr(loading, "describe", refuse)
+    code, _, err = mhex("info", models / "image", capsys=capsys)
+    assert code == 1 and "weights cannot be read (header too small): the file is truncated, or a Git-LFS pointer" in err
 
 
 def test_a_missing_extra_is_named(models, capsys, monkeypatch):

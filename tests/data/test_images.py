@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.processors import image_processor_for
@@ -58,6 +59,22 @@ def test_a_photograph_stands_upright(deep):
         assert np.abs(found - np.rot90(RAMP / 257, -1)).max() <= 1
 
 
+@pytest.mark.parametrize("kind", ["PNG", "JPEG", "WEBP"])
+@pytest.mark.parametrize("exif", [b"Exif\0\0no TIFF at all", b"Exif\0\0II*\0"])
+def test_a_picture_whose_exif_is_broken_is_taken_as_it_stands(kind, exif):
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (12, 8, 3), dtype=np.uint8))
+    plain, broken = (saved(image, kind, dpi=(72, 72), **given) for given in ({}, {"exif": exif}))
+    for value in (broken, Image.open(io.BytesIO(broken))):
+        assert np.array_equal(read_image(value, 3), np.asarray(Image.open(io.BytesIO(plain)).convert("RGB")))
+
+
+def test_a_picture_whose_raw_profile_is_broken_is_taken_as_it_stands():
+    profile = PngInfo()
+    profile.add_text("Raw profile type exif", "\nexif\n4\nno hexadecimal")
+    image = Image.new("RGB", (4, 4), "red")
+    assert np.array_equal(read_image(saved(image, pnginfo=profile), 3), np.asarray(image))
+
+
 def transparent_palette():
     image = Image.new("P", (4, 4))
     image.putpalette([0, 0, 0, 255, 0, 0])
@@ -93,7 +110,7 @@ def test_the_first_frame_of_an_animation_is_read_and_it_is_said():
         read_image(saved(frames[0], "MPO", save_all=True, append_images=frames[1:]), 3)  # a phone's, not animated
 
 
-@pytest.mark.parametrize("channels", [2, 4, 5])
+@pytest.mark.parametrize("channels", [2, 4, 5, 13])
 def test_as_many_bands_as_the_model_has(channels):
     model = lively_resnet(torch.float32, num_channels=channels)
     processor = image_processor_for(model.config, image_size=32)
@@ -105,6 +122,12 @@ def test_as_many_bands_as_the_model_has(channels):
     assert values.shape == (channels, 32, 32) and values.std((1, 2)).min() > 0.1
     with pytest.raises(ValueError, match=f"the image has 3 bands, but the model reads {channels}"):
         read_image(Image.new("RGB", (8, 8)), channels)
+
+
+@pytest.mark.parametrize("shape", [(5, 20, 12), (12, 20, 12), (12, 20, 6)])
+def test_bands_stand_last_where_they_are_as_many_as_the_model_reads(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+    assert np.array_equal(read_image(pixels, 12), pixels if shape[2] == 12 else pixels.transpose(1, 2, 0))
 
 
 def test_what_cannot_be_read_is_named(tmp_path):

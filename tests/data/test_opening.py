@@ -1,12 +1,16 @@
 """Files and folders as people have them are read alike by training, evaluating and explaining, or refused by name."""
 
+import csv
 import re
 
 import numpy as np
 import pytest
+from datasets import ClassLabel, Dataset, Features, Value
+from datasets import Image as ImageFeature
 from PIL import Image
 
 from hf_mhex.data.batches import rows_for
+from hf_mhex.data.opening import open_splits
 from hf_mhex.data.rows import read_data, read_splits
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.data.source import RowSource, open_data
@@ -76,6 +80,13 @@ def test_a_table_that_cannot_be_told_is_refused_in_a_line(tmp_path, content, wor
     assert "rows.csv" in str(found.value) and "\n" not in str(found.value)
 
 
+def test_a_text_of_any_length_stands_in_a_table(tmp_path):
+    """Also beyond the limit of Python's own reader, which is the process's and stays."""
+    limit, long = csv.field_size_limit(), "so, good " * 20_000
+    path = write_table(tmp_path / "rows.csv", ";", rows=[(long, "good"), *ROWS])
+    assert open_data(path)["text"][0] == long and csv.field_size_limit() == limit
+
+
 def test_a_broken_file_late_in_a_table_or_of_json_is_named(tmp_path):
     rows = ["text,label", *["a,b"] * 3000, "a,b,c"]
     (tmp_path / "late.csv").write_text("\n".join(rows))
@@ -119,6 +130,41 @@ def test_strays_beside_class_folders_are_named(tmp_path):
     assert open_data(album)[0]["id"] == "alone.png" and "label" not in open_data(album).features
 
 
+def test_names_of_splits_may_have_capitals(tmp_path):
+    folder = write_image_folder(tmp_path, rows=3, splits=("Training", "Testing", "VAL"))
+    found = open_splits(DataSettings(source=str(folder)))
+    assert set(found) == {"train", "test", "validation"}
+    assert found["test"]["id"][0] == "Testing/class_0/0.png"
+    assert all(rows.features["label"].names == ["class_0", "class_1", "class_2"] for rows in found.values())
+
+
+def test_splits_are_no_classes(tmp_path):
+    """Another folder beside those of splits is named; a class may be called train where no classes stand in it."""
+    folder = write_image_folder(tmp_path / "images", rows=3, splits=("Train", "test", "chest_xray"))
+    words = r"has folders of splits \(Train, test\) and beside them 'chest_xray'; move these away, or name the folder"
+    with pytest.raises(ValueError, match=words) as found:
+        open_data(folder, "train")
+    assert "\n" not in str(found.value)
+    vehicles = tmp_path / "vehicles"
+    for name in ("train", "car"):
+        (vehicles / name).mkdir(parents=True)
+        Image.new("RGB", (8, 8)).save(vehicles / name / "0.png")
+    assert open_data(vehicles).features["label"].names == ["car", "train"]
+
+
+@pytest.mark.parametrize("path", [None, "0.png"])
+def test_images_within_data_files_have_no_paths(tmp_path, path):
+    data = next(write_image_folder(tmp_path / "images", rows=1).rglob("*.png")).read_bytes()
+    folder = tmp_path / "set"
+    (folder / "data").mkdir(parents=True)
+    features = Features({"image": ImageFeature(), "label": Value("int64")})
+    rows = Dataset.from_dict({"image": [{"bytes": data, "path": path}] * 3, "label": [0, 1, 0]}, features)
+    rows.to_parquet(folder / "data" / "train-00000.parquet")
+    (folder / "logo.png").write_bytes(data)
+    found = open_data(folder, "train")
+    assert len(found) == 3 and found.column_names == ["image", "label"] and found[0]["image"].size == (40, 40)
+
+
 def test_images_with_metadata_keep_their_paths(tmp_path):
     folder = write_image_folder(tmp_path / "images", rows=4, splits=("train",)) / "train"
     names = sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*.png"))
@@ -146,6 +192,16 @@ def test_rows_of_data_are_told_apart(tmp_path):
         assert stream.fingerprint() == RowSource(iter(open_data(path)), KINDS["text"], 8).fingerprint()
         assert [row.number for _, shard in stream.shards(lambda shard: True) for row in shard] == list(range(20))
     assert len(found) == 2
+
+
+def test_rows_that_ask_for_other_labels_are_told_apart():
+    """The same numbers, but another label's where the source names them otherwise."""
+    prints = set()
+    for names in (["bad", "good"], ["good", "bad"], ["bad", "other"]):
+        features = Features({"text": Value("string"), "mark": ClassLabel(names=names)})
+        data = Dataset.from_dict({"text": ["a", "b"], "mark": [0, 1]}, features)
+        prints.add(RowSource(data, KINDS["text"], 8, target_column="mark", labels=("bad", "good")).fingerprint())
+    assert len(prints) == 3
 
 
 def test_a_saved_model_is_judged_on_any_source(tmp_path):

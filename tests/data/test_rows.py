@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from datasets import Dataset, DatasetDict
 
+from hf_mhex.data.labels import LabelEncoder
 from hf_mhex.data.rows import read_data
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.training.inputs import ImageCollator
@@ -39,6 +40,33 @@ def test_tables(tmp_path, kind):
     assert [len(data.train), len(data.validation), len(data.test)] == [32, 4, 4]
     assert data.names == ["0", "1", "2", "3"]
     assert data.train[0]["text"] in frame["text"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("given", "names", "numbered", "meant"),
+    [
+        ([1, 2], ["1", "2", "3", "4", "5"], False, [0, 1]),  # names, as training takes them
+        (["1", "5"], ["1", "2", "3", "4", "5"], False, [0, 4]),
+        ([0, 5], ["0", "2", "5"], False, [0, 2]),
+        ([1, 2, 3, 4, 5, 6], ["1", "2", "3", "4", "5"], False, [0, 1, 2, 3, 4, -100]),
+        ([0, 1, 2, 3, 4], ["1", "2", "3", "4", "5"], False, [0, 1, 2, 3, 4]),  # places
+        ([1, 2], ["0", "1", "10", "2"], True, [1, 2]),  # as `datasets` numbers names
+        ([1, "cat"], ["dog", "cat"], False, [1, 1]),
+    ],
+)
+def test_labels_that_are_called_by_numbers(given, names, numbered, meant):
+    found, _ = LabelEncoder(SINGLE, given, names, numbered=numbered).encode(given)
+    assert found.tolist() == meant
+
+
+def test_a_model_is_judged_on_the_labels_that_it_was_trained_on(tmp_path):
+    """Stars from 1 to 5: what training calls "1" is no other label when the same file is judged."""
+    found, labels = texts(60)
+    pd.DataFrame({"text": found, "label": np.array(labels) + 1}).to_csv(tmp_path / "stars.csv", index=False)
+    data = read(tmp_path / "stars.csv")
+    assert data.names == ["1", "2", "3", "4"]
+    named = read(tmp_path / "stars.csv", label_names=data.names)
+    assert named.test.labels.tolist() == data.test.labels.tolist()
 
 
 def test_columns_without_a_header_and_named_labels(tmp_path):

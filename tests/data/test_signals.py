@@ -1,5 +1,7 @@
 """Signals in tables, arrays and the embedded sample: one row a signal, and what is refused."""
 
+import csv
+
 import numpy as np
 import pytest
 
@@ -8,6 +10,7 @@ from hf_mhex.data.opening import open_splits
 from hf_mhex.data.rows import read_data
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.data.signals import read_signal
+from hf_mhex.data.source import open_data
 
 SIGNALS = np.random.default_rng(0).normal(size=(40, 12)).astype(np.float32)
 LABELS = np.array(["a", "b"] * 20)
@@ -36,6 +39,45 @@ def test_arrays(tmp_path):
     np.savez(tmp_path / "c.npz", signal=SIGNALS, axis=np.arange(11.0))
     with pytest.raises(ValueError, match="axis must have 12 places, got 11"):
         open_splits(DataSettings(source=str(tmp_path / "c.npz")))
+
+
+def test_arrays_of_other_names_are_named(tmp_path):
+    np.savez(tmp_path / "d.npz", ecg_signal=SIGNALS, label=LABELS)
+    with pytest.raises(ValueError, match=r"d\.npz' has no array train_images .*; it has ecg_signal, label"):
+        open_data(tmp_path / "d.npz")
+    np.savez(tmp_path / "e.npz", val_signal=SIGNALS, val_label=LABELS)
+    assert len(open_data(tmp_path / "e.npz", "validation")) == 40
+
+
+@pytest.mark.parametrize("names", [("signal", "label"), ("train_images", "train_labels")])
+@pytest.mark.parametrize("damage", ["cut", "page", "empty", "changed", "changed where packed"])
+def test_a_broken_file_of_arrays_is_named(tmp_path, names, damage):
+    path = tmp_path / "a.npz"
+    first = SIGNALS if names[0] == "signal" else np.random.default_rng(0).integers(0, 256, (40, 9, 9), dtype=np.uint8)
+    save = np.savez_compressed if damage == "changed where packed" else np.savez
+    save(path, **dict(zip(names, (first, np.arange(40)))))
+    data = path.read_bytes()
+    middle = len(data) // 2
+    changed = data[:middle] + bytes(255 - byte for byte in data[middle : middle + 40]) + data[middle + 40 :]
+    path.write_bytes({"cut": data[:middle], "page": b"<html>", "empty": b""}.get(damage, changed))
+    with pytest.raises(ValueError, match=r"a\.npz cannot be unpacked .*cut short or corrupt: fetch it again"):
+        open_data(path)
+
+
+@pytest.mark.parametrize(
+    ("place", "cell", "message"),
+    [
+        ("{}", "0,25", "column '996' must hold numbers, got '0,25'; write decimal commas as points"),
+        ("{}", "none", "column '996' must hold numbers, got 'none'; leave a missing one empty"),
+        ("{},5", "0.25", "column '1000,5' has a decimal comma in its name; write it with a point"),
+    ],
+)
+def test_what_is_no_number_in_a_table_is_named(tmp_path, place, cell, message):
+    header = ["label", *(place.format(1000 - number) for number in range(12))]
+    lines = [";".join(header)] + [";".join([label, *["0.5"] * 4, cell, *["1.5"] * 7]) for label in LABELS]
+    (tmp_path / "spectra.csv").write_text("\n".join(lines))
+    with pytest.raises(ValueError, match=rf"spectra\.csv: {message}"):
+        open_data(tmp_path / "spectra.csv")
 
 
 def test_rows_to_train_on(tmp_path):
@@ -90,6 +132,19 @@ def test_one_signal_of_a_table(tmp_path, text, has_axis):
     assert values.tolist() == POINTS and (axis.tolist() == AXIS if has_axis else axis is None)
 
 
+def test_whole_numbers_beside_an_axis_are_no_decimals(tmp_path):
+    (tmp_path / "counts.csv").write_text(joined(*zip(range(400, 409), range(12, 3, -1))))
+    values, axis = read_signal(tmp_path / "counts.csv")
+    assert axis.tolist() == [*range(400, 409)] and values.tolist() == [*range(12, 3, -1)]
+
+
+def test_a_signal_of_any_length_in_one_line(tmp_path):
+    limit = csv.field_size_limit()
+    (tmp_path / "long.csv").write_text(joined([0.123456] * 20_000))
+    values, _ = read_signal(tmp_path / "long.csv")
+    assert values.shape == (20_000,) and csv.field_size_limit() == limit
+
+
 @pytest.mark.parametrize("shape", [(9,), (3, 3)])
 def test_one_signal_of_an_array(tmp_path, shape):
     np.save(tmp_path / "one.npy", np.array(POINTS, dtype=np.float32).reshape(shape))
@@ -106,6 +161,11 @@ def test_one_signal_of_an_array(tmp_path, shape):
         (joined(*[[point] for point in POINTS[:-1]], ["x"]), "point 8 is no finite number"),
         (joined(POINTS[:3]), "must hold one signal"),
         (joined(*[[point, 1, 2] for point in POINTS]), "must hold one signal"),
+        ("0,5\n1,25\n0,75\n" * 3, "column 1: no axis, so '0,5' has a decimal comma; write it with a point"),
+        (joined(*[[row, f"0{row}"] for row in range(9)]), "so '0,00' has a decimal comma"),
+        ("place;value\n" + "1650;0,12\n" * 9, "column 2: '0,12' has a decimal comma; write it with a point"),
+        ("label;1;2;3;4;5;6;7;8\na;" + ";".join(["0,5"] * 8), "column 2: '0,5' has a decimal comma"),
+        (";".join(["0,5"] * 9), "separated by ',' or ';', it cannot be told; .* write decimal commas as points"),
         ("", "must hold one signal"),
         ("a text\n", "must hold one signal"),
     ],

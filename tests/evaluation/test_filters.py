@@ -123,5 +123,8 @@ def test_what_cannot_be_is_refused():
         filter_report(model, data, 0, grad_cam=marks)
     with pytest.raises(ValueError, match="blocks"):
         filter_report(model, data, 1, block=44, grad_cam=marks)
+    model.config.problem_type = "multi_label_classification"
+    with pytest.raises(ValueError, match="must tell single labels apart.*problem_type='multi_label_classification'"):
+        filter_report(model, data, 1, grad_cam=pytest.fail)
     with pytest.raises(ValueError, match="images"):
         filter_report(lively("bert"), [batch_for("bert") | {"labels": torch.tensor([0, 1, 1, 1])}], 1)

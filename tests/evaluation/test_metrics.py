@@ -104,6 +104,16 @@ def test_measure_knows_medmnists_definitions():
     assert found["medmnist_acc"] == pytest.approx(np.mean((logits >= 0) == labels))
 
 
+def test_a_default_that_the_rows_do_not_define_is_left_out_and_a_named_one_refused():
+    logits, labels = rows()
+    labels = np.where(labels == 0, 1, labels)
+    with pytest.warns(UserWarning, match="auc is left out: AUC needs rows with and without the label; no row"):
+        found = metrics.measure(None, logits, labels, "single_label_classification")
+    assert set(found) == {"accuracy", "balanced_accuracy", "macro_f1"}
+    with pytest.raises(ValueError, match="AUC needs rows"):
+        metrics.measure(["auc"], logits, labels, "single_label_classification")
+
+
 def test_metrics_that_do_not_fit():
     logits, labels = rows()
     with pytest.raises(ValueError, match="metric must be one of accuracy, .* got 'f1'"):

@@ -4,12 +4,14 @@ import json
 
 import pytest
 import torch
+from transformers import AutoTokenizer
 from typer.testing import CliRunner
 
 from hf_mhex import image_processor_for
 from hf_mhex.cli import app
 from hf_mhex.evaluation import part_removal
-from hf_mhex.evaluation.part_removal import part_numbers, removed, single_rows
+from hf_mhex.evaluation.part_removal import part_numbers, removed, single_rows, tokenizer_options
+from hf_mhex.training.models import minilm_folder
 from networks import batch_for, lively
 from schemas import write_medmnist
 
@@ -94,6 +96,13 @@ def test_special_tokens_and_padding_stay():
     for ids in seen:
         assert (ids[:, kept] == special[0]).all()
     assert any((ids == 5).any() for ids in seen)
+
+
+def test_unknown_words_are_parts_too():
+    tokenizer = AutoTokenizer.from_pretrained(minilm_folder())
+    options = tokenizer_options(tokenizer)
+    assert tokenizer.unk_token_id not in options["special_ids"]
+    assert {tokenizer.cls_token_id, tokenizer.sep_token_id, tokenizer.pad_token_id} <= set(options["special_ids"])
 
 
 def test_what_stands_for_a_part():

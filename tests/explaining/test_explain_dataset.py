@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from datasets import Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
 from PIL import Image as Pillow
 from transformers import AutoTokenizer
 
@@ -148,13 +148,52 @@ def test_bad_rows_are_recorded(image_model, text_model, texts, images, tmp_path)
     assert found.bad == 5 and list(bad) == [3, 4, 7, 9, 10] and found.rows == 23
     assert all("no image that can be read" in bad[row] for row in (3, 4))
     assert bad[7] == "ValueError: the row holds no image."
-    assert "target must lie in [0, 3]" in bad[9] and "no target" in bad[10]
+    assert "target must be a label (cat, dog, emu, fox) or a number below 4, got '17'" in bad[9]
+    assert "no target" in bad[10]
     assert rows[3]["map"] is None and rows[3]["logits"] is None
     assert all(row["target"] == row["row"] % 4 and row["map"] for row in rows if not row["error"])
     data = Dataset.from_dict({"text": ["good phone", "", None, "  ", "bad " * 700]})
     assert explain(text_model, data, tmp_path / "text", words=True).bad == 3
     rows = read(tmp_path / "text", tmp_path / "cache")
     assert rows["truncated"] == [False, None, None, None, True] and rows[4]["words"][:2] == ["bad", "bad"]
+
+
+@pytest.mark.parametrize(
+    ("feature", "values", "labels"),
+    [
+        (ClassLabel(names=["fox", "cat", "zebra"]), [0, 1, 2, -1, None], ["fox", "cat", None, None, None]),
+        (ClassLabel(names=["p", "q", "r", "s"]), [3, 0, -1], ["fox", "cat", None]),
+        (Value("string"), ["fox", "2", " dog ", "Fox", "", None], ["fox", "emu", "dog", None, None, None]),
+        (Value("float64"), [3.0, 0.0, 0.5, 4.0, None, float("nan")], ["fox", "cat", None, None, None, None]),
+    ],
+)
+def test_a_row_s_own_label_is_explained(image_model, tmp_path, feature, values, labels):
+    """By its name where source and model share names, else by its name or number; a missing one is the row's own."""
+    columns = {"picture": [png(seed) for seed in range(len(values))], "kind": values}
+    data = Dataset.from_dict(columns, Features({"picture": Image(), "kind": feature}))
+    found = explain(image_model, data, tmp_path, target_column="kind")
+    rows = read(tmp_path, tmp_path / "cache")
+    assert rows["label"] == labels and found.bad == labels.count(None)
+    for value, error in zip(values, rows["error"]):
+        missing = value in (None, "", -1) or value != value
+        assert error is None or ("holds no target" if missing else "target must be a label") in error
+
+
+@pytest.mark.parametrize(
+    ("feature", "values"),
+    [
+        (Value("int64"), [1, 2, 4]),
+        (ClassLabel(names=["1", "2", "3", "4"]), [0, 1, 3]),
+        (ClassLabel(names=["4 stars", "3 stars", "2 stars", "1 star"]), [0, 1, 3]),
+    ],
+)
+def test_labels_that_are_called_by_numbers(tmp_path, feature, values):
+    model = lively_resnet(torch.float32, id2label={0: "1", 1: "2", 2: "3", 3: "4"})
+    columns = {"picture": [png(seed) for seed in range(3)], "kind": values}
+    data = Dataset.from_dict(columns, Features({"picture": Image(), "kind": feature}))
+    pair = model, hf_mhex.image_processor_for(model.config, image_size=32)
+    explain(pair, data, tmp_path / "found", target_column="kind")
+    assert read(tmp_path / "found", tmp_path / "cache")["label"][:] == ["1", "2", "4"]
 
 
 def test_a_finished_shard_is_not_made_again(text_model, texts, tmp_path):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from accelerate import dispatch_model
 from transformers import AutoTokenizer
 
 import hf_mhex
@@ -49,6 +50,14 @@ def test_it_is_the_pipeline_s_rule_derived_again():
         tokens += len(part)
     for label, value in enumerate((logits / tokens).tolist()):
         assert why[label].logit == pytest.approx(value, abs=1e-4)
+
+
+def test_a_model_over_several_devices(tmp_path):
+    model, tokenizer = model_and_tokenizer()
+    expected = hf_mhex.explain(model, tokenizer, TEXT, stride=5)
+    places = {model.base_model_prefix: "cpu", "heads": "disk"}
+    spread = dispatch_model(model, places, main_device="cpu", offload_dir=str(tmp_path))
+    assert hf_mhex.explain(spread, tokenizer, TEXT, stride=5).saliency == pytest.approx(expected.saliency, abs=1e-6)
 
 
 @pytest.mark.parametrize("blocks", [None, 0, [-1], [0, 1, 2]])

@@ -8,11 +8,14 @@ import numpy as np
 import pytest
 import torch
 from transformers import AutoTokenizer
+from typer.testing import CliRunner
 
 import hf_mhex
+from hf_mhex.cli import app
 from hf_mhex.export import (
     LARGEST_ERROR,
     compare_quantised,
+    comparison_rows,
     export_onnx,
     export_program,
     graph_of,
@@ -22,6 +25,7 @@ from hf_mhex.export import (
     run_onnx,
     sample_batches,
 )
+from hub_models import save_signal_model
 from minilm import MINILM
 from networks import IMAGES, NAMES, SIGNALS, WHOLE_PATCHES, batch_for, family_named, lively
 
@@ -121,6 +125,14 @@ def test_eight_bits_leave_maps_that_add_up(exported, name, tmp_path):
     assert found.completeness < 1e-4 and found.labels >= 0.8
 
 
+@pytest.mark.parametrize("options", [{"target": 1}, {"target": 2, "contrast": "mean"}, {"contrast": "softmax"}])
+def test_eight_bits_leave_maps_that_add_up_to_what_was_asked_for(options, tmp_path):
+    model = lively("bert", torch.float32)
+    path = export_onnx(model, tmp_path / "model.onnx", **options)
+    small = quantize_onnx(path, tmp_path / "small.onnx")
+    assert compare_quantised(path, small, list(graph_of(model).cases())[:3]).completeness < 1e-4
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options"),
@@ -163,6 +175,35 @@ def test_sample_batches_are_inputs_of_the_graph():
         assert set(first) == set(graph_of(model).axes)
         assert [len(next(iter(batch.values()))) for batch in (first, second)] == [8, 3]
         model.generate_saliency(**first)
+
+
+def test_a_model_of_other_inputs_is_compared_on_random_ones(tmp_path):
+    """A signal of another length, four bands: the sample's rows are none of theirs."""
+    save_signal_model(tmp_path / "own")
+    save_signal_model(tmp_path / "short", axis=range(50))
+    own, short = (hf_mhex.load(tmp_path / name) for name in ("own", "short"))
+    assert comparison_rows(*own)[1].endswith(" test rows of sample:coffee")
+    bands = lively("resnet", torch.float32, num_channels=4)
+    for model, processor in (short, (bands, hf_mhex.image_processor_for(bands.config, 40))):
+        batches, named = comparison_rows(model, processor)
+        assert named.endswith(" random inputs") and int(named.split()[0]) == sum(map(rows_of, batches))
+        model.generate_saliency(**batches[0])
+
+
+def rows_of(batch):
+    return len(next(iter(batch.values())))
+
+
+def test_a_failed_comparison_leaves_the_graph(tmp_path, monkeypatch):
+    lively("bert", torch.float32, vocab_size=30522).save_pretrained(tmp_path / "model")
+    AutoTokenizer.from_pretrained(MINILM).save_pretrained(tmp_path / "model")
+    given = ["export", str(tmp_path / "model"), str(tmp_path / "model.onnx"), "--int8"]
+    with monkeypatch.context() as patch:
+        patch.setattr("hf_mhex.export.compare_quantised", lambda *unused: (_ for _ in ()).throw(OSError("no room")))
+        assert isinstance(CliRunner().invoke(app, given).exception, OSError)
+    assert sorted(path.name for path in tmp_path.glob("*.onnx")) == ["model.onnx"]
+    said = CliRunner().invoke(app, given).stdout
+    assert "over 32 test rows of sample:product_reviews" in said and (tmp_path / "model-int8.onnx").exists()
 
 
 @pytest.mark.parametrize("module", ["onnx", "onnxruntime", "onnxscript"])

@@ -197,6 +197,9 @@ def test_a_signal_is_read_as_it_was_measured(models, tmp_path):
     np.savetxt(tmp_path / "moved.csv", table + [[5, 0]], delimiter=",")
     with pytest.raises(ValueError, match="stand at 5 to 1845, the model's 1841 at 0 to 1840"):
         read_file(model, str(tmp_path / "moved.csv"))
+    (tmp_path / "commas.csv").write_text("place;value\n" + "1650;0,12\n" * 9)
+    with pytest.raises(ValueError, match="^This file, column 2: '0,12' has a decimal comma"):
+        read_file(model, str(tmp_path / "commas.csv"))
 
 
 def test_all_parts_make_the_sum_and_wrong_ones_are_refused(models):

@@ -277,6 +277,38 @@ def test_every_snippet_pins_the_revision():
     assert seen >= 6
 
 
+@pytest.mark.parametrize("place", ["clothes/v2", "clothes/model-pruned"])
+def test_a_model_takes_no_results_of_the_one_that_it_was_made_from(tmp_path, place):
+    """What lies above is of another model: its results.json names none, and its run is that of the folder "model"."""
+    save_image_model(tmp_path / place, tmp_path / "pictures")
+    run = {"recipe": "clothes", "seed": 3, "rows": {"test": 7}, "versions": {}, "test": {"accuracy": 0.75}}
+    run["from_hub"] = {"base_model": "me/base", "datasets": ["me/clothes"]}
+    (tmp_path / "clothes" / "results.json").write_text(json.dumps(RECORD))
+    (tmp_path / "clothes" / "result.json").write_text(json.dumps(run))
+    assert record_of_folder(tmp_path / place) is None and about_of(tmp_path / place) == {}
+    (tmp_path / "clothes" / "model").mkdir()
+    assert record_of_folder(tmp_path / "clothes" / "model")["prediction"] == {"accuracy": 0.75}
+    assert about_of(tmp_path / "clothes" / "model") == run["from_hub"]
+    assert record_of_folder(tmp_path / "clothes") == RECORD
+
+
+@pytest.mark.parametrize("content", ['{"test": 0.9}', '{"models": ["a"]}', '{"from_hub": 1, "models": 2}', "{", "[1]"])
+def test_files_of_others_beside_a_model_are_passed_over(tmp_path, content):
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    for name in ("results.json", "result.json"):
+        (tmp_path / name).write_text(content)
+    assert record_of_folder(tmp_path / "model") is None
+    assert "## Results" not in card_of_folder(tmp_path / "model", "me/model", "v1")
+
+
+@pytest.mark.parametrize("name", ["results.json", "card.json"])
+def test_a_file_of_the_model_that_is_no_json_is_named(tmp_path, name):
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    (tmp_path / "model" / name).write_text("{")
+    with pytest.raises(ValueError, match=f"^folder='.*model': {name} is no JSON"):
+        card_of_folder(tmp_path / "model", "me/model", "v1")
+
+
 @pytest.mark.parametrize("results", [None, {"accuracy": 0.9}, [1, 2], {"models": []}])
 def test_a_card_without_results_says_nothing_of_them(tmp_path, results):
     save_image_model(tmp_path / "model", tmp_path / "pictures")

@@ -6,6 +6,7 @@ import shutil
 
 import pytest
 
+from hf_mhex.hub import publishing
 from hub_models import Publisher, save_image_model
 from stub_hub import TOKEN, stub_hub
 
@@ -209,6 +210,44 @@ def test_a_pull_request_s_card_loads_what_will_be_there(publish, server, folder,
     assert "a pull request's card loads 'main'" in publish(folder, repo_id, create_pr=True)["text"]
 
 
+@pytest.mark.parametrize("how", ["lost", 500, "cut"])
+def test_a_pull_request_that_may_be_open_is_not_opened_again(publish, server, folder, repo_id, how):
+    server.fail("POST", "/commit/main", how)
+    answer = publish(folder, repo_id, create_pr=True)
+    assert answer["error"] == "ConnectionError" and "publish again only if it is not open" in answer["text"], answer
+    assert repo_id in answer["text"] and "\n" not in answer["text"]
+    assert len(server.repositories[repo_id].pull_requests) == (how == "lost")
+    server.fail("POST", "/preupload/", 500)  # what opens nothing is repeated as ever
+    assert "found" in publish(folder, repo_id, create_pr=True)
+
+
+def test_an_error_that_the_caller_is_handling_is_not_taken_for_the_hub_s(monkeypatch, folder):
+    class Broken:
+        endpoint = "https://hub"
+
+        def __init__(self, **unused):
+            pass
+
+        def create_repo(self, *unused, **named):
+            raise LookupError("no room")
+
+    monkeypatch.setattr(publishing, "HfApi", Broken)
+    monkeypatch.setattr(publishing, "PATIENCE", 0.0)
+    try:
+        raise ConnectionError("of the caller")
+    except ConnectionError:
+        with pytest.raises(LookupError, match="no room"):
+            publishing.publish(folder, "me/model")
+
+
+def test_a_link_of_the_cache_says_that_it_was_left_out(folder, tmp_path):
+    weights = folder / "model.safetensors"
+    weights.rename(tmp_path / "blob")
+    weights.symlink_to(tmp_path / "blob")
+    with pytest.raises(ValueError, match="model.safetensors is a link out of the folder, .* was left out; `mhex pull"):
+        publishing.publish(folder, "me/model", dry_run=True)
+
+
 def test_a_repository_that_is_not_seen_at_once_is_waited_for(publish, server, folder, repo_id):
     server.fail("GET", "/api/models/", 404)
     answer = publish(folder, repo_id)
@@ -344,7 +383,11 @@ def test_the_command_says_what_went_where(publish, server, folder, repo_id):
 
 def test_the_app_becomes_a_space(publish, server):
     assert "pinned revision" in publish(repo_id="me/why", space=True, models=["me/texts"])["text"]
-    done = publish.command("push", "me/texts@v1,me/images@v1", "me/why", "--space", "--json")
+    push = ["push", "me/texts@v1,me/images@v1", "me/why", "--space", "--json", "--message", "Why"]
+    refused = publish.command(*push, "--tag", "v1")
+    assert refused["code"] == 1 and "--tag 'v1' is for a model's release; a Space gets none" in refused["err"]
+    done = publish.command(*push)
+    assert server.repositories["me/why"].messages[-1] == "Why"
     found = json.loads(done["out"])
     files = server.files("me/why")
     assert server.repositories["me/why"].sdk == "gradio" and found["url"].endswith("/spaces/me/why")

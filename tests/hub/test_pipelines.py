@@ -187,6 +187,12 @@ def test_windows_name_every_word_once(texts):
         assert answer["windows"] > 1 and not answer["truncated"]
 
 
+def test_short_windows_share_half_of_their_tokens_where_no_overlap_is_named(texts):
+    for max_length, overlap in ((20, 9), (3, 0), (35, 32)):
+        windows = {"long_text": "windows", "max_length": max_length}
+        assert alike(texts(TEXTS[0] * 3, **windows), texts(TEXTS[0] * 3, **windows, overlap=overlap))
+
+
 def test_a_window_counts_by_its_tokens(texts):
     [short] = texts(TEXTS[0])
     [windowed] = texts(TEXTS[0], long_text="windows")
@@ -340,6 +346,15 @@ def test_a_photograph_is_seen_upright(images, tmp_path, deep):
     assert (images.preprocess(Picture.open(tmp_path / "a.png"))["pixel_values"][0] - expected).abs().max() <= 1e-6
     if not deep:
         assert (images.preprocess(str(tmp_path / "a.png"))["pixel_values"][0] - expected).abs().max() <= 1e-6
+
+
+def test_a_picture_whose_exif_is_broken(images, pictures, tmp_path):
+    """As it stands; a path, which transformers opens, is refused with the way out."""
+    path = tmp_path / "a.png"
+    pictures[0].save(path, exif=b"Exif\0\0no TIFF at all")
+    with pytest.raises(ValueError, match=r"a.png' has EXIF that cannot be read .* image = PIL.Image.open"):
+        images(str(path))
+    assert alike(images(Picture.open(path)), images(pictures[0]))
 
 
 @pytest.mark.parametrize("channels", [2, 4, 5])

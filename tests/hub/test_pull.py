@@ -3,6 +3,7 @@
 import json
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -75,6 +76,14 @@ def test_into_the_cache_pinned_and_again_without_a_network(server, published, st
     assert again.stdout == done.stdout
     answer = stranger("explain", "me/model", "good phone", "--revision", newest, "--json", HF_HUB_OFFLINE="1")
     assert answer.returncode == 0, answer.stderr
+
+
+def test_a_pickle_that_the_cache_holds_already_is_not_copied(server, published, stranger, tmp_path):
+    found = json.loads(stranger("pull", "me/model", "--json").stdout)
+    (Path(found["folder"]) / "pytorch_model.bin").write_bytes(b"a pickle")
+    done = stranger("pull", "me/model", "--output", "here", "--json")
+    assert "pytorch_model.bin" not in json.loads(done.stdout)["files"], done.stderr
+    assert not (tmp_path / "here" / "pytorch_model.bin").exists()
 
 
 def test_what_cannot_be_had_is_one_line(server, stranger, tmp_path):

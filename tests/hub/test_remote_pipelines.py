@@ -16,7 +16,8 @@ MODELING = Path(__file__).parents[2] / "modeling"
 FILES = sorted(path for path in MODELING.glob("*.py") if path.name != "__init__.py")
 WITH_TIMM = {family.model_type for family in FAMILIES.values() if family.library == "timm"}
 HARMLESS = {
-    "collections", "contextlib", "copy", "dataclasses", "difflib", "functools", "itertools", "math", "types", "typing",
+    "collections", "contextlib", "copy", "dataclasses", "difflib", "functools", "itertools", "math", "struct", "types",
+    "typing",
     "unicodedata", "warnings",
 }  # fmt: skip
 CALLS = {

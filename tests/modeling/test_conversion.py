@@ -5,6 +5,7 @@ import json
 import pickle
 import zipfile
 
+import huggingface_hub.constants
 import pytest
 import timm
 import torch
@@ -156,6 +157,81 @@ def test_a_folder_that_timm_saved_is_read(tmp_path):
     (tmp_path / "model.safetensors").unlink()
     with pytest.raises(ValueError, match="is timm's 'resnet18' without weights in the folder"):
         hf_mhex.convert(tmp_path, num_labels=4)
+
+
+def timm_folder(folder, **changes):
+    """A small network that timm saved, with changes in what it says of its images."""
+    architecture, arguments = NETWORKS["resnet"]
+    plain = scatter(timm.create_model(architecture, **arguments)).eval()
+    timm.models.save_for_hf(plain, folder, model_args=arguments, safe_serialization=True)
+    config = json.loads((folder / "config.json").read_text())
+    for key, value in changes.items():
+        config["pretrained_cfg"][key] = value
+    (folder / "config.json").write_text(json.dumps(config))
+    return plain
+
+
+def test_a_folder_that_timm_saved_keeps_its_preprocessing(tmp_path):
+    values = {"mean": [0.1, 0.2, 0.3], "std": [0.4, 0.5, 0.6], "interpolation": "bilinear"}
+    timm_folder(tmp_path, tag="own", crop_pct=0.8, input_size=[3, 40, 40], crop_mode="squash", **values)
+    model = hf_mhex.convert(tmp_path)
+    processor = hf_mhex.image_processor_for(model.config)
+    assert processor.size == {"height": 50, "width": 50} and processor.crop_size == {"height": 40, "width": 40}
+    assert [list(processor.image_mean), list(processor.image_std)] == [values["mean"], values["std"]]
+    assert processor.resample == 2
+    gray = hf_mhex.convert(tmp_path, num_channels=1, preprocessing={"crop_mode": "center"})
+    processor = hf_mhex.image_processor_for(gray.config)
+    assert processor.image_mean == pytest.approx([0.2]) and processor.size == {"shortest_edge": 50}
+
+
+def test_a_tag_says_what_a_folder_of_timm_leaves_out(tmp_path):
+    nothing = dict.fromkeys(("mean", "std", "crop_pct", "interpolation", "input_size"))
+    timm_folder(tmp_path, tag="fb_swsl_ig1b_ft_in1k", **nothing)
+    known = timm.get_pretrained_cfg("resnet18.fb_swsl_ig1b_ft_in1k")
+    found = hf_mhex.convert(tmp_path).config.preprocessing
+    assert found["interpolation"] == known.interpolation and tuple(found["mean"]) == known.mean
+    assert found["crop_pct"] == known.crop_pct
+    assert known.interpolation != timm.get_pretrained_cfg("resnet18").interpolation
+
+
+@torch.no_grad()
+def test_a_hub_id_of_timm_brings_its_weights(tmp_path, monkeypatch):
+    commit = "c0ffee" * 6 + "c0ff"
+    repository = tmp_path / "models--timm--resnet18.own"
+    folder = repository / "snapshots" / commit
+    folder.mkdir(parents=True)
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text(commit)
+    plain = timm_folder(folder, mean=[0.1, 0.2, 0.3])
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    for revision in (None, commit):
+        model = hf_mhex.convert("timm/resnet18.own", num_labels=4, revision=revision)
+        assert torch.equal(features(model, inputs_for("resnet")), features(plain, inputs_for("resnet")))
+        assert model.config.preprocessing["mean"] == [0.1, 0.2, 0.3]
+    (folder / "model.safetensors").unlink()
+    with pytest.raises(ConnectionError, match="model.safetensors of 'timm/resnet18.own': not on this machine, and HF_"):
+        hf_mhex.convert("timm/resnet18.own")
+
+
+def test_weights_of_other_channels_name_their_number(tmp_path):
+    path, (architecture, arguments) = tmp_path / "bands.safetensors", NETWORKS["resnet"]
+    save_file(timm.create_model(architecture, in_chans=4, **arguments).state_dict(), path)
+    fields = {"architecture": architecture, "architecture_kwargs": arguments}
+    for channels in (1, 3, 5):
+        said = f"bands.safetensors' reads images of 4 channels; give num_channels=4, got {channels}"
+        with pytest.raises(ValueError, match=said):
+            hf_mhex.convert(path, num_channels=channels, **fields)
+    assert hf_mhex.convert(path, num_channels=4, **fields).config.num_channels == 4
+
+
+def test_a_tag_that_timm_does_not_know_is_named():
+    with pytest.raises(ValueError, match="architecture='resnet18.nothing' cannot be made: .*nothing"):
+        hf_mhex.convert("resnet18.nothing")
+
+
+def test_weights_that_timm_does_not_publish_are_named():
+    with pytest.raises(ValueError, match="pretrained=True: No pretrained weights exist for"):
+        hf_mhex.convert("seresnet18", pretrained=True)
 
 
 def test_without_weights_everything_is_new_and_labels_are_carried():

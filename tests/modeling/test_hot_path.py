@@ -2,6 +2,7 @@
 
 import gc
 import weakref
+from types import SimpleNamespace
 
 import pytest
 import timm
@@ -110,6 +111,25 @@ def seen_by(references, alive, block_map):
         return block_map(rows, features)
 
     return counted
+
+
+def test_no_float64_is_asked_of_apples_gpus(monkeypatch):
+    """They have none. A stand-in for a tensor there: what is made on its device by float64 is an error."""
+    arange, to = torch.arange, torch.Tensor.to
+    there = SimpleNamespace(device=torch.device("mps"), dtype=torch.float32)
+
+    def made(*sizes, dtype=None, device=None):
+        assert dtype != torch.float64 or torch.device(device).type != "mps"
+        return arange(*sizes, dtype=dtype)
+
+    def moved(tensor, place):
+        assert place != there.device or tensor.dtype != torch.float64
+        return tensor if place == there.device else to(tensor, place)
+
+    here = mhex_maps.upsampling_matrix(3, 8, torch.empty(0))
+    monkeypatch.setattr(torch, "arange", made)
+    monkeypatch.setattr(torch.Tensor, "to", moved)
+    assert torch.equal(mhex_maps.upsampling_matrix(3, 8, there), here)
 
 
 def test_one_upsampling_a_resolution(monkeypatch):

@@ -57,6 +57,14 @@ def test_loss_is_the_task_loss_of_logits_and_every_block(name, num_labels, kind,
     assert output.loss > 0.05
 
 
+def test_a_count_of_labels_may_come_as_trainer_gives_it_to_each_of_several_gpus():
+    model, inputs = network("bert", 4, problem_type="single_label_classification")
+    labels = torch.tensor([0, 3, 1, 2])
+    alike = [model(**inputs, labels=labels, num_items_in_batch=count) for count in (8, torch.tensor([[8]]))]
+    assert alike[1].loss.shape == () and alike[1].block_losses.shape == (model.num_blocks,)
+    assert torch.equal(alike[0].loss, alike[1].loss)
+
+
 @pytest.mark.parametrize("kind, labels", [("single_label_classification", torch.tensor([0, 3, 1, 2])),
                                           ("multi_label_classification", torch.eye(4))])  # fmt: skip
 def test_label_smoothing(kind, labels):

@@ -3,7 +3,16 @@
 import pytest
 import timm
 import torch
-from transformers import CONFIG_MAPPING, AutoModel, AutoModelForImageClassification
+from PIL import Image
+from transformers import (
+    CONFIG_MAPPING,
+    AutoImageProcessor,
+    AutoModel,
+    AutoModelForImageClassification,
+    BitImageProcessor,
+    DeiTImageProcessor,
+    ViTImageProcessor,
+)
 
 import hf_mhex
 from networks import VIT, image_batch, lively, small_config
@@ -48,6 +57,81 @@ def test_transformers_own_checkpoints_are_taken(tmp_path, kind):
     model.save_pretrained(tmp_path / "ours")
     again = AutoModelForImageClassification.from_pretrained(tmp_path / "ours")
     assert again(**inputs).logits.equal(model(**inputs).logits)
+
+
+IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
+SQUARE = {"crop_size": {"height": 32, "width": 32}}
+PROCESSORS = {
+    "squashed": ("vit", ViTImageProcessor(size={"height": 32, "width": 32}, **IMAGENET)),
+    "squashed and cropped": ("deit", DeiTImageProcessor(size={"height": 37, "width": 37}, **SQUARE, **IMAGENET)),
+    "cropped": ("dinov2", BitImageProcessor(size={"shortest_edge": 39}, **SQUARE, **IMAGENET)),
+    "smaller": (
+        "dinov2",
+        BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 24, "width": 24}, **IMAGENET),
+    ),
+    "smaller, with registers": (
+        "dinov2_with_registers",
+        BitImageProcessor(size={"shortest_edge": 24}, crop_size={"height": 24, "width": 24}, resample=2),
+    ),
+    "from -1 to 1": ("vit", ViTImageProcessor(size={"height": 32, "width": 32}, rescale_factor=1 / 127.5)),
+    "not normalised": ("vit", ViTImageProcessor(size={"height": 32, "width": 32}, do_normalize=False)),
+}
+
+
+def save_plain(kind, folder, **fields):
+    """transformers' plain body of that kind, with weights that say something."""
+    torch.manual_seed(0)
+    plain = scatter(AutoModel.from_config(CONFIG_MAPPING[kind](**FIELDS | KINDS[kind] | fields))).eval()
+    for name, weight in plain.named_parameters():
+        if "token" in name or "position" in name:
+            weight.data.normal_()
+    plain.save_pretrained(folder)
+
+
+@pytest.mark.parametrize("case", PROCESSORS)
+@torch.no_grad()
+def test_model_and_processor_together_compute_what_the_source_s_do(tmp_path, case):
+    kind, processor = PROCESSORS[case]
+    save_plain(kind, tmp_path)
+    processor.save_pretrained(tmp_path)
+    picture = Image.effect_mandelbrot((70, 50), (-2, -1.5, 1, 1.5), 80).convert("RGB")
+    inputs = AutoImageProcessor.from_pretrained(tmp_path)(picture, return_tensors="pt")
+    expected = AutoModel.from_pretrained(tmp_path).eval()(**inputs).last_hidden_state
+    model = hf_mhex.convert(tmp_path, num_labels=4)
+    pixels = hf_mhex.image_processor_for(model.config)(picture, return_tensors="pt")["pixel_values"]
+    assert (pixels - inputs["pixel_values"]).abs().max() <= 1e-5
+    found = model.base_model(pixel_values=pixels).last_hidden_state
+    assert (found - expected).abs().max() <= 1e-4 * expected.abs().max()
+
+
+def test_what_a_processor_leaves_open_comes_from_the_model(tmp_path):
+    """Pictures that are not cut to one size are made of the model's, normalised as the source does."""
+    save_plain("dinov2", tmp_path)
+    BitImageProcessor(do_center_crop=False, **IMAGENET).save_pretrained(tmp_path)
+    processor = hf_mhex.image_processor_for(hf_mhex.convert(tmp_path).config)
+    assert processor.crop_size == {"height": 32, "width": 32}
+    assert processor.image_mean == pytest.approx(IMAGENET["image_mean"])
+
+
+def test_a_size_that_is_asked_for_comes_before_the_processor_s(tmp_path):
+    save_plain("dinov2", tmp_path)
+    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 24, "width": 24}).save_pretrained(tmp_path)
+    model = hf_mhex.convert(tmp_path, architecture_kwargs={"img_size": 32})
+    assert hf_mhex.image_processor_for(model.config).crop_size == {"height": 32, "width": 32}
+    whole = AutoModel.from_pretrained(tmp_path).embeddings.position_embeddings
+    assert model.base_model.trunk.pos_embed.equal(whole)
+
+
+def test_images_that_are_not_square(tmp_path):
+    save_plain("vit", tmp_path, image_size=[16, 32])
+    model = hf_mhex.convert(tmp_path)
+    processor = hf_mhex.image_processor_for(model.config)
+    inputs = processor(Image.new("RGB", (60, 50)), return_tensors="pt")
+    assert inputs["pixel_values"].shape == (1, 3, 16, 32) and model(**inputs).logits.isfinite().all()
+    ViTImageProcessor(size={"height": 32, "width": 32}).save_pretrained(tmp_path)
+    said = r"positions for images of \[16, 32\], not \[32, 32\] .*architecture_kwargs=\{'img_size': \[16, 32\]\}"
+    with pytest.raises(ValueError, match=said):
+        hf_mhex.convert(tmp_path)
 
 
 def test_a_gated_feed_forward_branch_is_refused_by_name(tmp_path):

@@ -49,7 +49,9 @@ class StubHub(ThreadingHTTPServer):
         self.lock = threading.RLock()
 
     def fail(self, method, pattern, how, times=1, said="made to fail"):
-        """Let the next `times` requests that match fail: a status, or "cut" after half of what they send."""
+        """Let the next `times` requests that match fail: a status, "cut" after half of what they send, or "lost": done,
+        and the answer cut.
+        """
         self.faults.append([method, pattern, how, times, said])
 
     def moved(self, method="PUT"):
@@ -108,7 +110,11 @@ class Handler(BaseHTTPRequestHandler):
         self.body = self.rfile.read(length)
         with self.server.lock:
             self.server.requests.append((self.command, path, length))
-            if fault:
+            if fault and fault[2] == "lost":
+                self.answer = lambda *unused, **named: self.connection.close()
+                self.close_connection = True
+                self.route(path)
+            elif fault:
                 code = {"X-Error-Code": "RepoNotFound"} if fault[2] == 404 else {}
                 self.answer({"error": fault[4]}, fault[2], {"Retry-After": "0", **code})
             elif self.headers.get("Authorization", f"Bearer {TOKEN}") != f"Bearer {TOKEN}":

@@ -188,5 +188,7 @@ def test_balanced_weights():
     assert balanced_weights(several, 2) == pytest.approx([3.0, 1 / 3])
     with pytest.raises(ValueError, match=r"no training row has the labels \[1\]"):
         balanced_weights(np.array([0, 2]), 3)
+    with pytest.raises(ValueError, match=r"every training row has the labels \[0\]"):
+        balanced_weights(np.array([[1, 0], [1, 1.0]], dtype=np.float32), 2)
     with pytest.raises(ValueError, match="no meaning for regression"):
         balanced_weights(np.array([0.5, 2.0]), 1)

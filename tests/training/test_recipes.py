@@ -71,7 +71,9 @@ def test_base_and_overrides_in_order(tmp_path):
 @pytest.mark.parametrize(
     "override, words",
     [
-        ("learning_rat=1", "'learning_rat' is no key of a recipe"),
+        ("learning_rat=1", "'learning_rat' is no key of a recipe, the closest is 'learning_rate'"),
+        ("data.input_column=text", "data has no key 'input_column'; the closest is 'input_columns'"),
+        ("input_columns=[title, text", "override .* is no YAML in line 1, column 13: expected"),
         ("learning_rate", "overrides are key=value, got 'learning_rate'"),
         ("training=1", "names a whole section"),
         ("model.nothing=1", "model has no key 'nothing'"),
@@ -88,6 +90,25 @@ def test_base_and_overrides_in_order(tmp_path):
 def test_what_a_recipe_cannot_take(override, words):
     with pytest.raises(ValueError, match=words):
         load_recipe("sample_fashion_mnist", [override])
+
+
+def test_an_empty_section_leaves_the_base_as_it_is(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("base: sample_fashion_mnist\ntraining:\n#  learning_rate: 1\n")
+    found = load_recipe(str(path), ["training.seed=3"])
+    assert found.training == load_recipe("sample_fashion_mnist").training | {"seed": 3}
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [("training: [1]", "training must be a section of keys and values, got .1."), ("a:\n\t- b", "no YAML in line 2")],
+)
+def test_a_file_that_is_no_recipe_is_refused_in_a_line(text, words, tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words) as found:
+        load_recipe(str(path))
+    assert "\n" not in str(found.value)
 
 
 def test_unknown_recipe_names_those_there_are():

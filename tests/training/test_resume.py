@@ -111,7 +111,7 @@ def test_killed_and_resumed_is_uninterrupted(recipe, tmp_path):
 @pytest.mark.parametrize("recipe", ["images", "texts"], indirect=True)
 def test_the_accelerate_loop_goes_on_after_a_kill_at_any_point(recipe, tmp_path):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    finish(start(LOOP, recipe, whole, "num_train_epochs=4"))
+    finish(start(LOOP, recipe, whole, "num_train_epochs=4.0"))
     generator = random.Random(0)
     for epoch in (1, 2, 3):  # killed while it saves the epoch's state, or soon after
         process = start(LOOP, recipe, killed, "num_train_epochs=4")

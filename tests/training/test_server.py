@@ -1,8 +1,13 @@
 """The server example answers what explain does, in batches when requests wait, and goes on after a bad one."""
 
 import json
+import signal
+import socket
+import subprocess
+import sys
 import threading
-from concurrent.futures import ThreadPoolExecutor
+import time
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from http.client import HTTPConnection
 from pathlib import Path
 
@@ -11,7 +16,7 @@ import pytest
 
 import hf_mhex
 from hf_mhex.training.examples import server
-from hub_models import SENTENCES, save_image_model, save_text_model
+from hub_models import SENTENCES, save_image_model, save_signal_model, save_text_model
 
 
 @pytest.fixture
@@ -81,3 +86,81 @@ def test_requests_that_wait_share_a_batch_and_each_gets_its_own_answer(serve):
     assert found == [(200, {"body": str(number)}) for number in range(9)]
     assert sum(sizes) == 9 and max(sizes) == 4
     assert ask(port, b"bad") == (500, {"error": "RuntimeError"}) and ask(port, b"good")[0] == 200
+
+
+def test_a_failing_batch_is_logged_and_obeyed_by_no_terminal(serve, capfd):
+    def work(bodies):
+        raise RuntimeError(bodies[0].decode())
+
+    assert ask(serve(work), b"\x1b[31mred")[0] == 500
+    said = capfd.readouterr().err
+    assert "Traceback" in said and "RuntimeError: \u241b[31mred" in said and "\x1b" not in said
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ("Transfer-Encoding: chunked", 411),
+        ("Accept: */*", 411),
+        ("Content-Length: -1", 400),
+        ("Content-Length: many", 400),
+        ("Content-Length: 99999999", 413),
+        ("Content-Length: " + 5000 * "9", 413),
+    ],
+)
+def test_a_body_of_no_known_or_a_great_length_is_refused_and_the_connection_closed(serve, headers, status):
+    port = serve(pytest.fail)
+    with socket.create_connection(("127.0.0.1", port), timeout=20) as connection:
+        connection.sendall(f"POST / HTTP/1.1\r\nHost: here\r\n{headers}\r\n\r\n".encode())
+        answer = b"".join(iter(lambda: connection.recv(4096), b"")).decode()
+    assert answer.startswith(f"HTTP/1.1 {status} ") and "Connection: close" in answer and '{"error": "' in answer
+
+
+def test_a_silent_connection_ends(serve, monkeypatch):
+    monkeypatch.setattr(server.Request, "timeout", 0.1)
+    with socket.create_connection(("127.0.0.1", serve(pytest.fail)), timeout=20) as connection:
+        connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
+        assert connection.recv(4096) == b""
+
+
+def test_too_many_waiting_requests_are_told_to_come_again(serve, monkeypatch):
+    monkeypatch.setattr(server, "WAITING", 1)
+    taken, go = threading.Event(), threading.Event()
+
+    def work(bodies):
+        taken.set()
+        go.wait(30)
+        return [{} for _ in bodies]
+
+    port = serve(work, batch_size=1)
+    with ThreadPoolExecutor(3) as pool:
+        first = pool.submit(ask, port, b"1")
+        assert taken.wait(30)
+        others = [pool.submit(ask, port, b"2"), pool.submit(ask, port, b"3")]
+        refused = next(as_completed(others, timeout=30)).result()
+        go.set()
+        found = [first.result(), *(other.result() for other in others)]
+    assert refused == (503, {"error": "too many requests wait"})
+    assert sorted(status for status, _ in found) == [200, 200, 503]
+
+
+def test_signals_are_refused(tmp_path):
+    save_signal_model(tmp_path)
+    with pytest.raises(ValueError, match="images or texts, MHEXSignalForClassification is for signals"):
+        server.explaining(*hf_mhex.load(tmp_path))
+
+
+def test_it_says_its_address_at_once_and_ends_quietly(tmp_path):
+    save_image_model(tmp_path / "model", tmp_path / "pictures")
+    command = [sys.executable, server.__file__, str(tmp_path / "model"), "--port", "0"]
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background would pass on SIG_IGN
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    signal.signal(signal.SIGINT, before)
+    with process:
+        try:
+            assert process.stdout.readline().startswith("http://127.0.0.1:")
+            time.sleep(0.3)  # until it serves
+            process.send_signal(signal.SIGINT)
+            assert "Traceback" not in process.communicate(timeout=30)[1] and process.returncode == 0
+        finally:
+            process.kill()

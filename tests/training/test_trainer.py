@@ -9,7 +9,7 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel, BertTokenizerFast, Trainer, TrainingArguments
 
-from hf_mhex.training import MHEXTrainer, mosaic_loss
+from hf_mhex.training import MHEXTrainer, PartConsistency, mosaic_loss
 from hf_mhex.training.job import prepare
 from hf_mhex.training.optimisation import EpochSampler, depths, freeze, parameter_groups
 from hf_mhex.training.plain import PlainImageClassifier, plain_text
@@ -54,6 +54,39 @@ def test_logs_have_every_part_and_the_parts_make_the_whole(recipe, tmp_path):
         parts = [entry[f"{prefix}loss_block_{block}"] for block in range(4)]
         assert entry[f"{prefix}loss"] == pytest.approx(entry[f"{prefix}loss_main"] + 0.5 * sum(parts), rel=1e-4)
         assert all(0 <= entry[f"{prefix}accuracy_block_{block}"] <= 1 for block in range(4))
+
+
+def test_several_gpus_in_one_process_are_refused(tmp_path):
+    arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    assert arguments.n_gpu <= 1
+    arguments._n_gpu = 2
+    with pytest.raises(ValueError, match="train on 2 GPUs by DataParallel.*torchrun --nproc-per-node 2"):
+        MHEXTrainer(lively("resnet"), arguments)
+
+
+def test_a_rare_label_stops_no_training_and_loses_no_model(tmp_path):
+    """Validation rows have none of it, so that AUC is not defined there; a recipe that asks for AUC hears so first."""
+    source = write_medmnist(tmp_path / "set.npz", 3, colour=True, counts=(48, 24, 24))
+    arrays = dict(np.load(source))
+    for split in ("val", "test"):
+        arrays[f"{split}_labels"] = np.minimum(arrays[f"{split}_labels"], 1)
+    np.savez(source, **arrays)
+    (tmp_path / "recipe.yaml").write_text(RECIPE.replace("[accuracy]", "null") + f"data: {{source: {source}}}")
+    with pytest.warns(UserWarning, match="auc is left out"):
+        row = train(load_recipe(str(tmp_path / "recipe.yaml"), ["max_steps=1"]), tmp_path / "run")
+    assert "accuracy" in row["test"] and "auc" not in row["test"]
+    assert (tmp_path / "run" / "model" / "model.safetensors").is_file()
+    asked = load_recipe(str(tmp_path / "recipe.yaml"), ["metrics=[auc]"])
+    with pytest.raises(ValueError, match="evaluation.metrics cannot be had on the validation rows: AUC needs rows"):
+        train(asked, tmp_path / "other")
+    assert not (tmp_path / "other" / "checkpoints").exists()
+
+
+def test_a_folder_that_holds_no_run_is_not_resumed(recipe, tmp_path):
+    (tmp_path / "project" / "model").mkdir(parents=True)
+    with pytest.raises(ValueError, match="holds no run to resume"):
+        train(recipe(), tmp_path / "project", resume=True)
+    assert (tmp_path / "project" / "model").is_dir()
 
 
 def test_logged_block_accuracy_is_that_of_the_block(recipe, tmp_path):
@@ -284,9 +317,11 @@ def test_part_consistency_takes_mask_and_special_tokens_from_the_tokenizer(tmp_p
     (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"]))
     tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
     arguments = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
-    trainer = MHEXTrainer(lively("bert"), arguments, processing_class=tokenizer, part_consistency=1.0)
-    assert trainer.part_consistency.mask_id == tokenizer.mask_token_id
-    assert set(trainer.part_consistency.special_ids) == set(tokenizer.all_special_ids)
+    kept = {tokenizer.pad_token_id, tokenizer.cls_token_id, tokenizer.sep_token_id}  # an unknown word is a part as any
+    for asked, mask_id in ((1.0, tokenizer.mask_token_id), (PartConsistency(mask_id=7), 7)):
+        trainer = MHEXTrainer(lively("bert"), arguments, processing_class=tokenizer, part_consistency=asked)
+        assert trainer.part_consistency.mask_id == mask_id
+        assert set(trainer.part_consistency.special_ids) == kept
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])

@@ -27,6 +27,7 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
     """Train by the recipe, with `DEFAULTS` for what it leaves open, and save the model into `output`/model."""
     recipe = load_recipe(name, overrides)
     given = DEFAULTS | recipe.training
+    epochs = int(given["num_train_epochs"])
     accelerator = Accelerator(cpu=given["use_cpu"], mixed_precision="bf16" if given["bf16"] else "no")
     job = prepare(recipe, given["seed"])
     size = given["per_device_train_batch_size"]
@@ -34,14 +35,14 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
     loader = DataLoader(job.train, size, sampler=sampler, collate_fn=job.collate)
     optimizer = torch.optim.AdamW(job.model.parameters(), given["learning_rate"], weight_decay=0.01)
     model, optimizer, loader = accelerator.prepare(job.model, optimizer, loader)
-    scheduler = get_scheduler("cosine", optimizer, 0, given["num_train_epochs"] * len(loader))
+    scheduler = get_scheduler("cosine", optimizer, 0, epochs * len(loader))
     accelerator.register_for_checkpointing(scheduler)
 
     states = output / "states"
     first = last_state(states)
     if first:
         accelerator.load_state(states / f"epoch-{first}")
-    for epoch in range(first, given["num_train_epochs"]):
+    for epoch in range(first, epochs):
         loader.set_epoch(epoch)  # the rows' order and augmentation are drawn from seed and epoch
         model.train()
         for batch in loader:

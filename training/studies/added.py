@@ -20,10 +20,11 @@ from hf_mhex.writing import write_whole
 MINILM = {"hidden_size": 384, "num_hidden_layers": 6, "num_attention_heads": 12, "intermediate_size": 1536}
 ROBERTA = {"vocab_size": 50265, "max_position_embeddings": 514, "type_vocab_size": 1}
 DEBERTA = {
+    "hidden_size": 768, "num_hidden_layers": 12, "num_attention_heads": 12, "intermediate_size": 3072,
     "vocab_size": 128100, "type_vocab_size": 0, "relative_attention": True, "position_buckets": 256,
     "pos_att_type": ["p2c", "c2p"], "share_att_key": True, "norm_rel_ebd": "layer_norm", "position_biased_input": False,
 }  # fmt: skip
-BODIES = {  # the family and what its configuration has beside the defaults
+BODIES: dict[str, tuple[str, dict]] = {  # the family and what its configuration has beside the defaults
     "resnet18": ("resnet", {"architecture": "resnet18"}),
     "resnet50": ("resnet", {"architecture": "resnet50"}),
     "resnet50 with full gates": ("resnet", {"architecture": "resnet50", "gate_rank": None}),

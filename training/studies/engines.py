@@ -86,7 +86,7 @@ class Predictions:
         """As `Explainer.schema`."""
         from pyspark.sql.types import StructType
 
-        return StructType(rows.fields).add("label", "long").add("worker", "long").add("ended", "double")
+        return StructType(list(rows.fields)).add("label", "long").add("worker", "long").add("ended", "double")
 
 
 WORK = {"predictions": Predictions, "explanations": Explanations}

@@ -27,6 +27,7 @@ from hf_mhex.benchmarks.explanations.parts import image_scores, probabilities, t
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import environment, source_commit
+from hf_mhex.evaluation.drop import special_ids
 from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.training.job import Job, prepare
 from hf_mhex.training.recipe import load_recipe
@@ -158,7 +159,7 @@ def text_measures(job: Job) -> dict[str, float]:
     """Comprehensiveness, sufficiency and sensitivity-n by [MASK] and by deletion of the content tokens."""
     model, tokenizer, rows = job.model.eval(), job.processor, []
     ask = text_scores(model)
-    special = tuple(tokenizer.all_special_ids)
+    special = special_ids(tokenizer)
     for row in range(ROWS):
         batch = job.collate([job.validation[row]])
         given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}

@@ -5,13 +5,13 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from hf_mhex.benchmarks.explanations.loading import special_ids
 from hf_mhex.benchmarks.explanations.parts import Images, Texts, image_scores, probabilities, text_scores
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.escaping import escaped_markdown
 from hf_mhex.evaluation import average_drop, text_drop, unit_range
 from hf_mhex.evaluation.channels import channel_report
 from hf_mhex.evaluation.collaboration import collaboration
+from hf_mhex.evaluation.drop import special_ids
 from hf_mhex.pictures.channels import write_channels
 from hf_mhex.writing import make_folder, write_whole
 
@@ -50,7 +50,12 @@ def batches_of(part: Images | Texts, count: int) -> list[dict]:
 
 
 def drop_of(model, processor):
-    """`drop(batch) -> [B]`: the paper's hard drop (text drop for texts) by the model's own default map."""
+    """`drop(batch) -> [B]`: the paper's hard drop (text drop for texts) by the model's own default map.
+
+    Raises ValueError for a model of signals, which have none.
+    """
+    if model.main_input_name not in ("pixel_values", "input_ids"):
+        raise ValueError(f"model must be for images or texts, {type(model).__name__} is not; no drop is defined there.")
 
     def of_images(batch: dict):
         pixels = batch["pixel_values"].to(model.device)

@@ -8,6 +8,7 @@ import torch
 
 from hf_mhex.benchmarks.explanations.parts import Images, Texts
 from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.evaluation.drop import special_ids
 
 
 def image_part(pictures: Sequence, labels: Sequence[int], processor, num_channels: int = 3) -> Images:
@@ -27,11 +28,6 @@ def text_part(texts: Sequence[str], labels: Sequence[int], tokenizer, most: int)
     ids = tuple(torch.tensor(row) for row in rows)
     labels = torch.as_tensor(labels).long()
     return Texts(ids, labels, tokenizer.mask_token_id, tokenizer.pad_token_id, special_ids(tokenizer))
-
-
-def special_ids(tokenizer) -> tuple[int, ...]:
-    """Tokens that stand for no part of a text: all special ones but the unknown and the mask token."""
-    return tuple(sorted(set(tokenizer.all_special_ids) - {tokenizer.unk_token_id, tokenizer.mask_token_id}))
 
 
 def shuffled(count: int, seed: int) -> list[int]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import time
 from collections.abc import Callable
 from dataclasses import replace
@@ -18,6 +17,7 @@ from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, blurred_mhex
 from hf_mhex.benchmarks.explanations.parts import Images, Sizes, Texts
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.environment import environment
+from hf_mhex.explaining.dataset import weights_digest
 
 
 def explain_quality(
@@ -43,16 +43,16 @@ def explain_quality(
         command: what the rows say they were made by.
 
     Rows that are there already are not made again; delete the file to start over. Raises ValueError for rows that were
-    made with other sizes or another seed.
+    made with other sizes, another seed or other networks.
     """
     if on is not None and on not in networks:
         raise ValueError(f"on must be one of {', '.join(networks)}; got {on!r}.")
     sizes = sizes or Sizes()
-    made_with = {"sizes": vars(sizes), "seed": seed}
+    weights = {kind: weights_digest(network) for kind, network in networks.items()}
+    made_with = {"sizes": vars(sizes), "seed": seed, "weights": weights}
     journals = {kind: Journal(output / f"rows-{kind}.jsonl") for kind in networks}
-    for row in itertools.chain(*(journal.rows for journal in journals.values())):
-        if {name: row.get(name) for name in made_with} != made_with:
-            raise ValueError(f"output={str(output)!r} holds rows of other sizes or another seed; name another folder.")
+    for journal in journals.values():
+        journal.check(made_with)
     common = made_with | {"command": command, "environment": environment()}
     classes = len(test.labels.unique())
     small = replace(sizes, rows=sizes.chosen, questions=sizes.chosen, slow=max(1, sizes.slow // 4))

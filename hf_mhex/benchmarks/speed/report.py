@@ -286,8 +286,8 @@ def family_table(rows: Rows) -> str:
             ratio = rows.ratio(method, against, of, part=part, network=network)
             cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
         lines.append(cells)
-    most = ["target, at most", "", *(f"{most:.2f}" for _, _, most, _, _ in targets.values())]
-    return markdown_table(("network", "batch", *targets), [most, *lines])
+    first = ["target, at most", "", *(f"{most:.2f}" for _, _, most, _, _ in targets.values())]
+    return markdown_table(("network", "batch", *targets), [first, *lines])
 
 
 def rounds_of(found: list[dict]) -> str:

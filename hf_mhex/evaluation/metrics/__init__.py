@@ -5,7 +5,9 @@
 
 from __future__ import annotations
 
+import warnings
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -43,12 +45,12 @@ def known(name: str, names) -> str:
 def measure(names, logits, references, problem_type: str) -> dict[str, float]:
     """The named metrics of logits [N, K] against references ([N], or [N, K] for several labels or numbers).
 
-    Probabilities are softmax, or sigmoid for several labels (predicted at 0.5). Raises ValueError for an unknown name,
-    for one that does not fit the problem type, and where a metric is not defined on these rows; RuntimeError without
-    scikit-learn (extra `train`).
+    Probabilities are softmax, or sigmoid for several labels (predicted at 0.5). `names` of None are the defaults of the
+    problem type; one that these rows do not define is left out, with a warning. Raises ValueError for an unknown name,
+    for one that does not fit the problem type, and for a named metric that is not defined on these rows; RuntimeError
+    without scikit-learn (extra `train`).
     """
     logits, references = np.asarray(logits, dtype=np.float64), np.asarray(references)
-    names = DEFAULTS[problem_type] if names is None else names
     regression = problem_type == "regression"
     if regression:
         probabilities, predictions = None, logits if references.ndim == 2 else logits[:, 0]
@@ -58,10 +60,16 @@ def measure(names, logits, references, problem_type: str) -> dict[str, float]:
         predictions = (probabilities >= 0.5).astype(int) if several else probabilities.argmax(-1)
         references = references.astype(int)
     found: dict[str, float] = {}
-    for name in names:
+    for name in DEFAULTS[problem_type] if names is None else names:
         if (known(name, OF_PREDICTIONS) == "regression") != regression:
             raise ValueError(f"metric {name!r} does not fit problem_type={problem_type!r}.")
-        value = OF_PREDICTIONS[name](probabilities if name in BY_SCORE else predictions, references)
+        try:
+            value: Any = OF_PREDICTIONS[name](probabilities if name in BY_SCORE else predictions, references)
+        except scores.Undefined as error:
+            if names is not None:
+                raise
+            warnings.warn(f"{name} is left out: {error}", stacklevel=2)
+            continue
         found |= value if isinstance(value, dict) else {name: value}
     return found
 

@@ -46,11 +46,15 @@ def macro_f1(predictions, references) -> float:
     return float(np.nan_to_num(f1))
 
 
+class Undefined(ValueError):
+    """A measure has no value on these rows."""
+
+
 def auc(scores, references) -> float:
     """Area under the ROC curve: of the second label where there are two, else the mean of each against the rest.
 
-    For several labels the mean over labels; MedMNIST's AUC is defined so. Raises ValueError for a label without a row
-    or with all of them: there is no pair to compare.
+    For several labels the mean over labels; MedMNIST's AUC is defined so. Raises Undefined, a ValueError, for a label
+    without a row or with all of them: there is no pair to compare.
     """
     scores, references = np.asarray(scores), np.asarray(references)
     if references.ndim == 1:
@@ -61,7 +65,7 @@ def auc(scores, references) -> float:
     for present in references.sum(0):
         if present in (0, len(references)):
             kind = "every row" if present else "no row"
-            raise ValueError(f"AUC needs rows with and without the label; {kind} of {len(references)} has it.")
+            raise Undefined(f"AUC needs rows with and without the label; {kind} of {len(references)} has it.")
     return float(library("sklearn.metrics").roc_auc_score(references, scores, average="macro"))
 
 
