@@ -100,7 +100,7 @@ def convert(
         if weights is None:
             place = "the folder" if path.is_dir() else "model.safetensors on the Hub"
             raise ValueError(f"source={name!r} is timm's {config['architecture']!r} without weights in {place}.")
-        kwargs = {**config.get("model_args", {}), **(fields.pop("architecture_kwargs", None) or {})}
+        kwargs = {**(config.get("model_args") or {}), **(fields.pop("architecture_kwargs", None) or {})}
         made = timm_preprocessing(config)
         if "img_size" in kwargs:
             made.pop("input_size", None)
@@ -213,7 +213,9 @@ def read_checkpoint(path: str | PathLike) -> Mapping[str, torch.Tensor]:
             f"checkpoint_path={fspath(path)!r} cannot be read as weights (safetensors, or a PyTorch file of tensors): "
             + ": ".join([type(error).__name__, *str(error).splitlines()[:1]])
         ) from error
-    tensors = {key: value for key, value in state.items() if isinstance(value, torch.Tensor)}
+    tensors = {
+        key.removeprefix("timm_model."): value for key, value in state.items() if isinstance(value, torch.Tensor)
+    }
     if not tensors:
         raise ValueError(f"checkpoint_path={fspath(path)!r} holds no tensors by name; give a state dict.")
     return tensors

@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from os import PathLike
+from typing import Any
 
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
 from huggingface_hub.errors import HfHubHTTPError, RepositoryNotFoundError, RevisionNotFoundError
@@ -247,12 +248,12 @@ def _lost_commit(error: BaseException) -> bool:
     """Whether a commit was sent of which nobody knows whether it was made."""
     if isinstance(error, json.JSONDecodeError):
         return True
-    answered = isinstance(error, HfHubHTTPError)
+    found: Any = error.response if isinstance(error, HfHubHTTPError) else error
     try:
-        address = str((error.response if answered else error).request.url)  # type: ignore[attr-defined]
+        address = str(found.request.url)
     except (AttributeError, RuntimeError):  # httpx raises the second where no request was made
         return False
-    failed = error.response.status_code >= 500 if answered else _is_transport(error)  # type: ignore[attr-defined]
+    failed = _is_transport(error) if found is error else found.status_code >= 500
     return failed and "/commit/" in address
 
 

@@ -16,6 +16,8 @@ from transformers import (
     AutoModelForMaskedLM,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    TimmWrapperConfig,
+    TimmWrapperForImageClassification,
 )
 
 import hf_mhex
@@ -182,6 +184,16 @@ def test_a_folder_that_timm_saved_keeps_its_preprocessing(tmp_path):
     gray = hf_mhex.convert(tmp_path, num_channels=1, preprocessing={"crop_mode": "center"})
     processor = hf_mhex.image_processor_for(gray.config)
     assert processor.image_mean == pytest.approx([0.2]) and processor.size == {"shortest_edge": 50}
+
+
+@pytest.mark.parametrize("arguments", [None, SMALL])
+@torch.no_grad()
+def test_a_folder_of_timm_s_that_transformers_saved_is_read(tmp_path, arguments):
+    config = TimmWrapperConfig(architecture="resnet10t", model_args=arguments)
+    plain = scatter(TimmWrapperForImageClassification(config)).eval()
+    plain.save_pretrained(tmp_path)
+    model = hf_mhex.convert(tmp_path, num_labels=4)
+    assert torch.equal(features(model, inputs_for("resnet")), features(plain.timm_model, inputs_for("resnet")))
 
 
 def test_a_tag_says_what_a_folder_of_timm_leaves_out(tmp_path):

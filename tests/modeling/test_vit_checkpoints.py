@@ -107,19 +107,26 @@ def test_model_and_processor_together_compute_what_the_source_s_do(tmp_path, cas
 def test_what_a_processor_leaves_open_comes_from_the_model(tmp_path):
     """Pictures that are not cut to one size are made of the model's, normalised as the source does."""
     save_plain("dinov2", tmp_path)
-    BitImageProcessor(do_center_crop=False, **IMAGENET).save_pretrained(tmp_path)
+    BitImageProcessor(do_center_crop=False, image_mean=[0.1, 0.2, 0.3]).save_pretrained(tmp_path)
     processor = hf_mhex.image_processor_for(hf_mhex.convert(tmp_path).config)
     assert processor.crop_size == {"height": 32, "width": 32}
-    assert processor.image_mean == pytest.approx(IMAGENET["image_mean"])
+    assert processor.image_mean == pytest.approx([0.1, 0.2, 0.3])
 
 
-def test_a_size_that_is_asked_for_comes_before_the_processor_s(tmp_path):
+@pytest.mark.parametrize("size", [32, 40])
+@torch.no_grad()
+def test_a_size_that_is_asked_for_comes_before_the_processor_s(tmp_path, size):
     save_plain("dinov2", tmp_path)
-    BitImageProcessor(size={"shortest_edge": 28}, crop_size={"height": 24, "width": 24}).save_pretrained(tmp_path)
-    model = hf_mhex.convert(tmp_path, architecture_kwargs={"img_size": 32})
-    assert hf_mhex.image_processor_for(model.config).crop_size == {"height": 32, "width": 32}
-    whole = AutoModel.from_pretrained(tmp_path).embeddings.position_embeddings
-    assert model.base_model.trunk.pos_embed.equal(whole)
+    values = {"crop_size": {"height": 24, "width": 24}, "image_mean": [0.1, 0.2, 0.3]}
+    BitImageProcessor(size={"shortest_edge": 28}, **values).save_pretrained(tmp_path)
+    model = hf_mhex.convert(tmp_path, architecture_kwargs={"img_size": size})
+    processor = hf_mhex.image_processor_for(model.config)
+    assert processor.crop_size == {"height": size, "width": size}
+    assert processor.image_mean == pytest.approx([0.1, 0.2, 0.3])
+    inputs = image_batch(size=(size, size))
+    expected = AutoModel.from_pretrained(tmp_path).eval()(**inputs).last_hidden_state
+    found = model.base_model(**inputs).last_hidden_state
+    assert (found - expected).abs().max() <= 1e-5 * expected.abs().max()
 
 
 def test_images_that_are_not_square(tmp_path):
