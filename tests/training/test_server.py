@@ -117,6 +117,7 @@ def test_a_body_of_no_known_or_a_great_length_is_refused_and_the_connection_clos
 
 
 def test_a_silent_connection_ends(serve, monkeypatch):
+    assert server.Request.timeout == 30
     monkeypatch.setattr(server.Request, "timeout", 0.1)
     with socket.create_connection(("127.0.0.1", serve(pytest.fail)), timeout=20) as connection:
         connection.sendall(b"POST / HTTP/1.1\r\nContent-Length: 9\r\n\r\nhalf")
