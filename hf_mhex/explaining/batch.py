@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     import pandas
     from pyspark.sql.types import StructType
 
+IMPORTED_IN = os.getpid()
 OPTIONS = ("contrast", "blocks", "decay", "rollout")  # of `generate_saliency`, for rows of data
 
 
@@ -311,6 +313,8 @@ class Explainer:
     def __call__(self, batch: dict[str, Sequence]) -> dict[str, Sequence]:
         """The batch's columns with those of the explanations; ValueError where the column of inputs cannot be told."""
         if self._loaded is None:
+            if os.getpid() != IMPORTED_IN:  # a fork has lost OpenMP's threads, and would wait for them for ever
+                torch.set_num_threads(1)
             self._loaded = _load_once(self.source, self.revision, self.device, _state_of(self.source))
         model, processor = self._loaded
         options = check_row_options(model, self.target, self.options) | {"target": self.target}

@@ -4,11 +4,13 @@ import json
 import os
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
+import torch
 from datasets import Dataset
 
 import hf_mhex
@@ -113,7 +115,11 @@ def assert_same_rows(found, expected):
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_datasets(folder, expected, kind, of_workers):
+def test_datasets(folder, expected, kind, of_workers, request):
+    """Also where this process has used several threads, of which its forks have none."""
+    request.addfinalizer(partial(torch.set_num_threads, torch.get_num_threads()))
+    torch.set_num_threads(2)
+    torch.randn(512, 512) @ torch.randn(512, 512)
     data = Dataset.from_list(rows_of(folder, kind))
     found = data.map(Explainer(str(folder / kind)), batched=True, batch_size=BATCH, num_proc=2)
     assert_same_rows(found.to_list(), expected[kind])
