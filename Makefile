@@ -134,7 +134,7 @@ benchmark: .venv/.installed
 bench-speed: .venv/.installed
 	$(PIP) --editable '.[bench,export]'
 	$(OFFLINE) $(BIN)/mhex benchmark speed --parts comparison,passes,memory --output results/speed
-	for part in families growth onnx profile; do \
+	for part in families growth onnx profile compiled; do \
 		$(OFFLINE) $(BIN)/mhex benchmark speed --parts $$part --output results/speed/$$part || exit 1; \
 	done
 

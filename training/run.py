@@ -101,17 +101,17 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
 def claim(output: Path, recipe: Recipe, resume: bool) -> None:
     """ValueError unless `output` is free, or is to be resumed and was started by the same recipe."""
     known = output / "recipe.yaml"
-    if not known.is_file() or not resume:
-        hidden = resume and output.is_dir()  # a run that was ended before it began may have left a hidden file
-        held = output.exists() and (
-            not output.is_dir() or any(not (hidden and path.name.startswith(".")) for path in output.iterdir())
-        )
-        if held and resume:
-            raise ValueError(f"OUTPUT {str(output)!r} holds no run to resume (no recipe.yaml); name the run's folder.")
-        if held:
-            raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder, or --resume its run.")
-    elif yaml.safe_load(known.read_text(encoding="utf-8")) != json.loads(json.dumps(recipe.sections())):
-        raise ValueError(f"OUTPUT {str(output)!r} was started by another recipe (see recipe.yaml in it).")
+    if resume and known.is_file():
+        if yaml.safe_load(known.read_text(encoding="utf-8")) != json.loads(json.dumps(recipe.sections())):
+            raise ValueError(f"OUTPUT {str(output)!r} was started by another recipe (see recipe.yaml in it).")
+        return
+    held = list(output.iterdir()) if output.is_dir() else [output] * output.exists()
+    if resume and not all(
+        path.name.startswith(".") for path in held
+    ):  # of a run that never began
+        raise ValueError(f"OUTPUT {str(output)!r} holds no run to resume (no recipe.yaml); name the run's folder.")
+    if held and not resume:
+        raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder, or --resume its run.")
 
 
 def last_whole_checkpoint(folder: Path) -> str | None:

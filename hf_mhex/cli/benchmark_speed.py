@@ -21,7 +21,10 @@ def speed(
         ),
     ] = None,
     parts: Annotated[
-        str | None, typer.Option(help="Of comparison, passes, growth, memory, families, profile, onnx, by commas; all.")
+        str | None,
+        typer.Option(
+            help="Of comparison, passes, growth, memory, families, profile, compiled, onnx, by commas; all that can be."
+        ),
     ] = None,
     rounds: Annotated[int, typer.Option(help="Turns of each method; slow ones take a share of them.")] = 30,
     seed: Annotated[int, typer.Option(help="Of weights, inputs and the order of turns.")] = 0,

@@ -141,6 +141,23 @@ def test_gates_are_the_library_s_own_unless_a_name_says_otherwise(name, low):
     assert sum(gate.reduce is not None for gate in mhex.base_model.gates) == low
 
 
+def test_compiled_networks_are_one_graph_each_and_judged(tmp_path):
+    """Graphs are traced and run as they are: inductor's compiler takes minutes."""
+    [case] = all_cases(("signal-small",), ("compiled",))
+    subject = subjects.make_subject(subjects.make_networks(case.network, 3, seed=0), case.network, 2, 40, 3, seed=0)
+    graphs: list = []
+    subjects.compile_networks(subject, backend=lambda graph, inputs: graphs.append(graph) or graph.forward)
+    for _ in range(2):
+        for method in case.methods:
+            prepare(method, subject)()
+    assert len(graphs) == 3
+    about = {"part": "compiled", "network": case.network, "size": 40}
+    times = {PLAIN: 10.0, PREDICTION: 10.4, GIVEN: 11.2}
+    found = [row(method, [time] * 3, **about) for method, time in times.items()]
+    text = write_report(found, tmp_path)[0].read_text()
+    assert "| signal-small | 8 x 40 points | 10.0 | 1.04 [1.04, 1.04] | 1.12 [1.12, 1.12] † |" in text
+
+
 def test_families_are_measured_by_the_processor_s_time_and_judged(tmp_path, monkeypatch):
     case = dataclasses.replace(family_cases(("signal-small",), ("families",))[0], size=40, batch=2)
     monkeypatch.setattr(run, "all_cases", lambda networks, parts: [case])
@@ -243,7 +260,7 @@ def test_the_docs_say_what_the_rows_say():
         (["--networks", "gpt2"], "network 'gpt2' is a 'gpt2' model, which MHEX is not made from."),
         (
             ["--parts", "time"],
-            "parts must be of comparison, passes, growth, memory, families, profile, onnx; got time.",
+            "parts must be of comparison, passes, growth, memory, families, profile, compiled, onnx; got time.",
         ),
         (["--rounds", "2"], "rounds must be at least 3, got 2."),
     ],

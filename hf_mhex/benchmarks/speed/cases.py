@@ -23,7 +23,7 @@ from hf_mhex.benchmarks.speed.methods import (
 )
 from hf_mhex.benchmarks.speed.subjects import DEPTHS, FAMILY_NETWORKS, FULL, RANK, kind_of
 
-PARTS = ("comparison", "passes", "growth", "memory", "families", "profile", "onnx")
+PARTS = ("comparison", "passes", "growth", "memory", "families", "profile", "compiled", "onnx")
 NETWORKS = ("resnet50", "bert-base", "resnet18", "minilm", "resnet50-rank64")  # of the published table
 PROFILED = ("resnet50", "minilm")
 LONGEST = "bert-base"  # takes too long for methods of many passes
@@ -99,6 +99,12 @@ def all_cases(networks: tuple[str, ...] | None = None, parts: tuple[str, ...] = 
         found += [
             Case("profile", network, 8, usual_size(network), threads=1, methods=ours, rounds=0.5)
             for network in networks or PROFILED
+        ]
+    if "compiled" in parts:
+        ours = (PLAIN, PREDICTION, GIVEN)
+        found += [
+            Case("compiled", network, 8, usual_size(network), threads=1, methods=ours, clock="processor")
+            for network in networks or FAMILY_NETWORKS
         ]
     if "onnx" in parts:
         three = (PLAIN, PREDICTION, PREDICTED)

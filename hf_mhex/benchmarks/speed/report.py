@@ -267,6 +267,28 @@ def runtime_table(rows: Rows) -> str:
     return markdown_table(("network", "batch", *columns), lines)
 
 
+COMPILED = (
+    "Every family's network by `torch.compile` and inductor, for the shapes of the batch: the processor's time on one "
+    "thread. Ratios are against the compiled plain network. A dagger: above the target, 1.05 of a prediction and 1.10 "
+    "with its map."
+)
+
+
+def compiled_table(rows: Rows) -> str:
+    """Each network's ratios as compiled graphs, and the compiled plain network's milliseconds."""
+    lines = []
+    for network in rows.values("network", part="compiled"):
+        about = {"part": "compiled", "network": network}
+        plain, cells = rows.find(PLAIN, **about), []
+        for method, most in ((PREDICTION, 1.05), (GIVEN, 1.10)):
+            ratio = rows.ratio(method, PLAIN, **about)
+            cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
+        if plain is not None:
+            batch = f"{plain['batch']} x {plain['size']} {UNITS[kind_of(network)]}"
+            lines.append((network, batch, shown(median_time(plain)), *cells))
+    return markdown_table(("network", "batch", "plain, ms", "prediction", "with map"), lines)
+
+
 FAMILIES = (
     "Networks of real width with few blocks (costs are those of a block), with the library's default gates, beside "
     "their plain forms: the processor's time on one thread, which other work on the machine does not enter. A map is "
@@ -310,7 +332,7 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         "median over rounds, in brackets its 95 % bootstrap interval. Random weights, 10 classes unless said "
         "otherwise.",
     ]
-    if set(measured) - {"families", "growth", "profile", "onnx"}:
+    if set(measured) - {"families", "growth", "profile", "compiled", "onnx"}:
         parts += ["## Targets", goal_table(rows)]
     if "families" in measured:
         parts += ["## Every family", FAMILIES, family_table(rows)]
@@ -320,6 +342,8 @@ def write_report(found: list[dict], output: Path) -> list[Path]:
         parts += ["## Methods of many passes", comparison_tables(rows, "passes")]
     if "growth" in measured:
         parts += ["## Growth", growth_tables(rows)]
+    if "compiled" in measured:
+        parts += ["## Compiled", COMPILED, compiled_table(rows)]
     if "onnx" in measured:
         parts += ["## In ONNX Runtime", RUNTIME, runtime_table(rows)]
     if "profile" in measured:

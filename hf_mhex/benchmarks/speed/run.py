@@ -14,6 +14,7 @@ from functools import partial
 from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
+from shutil import which
 
 import torch
 
@@ -21,12 +22,13 @@ from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.speed.cases import PARTS, Case, all_cases
 from hf_mhex.benchmarks.speed.methods import PLAIN, PREDICTION, available, prepare
 from hf_mhex.benchmarks.speed.operators import profile_calls
-from hf_mhex.benchmarks.speed.subjects import find_source, kind_of, make_networks, make_subject
+from hf_mhex.benchmarks.speed.subjects import compile_networks, find_source, kind_of, make_networks, make_subject
 from hf_mhex.environment import environment, source_commit
 
 # What other methods come from, by the names of package and module: how a library does a thing changes by its version.
 COMPARED = {"captum": "captum", "grad-cam": "pytorch_grad_cam", "torchcam": "torchcam", "shap": "shap"}
 COMPARED |= {"onnx": "onnx", "onnxruntime": "onnxruntime"}
+COMPILERS = ("g++", "clang++", "c++")  # what torch.compile needs one of on a processor
 
 
 def measure_speed(
@@ -43,7 +45,7 @@ def measure_speed(
 
     Args:
         networks: names as in `subjects.find_source`; those of `cases.all_cases`.
-        parts: of `PARTS`; all, but for "onnx" where onnxruntime is missing.
+        parts: of `PARTS`; all, but for "onnx" where onnxruntime is missing, and "compiled" where a C++ compiler is.
         rounds: turns of each method; slow ones take a share of them.
         command: what the rows say they were made by.
         device: the first CUDA device where there is one, else the processor.
@@ -64,8 +66,9 @@ def measure_speed(
     for row in journal.rows:
         if {name: row[name] for name in made_with} != made_with:
             raise ValueError(f"output={str(output)!r} holds rows of other rounds or another seed; name another folder.")
-    if parts is None and find_spec("onnxruntime") is None:
-        parts = [part for part in PARTS if part != "onnx"]
+    if parts is None:
+        missing = {"onnx": find_spec("onnxruntime") is None, "compiled": not any(map(which, COMPILERS))}
+        parts = [part for part in PARTS if not missing.get(part)]
     common = made_with | {"command": command, "commit": source_commit()}
     common["environment"] = environment() | {name: version(name) for name in COMPARED if find_spec(COMPARED[name])}
     before = torch.get_num_threads()
@@ -87,6 +90,8 @@ def measure_times(case: Case, rounds: int, seed: int, device: str) -> list[dict]
     torch.set_num_threads(case.threads)
     networks = make_networks(case.network, case.labels, seed, device)
     subject = make_subject(networks, case.network, case.batch, case.size, case.labels, seed)
+    if case.part == "compiled":
+        compile_networks(subject)
     names = [name for name in (*case.methods, *case.seldom) if available(name, subject.mhex, subject.kind)]
     calls = {name: prepare(name, subject) for name in names}
     turns = max(3, round(case.rounds * rounds))

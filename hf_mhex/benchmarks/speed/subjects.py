@@ -160,6 +160,18 @@ def make_networks(network: str, labels: int, seed: int, device: str = "cpu") -> 
     return mhex.eval().to(device), plain.eval().to(device)
 
 
+def compile_networks(subject: Subject, **options) -> None:
+    """Make one graph of each network's forward and one of the maps, at their first calls and for their shapes.
+
+    Args:
+        options: of `torch.compile`.
+    """
+    torch.compiler.reset()  # graphs of one function are limited in number, whatever network they are of
+    for network in (subject.plain, subject.mhex):
+        network.compile(**options)
+    subject.mhex.generate_saliency = torch.compile(subject.mhex.generate_saliency, **options)
+
+
 def make_inputs(network: str, config, batch: int, size: int, seed: int, device: str = "cpu") -> dict[str, torch.Tensor]:
     """Images [batch, 3, size, size], signals [batch, channels, size], or texts [batch, size] of which seven in eight
     are padded by up to a tenth.
