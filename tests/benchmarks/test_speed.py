@@ -230,7 +230,9 @@ def test_sessions_of_onnx_are_timed_and_judged(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "folder", [COMMITTED, COMMITTED / "families", COMMITTED / "profile"], ids=lambda folder: folder.name
+    "folder",
+    [COMMITTED, *(COMMITTED / part for part in ("families", "profile", "compiled", "onnx"))],
+    ids=lambda folder: folder.name,
 )
 def test_a_committed_table_is_what_its_rows_say(tmp_path, folder):
     rows = [json.loads(line) for line in (folder / "rows.jsonl").read_text().splitlines()]
