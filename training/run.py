@@ -106,9 +106,7 @@ def claim(output: Path, recipe: Recipe, resume: bool) -> None:
             raise ValueError(f"OUTPUT {str(output)!r} was started by another recipe (see recipe.yaml in it).")
         return
     held = list(output.iterdir()) if output.is_dir() else [output] * output.exists()
-    if resume and not all(
-        path.name.startswith(".") for path in held
-    ):  # of a run that never began
+    if resume and not all(path.name.startswith(".") for path in held):  # of a run that never began
         raise ValueError(f"OUTPUT {str(output)!r} holds no run to resume (no recipe.yaml); name the run's folder.")
     if held and not resume:
         raise ValueError(f"OUTPUT {str(output)!r} exists and is not empty; name a new folder, or --resume its run.")

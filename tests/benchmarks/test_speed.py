@@ -31,6 +31,7 @@ from hf_mhex.benchmarks.speed.report import Rows
 from hf_mhex.benchmarks.speed.subjects import FAMILY_NETWORKS, find_source
 from hf_mhex.cli import app
 from hf_mhex.families import FAMILIES
+from networks import ONE_GRAPH
 
 COMMITTED = Path(__file__).parents[2] / "results/speed"
 SMALL = [
@@ -141,6 +142,7 @@ def test_gates_are_the_library_s_own_unless_a_name_says_otherwise(name, low):
     assert sum(gate.reduce is not None for gate in mhex.base_model.gates) == low
 
 
+@ONE_GRAPH
 def test_compiled_networks_are_one_graph_each_and_judged(tmp_path):
     """Graphs are traced and run as they are: inductor's compiler takes minutes."""
     [case] = all_cases(("signal-small",), ("compiled",))

@@ -5,12 +5,9 @@ import functools
 import pytest
 import torch
 
-from networks import IMAGES, NAMES, WHOLE_PATCHES, batch_for, family_named, lively
+from networks import IMAGES, NAMES, ONE_GRAPH, WHOLE_PATCHES, batch_for, family_named, lively
 
-pytestmark = pytest.mark.skipif(
-    tuple(map(int, torch.__version__.split(".")[:2])) < (2, 14),
-    reason="one graph was tried with torch 2.14 and newer, and 2.6 breaks it up; pip install 'torch>=2.14'",
-)
+pytestmark = ONE_GRAPH
 FULL = ["bert", "resnet"]  # take every option; the other families a few, and those in the slow tests
 OPTIONS = [
     ("generate_saliency", {}),
