@@ -57,13 +57,13 @@ ARMS = {
 SHAPES = "shapes.npz"  # made where it is missing
 SMALL = ["image_size=28", "mosaics=0", "per_device_train_batch_size=32"]
 SETS = {
-    "fashion_mnist": ("sample_fashion_mnist", [*SMALL, "max_train_rows=1200", "num_train_epochs=6"], None),
+    "fashion_mnist": ("sample_fashion_mnist", [*SMALL, "max_train_rows=1200", "num_train_epochs=12"], None),
     "pneumoniamnist": (
         "medmnist/pneumoniamnist",
         [
             *SMALL,
             "max_train_rows=1200",
-            "num_train_epochs=6",
+            "num_train_epochs=15",
             "learning_rate=3e-3",
             "model.architecture_kwargs={layers: [1, 2, 2, 1], channels: [32, 64, 96, 128], output_stride: 8}",
         ],
@@ -80,14 +80,14 @@ SETS = {
         ],
         SHAPES,
     ),
-    "reviews": ("sample_product_reviews", ["num_train_epochs=1", "max_train_rows=800"], None),
+    "reviews": ("sample_product_reviews", ["num_train_epochs=2", "max_train_rows=800"], None),
     "ag_news": (
         "ag_news_minilm_7600",
-        ["num_train_epochs=1", "max_train_rows=800", "learning_rate=2e-4"],
+        ["num_train_epochs=2", "max_train_rows=800", "learning_rate=2e-4"],
         "ag_news_test.csv",
     ),
 }
-ROWS, SAMPLES = 32, 32
+ROWS, SAMPLES = 64, 32
 
 
 def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
@@ -108,7 +108,8 @@ def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
     measures = text_measures(job) if recipe.model.registered.kind == "text" else image_measures(job, seed)
     if file == SHAPES:
         measures |= truth_measures(job, np.load(data / file)["val_masks"])
-    row = {"set": name, "arm": arm, "seed": seed, "accuracy": answer.get("accuracy", answer.get("medmnist_acc"))}
+    row = {"set": name, "arm": arm, "seed": seed, "epochs": int(arguments.num_train_epochs)}
+    row |= {"accuracy": answer.get("accuracy", answer.get("medmnist_acc")), "auc": answer.get("medmnist_auc")}
     row |= {measure: round(value, 4) for measure, value in measures.items()}
     return row | {"train_seconds": round(seconds, 1), "rows": ROWS, "commit": source_commit(), **environment()}
 
@@ -187,7 +188,7 @@ def write_table(journal: Journal, path: Path) -> None:
         "`default`, paired by seed, with the 95 % interval of Student's t.",
         "",
     ]
-    known = ("set", "arm", "seed", "train_seconds", "rows", "commit")
+    known = ("set", "arm", "seed", "epochs", "train_seconds", "rows", "commit")
     for name in SETS:
         rows = [row for row in journal.rows if row["set"] == name]
         measures = [m for m in rows[0] if m not in known and isinstance(rows[0][m], float)] if rows else []
