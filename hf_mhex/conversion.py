@@ -330,6 +330,8 @@ def from_mapped(
     arguments = fields.pop("architecture_kwargs", None) or {}
     read, state, unused = import_module(family.mapping).read_plain(source, revision, arguments.get("img_size"))
     read["architecture_kwargs"] |= arguments
+    if num_labels is not None or "label2id" in fields:
+        read.pop("id2label")
     read["preprocessing"] = {**read["preprocessing"], **(fields.pop("preprocessing", None) or {})} or None
     fields = check_fields(family, pointing(label_fields(num_labels, {**read, **fields})))
     model = family.classifier(family.config(**fields))

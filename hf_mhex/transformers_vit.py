@@ -124,5 +124,7 @@ def read_plain(
         "layer_norm_eps": config.layer_norm_eps,
         "architecture_kwargs": arguments,
         "preprocessing": preprocessing,
+        "id2label": config.id2label,
+        "problem_type": config.problem_type,
     }
     return fields, state, unused

@@ -59,6 +59,17 @@ def test_transformers_own_checkpoints_are_taken(tmp_path, kind):
     assert again(**inputs).logits.equal(model(**inputs).logits)
 
 
+@pytest.mark.parametrize("given", [{}, {"num_labels": 4}, {"id2label": {0: "x"}}, {"label2id": {"y": 0, "z": 1}}])
+def test_labels_are_those_of_the_source_unless_they_are_given(tmp_path, given):
+    config = CONFIG_MAPPING["vit"](**FIELDS, id2label=dict(enumerate("abc")), problem_type="multi_label_classification")
+    AutoModel.from_config(config).save_pretrained(tmp_path)
+    found = hf_mhex.convert(tmp_path, **given).config
+    expected = {"num_labels": [f"LABEL_{i}" for i in range(4)], "id2label": ["x"], "label2id": ["y", "z"]}
+    assert list(found.id2label.values()) == expected.get(next(iter(given), None), ["a", "b", "c"])
+    assert found.label2id == {name: index for index, name in found.id2label.items()}
+    assert found.problem_type == "multi_label_classification"
+
+
 IMAGENET = {"image_mean": [0.485, 0.456, 0.406], "image_std": [0.229, 0.224, 0.225]}
 SQUARE = {"crop_size": {"height": 32, "width": 32}}
 PROCESSORS = {
