@@ -73,6 +73,26 @@ def test_differences_are_paired_by_seed_and_judged_by_a_margin_from_the_plain_ne
     assert compare(rows_of(plain, {1: 0.9}), "MHEX", "accuracy") is None
 
 
+def test_a_threshold_is_the_best_of_the_chosen_rows_and_is_asked_of_others():
+    draws = torch.Generator().manual_seed(0)
+    labels = torch.rand(2, 60, generator=draws).round().long()
+    logits = torch.randn(2, 60, 2, generator=draws, dtype=torch.float64)
+    logits[..., 1] += 2 * labels + 3  # at 0 nearly everything would be label 1
+    apart = logits[..., 1] - logits[..., 0]
+
+    def balanced(row, threshold):
+        said = apart[row] >= threshold
+        return (said[labels[row] == 1].double().mean() + (~said)[labels[row] == 0].double().mean()).item() / 2
+
+    best = max(apart[0].tolist(), key=lambda threshold: balanced(0, threshold))
+    own, other = (
+        accuracy.at_threshold(logits[0].numpy(), labels[0, :, None].numpy(), *pair)
+        for pair in ((logits[row].numpy(), labels[row].numpy()) for row in (0, 1))
+    )
+    assert own == pytest.approx(balanced(0, best)) and other == pytest.approx(balanced(1, best))
+    assert own > balanced(0, 0.0) + 0.1
+
+
 def test_what_is_not_there_is_named(tmp_path):
     with pytest.raises(ValueError, match="SET must be one of"):
         run_study("imagenet", [], tmp_path)

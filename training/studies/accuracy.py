@@ -16,6 +16,7 @@ from pathlib import Path
 from statistics import stdev
 from typing import Annotated
 
+import numpy as np
 import typer
 
 from hf_mhex.benchmarks.journal import Journal, without_folders
@@ -35,7 +36,10 @@ ARMS = {
     "light": ["model.config.deep_supervision_weight=0.2"],
     "pointing": POINTING,
     "instances": [*POINTING, "model.config.instance_share=0.05"],
+    "consistency": ["part_consistency=1.0"],
 }
+THRESHOLD = "balanced_accuracy_at_threshold"  # of two labels; the threshold is chosen on validation rows
+MASKED = "part_consistency=0.0"  # rows without some parts, for every network of a study
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
 
@@ -45,8 +49,9 @@ class Study:
     """One data set: its recipe with changes, what is compared, the learning rates to choose from and the seeds.
 
     Args:
-        measures: metrics of the recipe; rates are chosen by the first. classifier_factor: learning rate of the plain
-            network's classifier, which starts small, over that of the rest; None for the same.
+        measures: metrics of the recipe, or THRESHOLD; rates are chosen by the first.
+        classifier_factor: learning rate of the plain network's classifier, which starts small, over that of the rest;
+            None for the same.
         arms: among ARMS.
     """
 
@@ -115,6 +120,23 @@ STUDIES = {
         5.0,
         ("plain", "MHEX"),
     ),
+    "pneumoniamnist_parts": Study(
+        "medmnist/pneumoniamnist",
+        ("image_size=28", "num_train_epochs=10", MASKED),
+        ("medmnist_auc", "balanced_accuracy", THRESHOLD),
+        (1e-3, 3e-3, 1e-2),
+        5,
+        arms=("plain", "consistency"),
+    ),
+    "ag_news_parts": Study(
+        "ag_news_minilm_7600",
+        ("max_train_rows=2400", "num_train_epochs=1", MASKED),
+        ("accuracy",),
+        (1e-4, 2e-4, 4e-4),
+        5,
+        5.0,
+        ("plain", "consistency"),
+    ),
 }
 
 
@@ -177,10 +199,24 @@ def run_one(study: Study, arm: str, rate: float, seed: int, overrides: Iterable[
         trainer = make_trainer(recipe, arguments, job)
         took = trainer.train().metrics["train_runtime"]
         found = {split: scores(trainer, getattr(job, split), split) for split in splits}
+        if THRESHOLD in study.measures:
+            answers = {split: trainer.predict(getattr(job, split)) for split in found}
+            for split, answer in answers.items():
+                found[split][THRESHOLD] = at_threshold(*answers["validation"][:2], *answer[:2])
     about = describe(recipe, job, seed, arguments.world_size, arguments.device)
     kept = {name: about[name] for name in ("recipe", "rows", "parameters", "threads")}
     measured = {split: {name: values[name] for name in study.measures} for split, values in found.items()}
     return kept | measured | {"minutes": round(took / 60, 2)}
+
+
+def at_threshold(chosen_logits, chosen_labels, logits, labels) -> float:
+    """Balanced accuracy of two labels, where label 1 begins at the difference of logits [N, 2] that is best on the
+    chosen rows; labels [N] or [N, 1]."""
+    from sklearn.metrics import balanced_accuracy_score, roc_curve
+
+    wrong, right, thresholds = roc_curve(np.ravel(chosen_labels), chosen_logits[:, 1] - chosen_logits[:, 0])
+    threshold = thresholds[(right - wrong).argmax()]
+    return float(balanced_accuracy_score(np.ravel(labels), logits[:, 1] - logits[:, 0] >= threshold))
 
 
 def margin_of(rows: list[dict], measure: str) -> float:
