@@ -66,10 +66,13 @@ def split_pair(value) -> tuple[str, str | None]:
 
 
 def read_texts(value) -> tuple[str, str | None]:
-    """`split_pair` of a value to be explained; ValueError where it holds nothing but white space."""
+    """`split_pair` of a value to be explained; ValueError for nothing but white space and for half a character."""
     texts = split_pair(value)
-    if not "".join(filter(None, texts)).strip():
+    joined = "".join(filter(None, texts))
+    if not joined.strip():
         raise ValueError("the row holds an empty text.")
+    if half := [character for character in joined if "\ud800" <= character <= "\udfff"]:
+        raise ValueError(f"the row holds half a character ({half[0]!r}, as of an emoji that was cut); take it out.")
     return texts
 
 

@@ -146,12 +146,12 @@ def _with_paths(rows: Dataset, folder: Path) -> Dataset:
 def find_input(rows, kind: Kind, argument: str) -> str:
     """The column of images, texts or signals, by its type where one alone has it, else by its usual name.
 
+    rows: a data set of `datasets`, or the names of its columns.
+
     Raises ValueError, naming the argument that tells it, where there is none or several.
     """
     features = getattr(rows, "features", None) or {}
-    names = list(features or getattr(rows, "column_names", None) or ())
-    if not names:
-        return kind.column  # an iterable of dicts that does not say what it holds
+    names = list(features or getattr(rows, "column_names", rows))
     typed = [name for name, feature in features.items() if holds(feature, kind) and name.lower() not in (*LABELS, "id")]
     usual = [name for name in names if name.lower() in kind.columns and (not typed or name in typed)]
     found = typed if len(typed) == 1 else usual

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from itertools import chain, islice
 from os import PathLike, fspath
 from pathlib import Path
+from typing import Any
 
 import numpy as np
-from datasets import ClassLabel, Image
+import pandas as pd
+import torch
+from datasets import ClassLabel, Dataset, Image
 
 from hf_mhex.data import Row
 from hf_mhex.data.opening import OpenRows, find_input, holds, open_splits
@@ -43,7 +46,8 @@ class RowSource:
     """The rows of `data`, in shards of `rows_per_shard` consecutive ones.
 
     Args:
-        data: what `open_data` answers, read by number unless it streams; or an iterable of dicts, read in order.
+        data: what `open_data` answers, read by number unless it streams; a data frame of pandas; or an iterable of
+            dicts, read in order, whose columns are those of its first row.
         kind: of the model's input.
         column: of the images or texts; found by its type or name if None.
         id_column: of the rows' ids; if None a column "id", or else the row's number.
@@ -51,7 +55,7 @@ class RowSource:
         labels: names of the model's labels, in order. Numbers of a source that names its labels become names: its own
             where the model has one of them, else the model's.
 
-    Raises ValueError where a column is not there or cannot be told.
+    Raises ValueError where a column is not there or cannot be told, and for several splits; TypeError for other data.
     """
 
     def __init__(
@@ -65,9 +69,9 @@ class RowSource:
         labels: Sequence[str] = (),
     ):
         self.rows_per_shard, self.target_column = rows_per_shard, target_column
+        data, names = rows_and_columns(data)
         features = getattr(data, "features", None) or {}
-        names = list(features or getattr(data, "column_names", None) or ())
-        self.column = column or find_input(data, kind, "column")
+        self.column = column or (find_input(data if features else names, kind, "column") if names else kind.column)
         self.id_column = id_column or ("id" if "id" in names or not names else None)
         for argument, name in (("column", column), ("id_column", id_column), ("target_column", target_column)):
             if name is not None and names and name not in names:
@@ -77,7 +81,7 @@ class RowSource:
         self.target_names = own if set(own) & set(labels) else list(labels) if own else []
         self.renumbered = self.target_names not in ([], list(labels))
         wanted = [name for name in (self.column, self.id_column, self.target_column) if name is not None]
-        if names:
+        if hasattr(data, "select_columns"):
             data = data.select_columns(list(dict.fromkeys(wanted)))
         if kind.name == "image" and holds(features.get(self.column), kind):
             data = data.cast_column(self.column, Image(decode=False))  # one that cannot be read must stop no run
@@ -153,12 +157,60 @@ class RowSource:
         return names[target] if names and target is not None and 0 <= target < len(names) else target
 
 
+def rows_and_columns(data) -> tuple[Any, list[str]]:
+    """The rows of data that a user gave, and the names of their columns; none where there is no row.
+
+    Raises ValueError for several splits, TypeError for what holds no rows.
+    """
+    if isinstance(data, (str, PathLike)):
+        raise TypeError(f"data must hold rows, got the name {fspath(data)!r}; datasets.load_dataset reads files.")
+    if isinstance(data, Mapping):
+        names = ", ".join(map(repr, data))
+        if all(hasattr(part, "select_columns") for part in data.values()):
+            raise ValueError(f"data must be one split, got {names}; give data[{next(iter(data), '')!r}] for example.")
+        raise TypeError(
+            f"data must hold rows, got a dict of {names}; datasets.Dataset.from_dict makes rows of columns."
+        )
+    if isinstance(data, pd.DataFrame):
+        data = Dataset.from_pandas(data, preserve_index=False)
+    names = list(getattr(data, "features", None) or getattr(data, "column_names", None) or ())
+    if names:
+        return data, names
+    if hasattr(data, "__getitem__") and hasattr(data, "__len__"):
+        first = [data[0]] if len(data) else []
+    elif hasattr(data, "__iter__"):
+        stream = iter(data)
+        first = list(islice(stream, 1))
+        data = chain(first, stream)
+    else:
+        raise TypeError(f"data must be a data set, a data frame or an iterable of dicts, got {type(data).__name__}.")
+    if first and not isinstance(first[0], Mapping):
+        raise TypeError(
+            f"data must hold rows as dicts, got {type(first[0]).__name__} as the first; "
+            "of texts for example [{'text': text} for text in texts]."
+        )
+    return data, [name for row in first for name in row]
+
+
 def _contents(value) -> bytes:
-    """The bytes of an image, a text or a number; of a file its contents."""
+    """The bytes of an image, a text, numbers or a tensor, all of them, with their shape; of a file its contents."""
     if isinstance(value, dict) and "bytes" in value:
         value = value["bytes"] if value["bytes"] is not None else Path(value.get("path") or "")
     if isinstance(value, Path):
         return value.read_bytes() if value.is_file() else str(value).encode()
     if isinstance(value, bytes):
         return value
-    return np.asarray(value).tobytes() if hasattr(value, "__array_interface__") else repr(value).encode()
+    if isinstance(value, torch.Tensor):
+        value = value.detach().cpu()
+        value = (value.float() if value.dtype == torch.bfloat16 else value).numpy()
+    if hasattr(value, "__array__") and not isinstance(value, np.generic):
+        array = np.asarray(value)
+        if array.dtype != object:
+            return f"{array.dtype} {array.shape} ".encode() + array.tobytes()
+        value = array.tolist()
+    if isinstance(value, Mapping):
+        value = [part for entry in value.items() for part in entry]
+    if isinstance(value, (list, tuple)) and not all(isinstance(part, (str, int, float)) for part in value):
+        parts = [_contents(part) for part in value]
+        return b"".join(b"%d " % len(part) + part for part in parts)
+    return repr(value).encode()

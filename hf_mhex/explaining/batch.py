@@ -320,7 +320,7 @@ class Explainer:
         options = check_row_options(model, self.target, self.options) | {"target": self.target}
         from hf_mhex.data.opening import find_input
 
-        column = self.column or find_input(_Names(list(batch)), family_of(model).input, "column")
+        column = self.column or find_input(list(batch), family_of(model).input, "column")
         if column not in batch:
             raise ValueError(f"column={column!r} must be a column of the batch: {', '.join(batch)}.")
         rows = [Row(number, str(number), value) for number, value in enumerate(batch[column])]
@@ -396,10 +396,3 @@ def _load_once(source: str, revision: str | None, device: str | torch.device | N
     model, processor = load(source, revision)
     found = torch.accelerator.current_accelerator() if torch.accelerator.is_available() else "cpu"
     return model.to(device or found), processor
-
-
-@dataclass(frozen=True)
-class _Names:
-    """Columns that are known by their names alone."""
-
-    column_names: list[str]

@@ -78,7 +78,7 @@ def explain_dataset(
     Args:
         model: an MHEX classifier in eval mode, on its device.
         processor: its image processor or fast tokenizer.
-        data: a `datasets` source, streaming or not, or an iterable of dicts.
+        data: a split of `datasets`, streaming or not, a data frame of pandas, or an iterable of dicts.
         output: the folder; of workers on several machines, one that all of them see, as they must see the data.
         column, id_column: of the images or texts and of the ids; found by type and name if None.
         target: the class to explain, or None for the predicted one. target_column: of a label a row, its name or

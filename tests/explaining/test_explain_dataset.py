@@ -7,7 +7,7 @@ import sys
 import numpy as np
 import pytest
 import torch
-from datasets import ClassLabel, Dataset, Features, Image, Value, load_dataset
+from datasets import ClassLabel, Dataset, DatasetDict, Features, Image, Value, load_dataset
 from PIL import Image as Pillow
 from transformers import AutoTokenizer
 
@@ -116,13 +116,15 @@ def test_texts_in_batches_by_length(text_model, texts, tmp_path, monkeypatch, ro
         assert abs(sum(row["word_scores"]) + row["special"] - row["explained"]) <= 1e-4
 
 
-@pytest.mark.parametrize("kind", ["streaming", "generator", "parquet", "jsonl", "saved"])
+@pytest.mark.parametrize("kind", ["streaming", "generator", "list", "frame", "parquet", "jsonl", "saved"])
 def test_every_source_gives_the_same_rows(text_model, texts, tmp_path, kind):
     explain(text_model, texts, tmp_path / "expected", rows_per_shard=20)
     if kind == "streaming":
         data = texts.to_iterable_dataset(num_shards=3)
     elif kind == "generator":
-        data = (row for row in texts)
+        data = (row for row in texts.rename_columns({"text": "sentence"}))  # another usual name
+    elif kind in ("list", "frame"):
+        data = list(texts) if kind == "list" else texts.to_pandas()
     elif kind == "saved":
         texts.save_to_disk(tmp_path / "data")
         data = open_data(tmp_path / "data")
@@ -152,10 +154,13 @@ def test_bad_rows_are_recorded(image_model, text_model, texts, images, tmp_path)
     assert "no target" in bad[10]
     assert rows[3]["map"] is None and rows[3]["logits"] is None
     assert all(row["target"] == row["row"] % 4 and row["map"] for row in rows if not row["error"])
-    data = Dataset.from_dict({"text": ["good phone", "", None, "  ", "bad " * 700]})
-    assert explain(text_model, data, tmp_path / "text", words=True).bad == 3
+    data = [{"text": text} for text in ("good phone", "", None, "  ", "bad " * 700, "half \ud83d of a smile")]
+    assert explain(text_model, data, tmp_path / "text", words=True).bad == 4
     rows = read(tmp_path / "text", tmp_path / "cache")
-    assert rows["truncated"] == [False, None, None, None, True] and rows[4]["words"][:2] == ["bad", "bad"]
+    assert rows["truncated"] == [False, None, None, None, True, None] and rows[4]["words"][:2] == ["bad", "bad"]
+    assert "half a character" in rows[5]["error"]
+    with pytest.raises(ValueError, match=r"half a character \('\\ud83d'"):
+        hf_mhex.explain(*text_model, "half \ud83d of a smile")
 
 
 @pytest.mark.parametrize(
@@ -257,6 +262,20 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
     for name, words in (("normalize", "'normalize' is no argument"), ("contrats", "did you mean 'contrast'")):
         with pytest.raises(TypeError, match=words):
             explain(text_model, texts, tmp_path / "new", **{name: "mean"})
+    called = texts.rename_columns({"text": "sentence"})
+    for rows in (list(called), iter(called), called.to_iterable_dataset()):
+        with pytest.raises(ValueError, match="column='txt' must be a column of the data: id, sentence"):
+            explain(text_model, rows, tmp_path / "new", column="txt")
+    with pytest.raises(ValueError, match=r"data must be one split, got 'train'; give data\['train'\]"):
+        explain(text_model, DatasetDict(train=texts), tmp_path / "new")
+    for wrong, words in (
+        (["good phone"], r"data must hold rows as dicts, got str as the first; of texts for example \[\{'text'"),
+        ("texts.csv", "data must hold rows, got the name 'texts.csv'"),
+        ({"text": ["good phone"]}, "data must hold rows, got a dict of 'text'; datasets.Dataset.from_dict"),
+        (3, "data must be a data set, a data frame or an iterable of dicts, got int"),
+    ):
+        with pytest.raises(TypeError, match=words):
+            explain(text_model, wrong, tmp_path / "new")
     explain(text_model, texts, tmp_path / "begun")
     with pytest.raises(ValueError, match=r"was begun with \{'contrast': None\}, not \{'contrast': 'mean'\}"):
         explain(text_model, texts, tmp_path / "begun", contrast="mean")
@@ -334,6 +353,21 @@ def test_a_run_goes_on_only_with_what_it_began_with(text_model, texts, tmp_path)
     with pytest.raises(ValueError, match="was begun with {'processor': "):
         explain((model, AutoTokenizer.from_pretrained(MINILM, do_lower_case=False)), texts, tmp_path)
     explain(text_model, texts, tmp_path)
+
+
+@pytest.mark.parametrize("how", [None, "torch", "numpy"])
+def test_other_numbers_are_other_data(tmp_path, how):
+    """Long rows that begin and end alike, as signals with quiet edges and pictures with borders do."""
+    model = lively("signal", torch.float32)
+    processor = MHEXSignalFeatureExtractor(num_channels=model.config.num_channels)
+    one = np.zeros((2, model.config.num_channels, 700), np.float32)
+    other = one.copy()
+    one[..., 300:320], other[..., 300:320] = 1, 2
+    one, other = (Dataset.from_dict({"signal": rows.tolist()}).with_format(how) for rows in (one, other))
+    explain((model, processor), one, tmp_path)
+    explain((model, processor), one, tmp_path)
+    with pytest.raises(ValueError, match="was begun with {'data': "):
+        explain((model, processor), other, tmp_path)
 
 
 def test_a_folder_of_before_a_field_was_kept_goes_on(text_model, texts, tmp_path):
