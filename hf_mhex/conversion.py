@@ -20,6 +20,7 @@ from hf_mhex.modeling.mhex_config import PREPROCESSING
 
 CLASSIFIER_KEYS = ("fc.", "head.", "head_dist.", "fc_norm.", "attn_pool.", "classifier.")  # of timm's and torchvision's
 POINTING = {"rectified": True, "binary_share": 0.5, "instance_share": 0.05}  # of images; docs/levers.md says what for
+LOADING = ("attn_implementation", "device_map", "use_safetensors", "cache_dir")  # that from_pretrained of a text takes
 OUTSIDE_BODY = ("embeddings.", "encoder.", "transformer.", "layers.", "final_norm.")  # keys that a text body must use
 
 
@@ -61,10 +62,12 @@ def convert(
         architecture: timm's name of the network that a weights file is of.
         pretrained: take the weights that timm publishes for a name (over the network or from the cache); other sources
             bring their own, and refuse it.
-        revision: branch, tag or commit of a Hub repository.
+        revision: branch, tag or commit of a Hub repository; refused for other sources of timm.
         output_loading_info: also return the `ConversionReport`.
-        config_fields: fields of the family's configuration. Classifiers of images take those of `POINTING` where they
-            are not given, so that their maps point, and in `preprocessing` how their source's images are made.
+        config_fields: fields of the family's configuration, and `dtype`; of texts also `attn_implementation`,
+            `device_map`, `cache_dir` and `use_safetensors`, as `from_pretrained` has them. Classifiers of images take
+            those of `POINTING` where they are not given, so that their maps point, and in `preprocessing` how their
+            source's images are made.
 
     Raises ValueError for a source of no family, weights that do not fit and labels that contradict each other,
     TypeError for a field that no configuration has, FileNotFoundError for a missing file.
@@ -80,8 +83,10 @@ def convert(
                 f"source={name!r} is a weights file; name its network, architecture='resnet50' for example."
             )
         refuse_pretrained(pretrained, name)
+        refuse_revision(revision, name)
         return from_timm(architecture, checkpoint_path=path, **fields)
     if not path.exists() and timm.is_model(name):
+        refuse_revision(revision, name)
         return from_timm(name, pretrained=pretrained, **fields)
     if path.suffix in (".safetensors", ".pth", ".pt", ".bin", ".npz") or (path.is_absolute() and not path.exists()):
         raise FileNotFoundError(f"source={name!r} is no file and no folder.")
@@ -108,6 +113,9 @@ def convert(
         fields = {"num_channels": kwargs.pop("in_chans", 3), "preprocessing": made or None, **fields}
         pooling = () if "class_token" in kwargs else ("global_pool",)  # without a class token timm's norm depends on it
         kwargs = {key: value for key, value in kwargs.items() if key not in ("num_classes", *pooling)}
+        names = config.get("id2label") or config.get("label_names")
+        if names and not count_labels(fields):
+            fields["id2label"] = dict(names if isinstance(names, Mapping) else enumerate(names))
         return from_timm(config["architecture"], checkpoint_path=weights, architecture_kwargs=kwargs or None, **fields)
     return from_transformers(source, revision=revision, **fields)
 
@@ -136,6 +144,17 @@ def refuse_pretrained(pretrained: bool, source: str) -> None:
         raise ValueError(f"pretrained=True takes timm's weights, but source={source!r} brings its own; {cure}.")
 
 
+def refuse_revision(revision: str | None, source: str) -> None:
+    """ValueError where a source that is not on the Hub would silently be another than that of the revision."""
+    if revision is not None:
+        raise ValueError(f"revision={revision!r} is of a Hub repository, which source={source!r} is not; leave it out.")
+
+
+def count_labels(fields: Mapping) -> int:
+    """How many labels the fields of a configuration name; 0 where they say nothing of them."""
+    return fields.get("num_labels") or len(fields.get("id2label") or fields.get("label2id") or ())
+
+
 def from_timm(
     architecture: str,
     pretrained: bool = False,
@@ -162,6 +181,7 @@ def from_timm(
         raise ValueError("pretrained=True and checkpoint_path exclude each other; give one of them.")
     family = timm_family(architecture, config_fields)
     fields = check_fields(family, pointing(label_fields(num_labels, config_fields)))
+    dtype = dtype_of(fields)
     model = family.classifier(family.config(architecture=architecture, **fields))
     state: Mapping[str, torch.Tensor] = {}
     source = ""
@@ -175,8 +195,19 @@ def from_timm(
         except RuntimeError as error:
             raise ValueError(f"pretrained=True: {str(error).splitlines()[0]}") from error
     report = load_trunk(model, state, source)
-    model.eval()
+    model.to(dtype).eval()
     return (model, report) if output_loading_info else model
+
+
+def dtype_of(fields: dict) -> torch.dtype | None:
+    """The number type that a network of timm is to have, taken out of the fields; TypeError for none."""
+    found = [fields.pop(name, None) for name in ("dtype", "torch_dtype")]
+    dtype = next((value for value in found if value is not None), None)
+    if isinstance(dtype, str):
+        dtype = getattr(torch, dtype, dtype)
+    if dtype is not None and not isinstance(dtype, torch.dtype):
+        raise TypeError(f"dtype must be a floating type of torch, as torch.float16, got {dtype!r}.")
+    return dtype
 
 
 def timm_family(architecture: str, fields: Mapping) -> Family:
@@ -294,7 +325,9 @@ def from_transformers(
         close = get_close_matches(str(found), known, n=1)
         near = f" (nearest: {close[0]})" if close else ""
         raise ValueError(f"source={fspath(source)!r} is a {found!r} model; MHEX is made from {', '.join(known)}{near}.")
-    fields = check_fields(family, label_fields(num_labels, config_fields))
+    fields = check_fields(family, label_fields(num_labels, config_fields), LOADING)
+    if (count := count_labels(fields)) and count != count_labels(source_config(source, revision)):
+        fields = {"problem_type": None, **fields}  # the source's is of its own labels
     with downloading(f"source={fspath(source)!r}"):
         model, info = family.classifier.from_pretrained(
             source, revision=revision, output_loading_info=True, ignore_mismatched_sizes=True, **fields
@@ -330,14 +363,18 @@ def from_mapped(
     arguments = fields.pop("architecture_kwargs", None) or {}
     read, state, unused = import_module(family.mapping).read_plain(source, revision, arguments.get("img_size"))
     read["architecture_kwargs"] |= arguments
-    if num_labels is not None or "label2id" in fields:
-        read.pop("id2label")
+    own, count = read.pop("id2label"), num_labels or count_labels(fields)
+    if not count:
+        read["id2label"] = own
+    elif count != len(own):
+        del read["problem_type"]
     read["preprocessing"] = {**read["preprocessing"], **(fields.pop("preprocessing", None) or {})} or None
     fields = check_fields(family, pointing(label_fields(num_labels, {**read, **fields})))
+    dtype = dtype_of(fields)
     model = family.classifier(family.config(**fields))
     report = load_trunk(model, state, f"source={fspath(source)!r}")
     report = dataclasses.replace(report, unused=(*report.unused, *unused))
-    model.eval()
+    model.to(dtype).eval()
     return (model, report) if output_loading_info else model
 
 
@@ -361,10 +398,13 @@ def pointing(fields: Mapping) -> dict:
     return found
 
 
-def check_fields(family: Family, fields: dict) -> dict:
-    """The fields of a configuration; TypeError, naming the closest, for one that the family does not have."""
+def check_fields(family: Family, fields: dict, loading: tuple[str, ...] = ()) -> dict:
+    """The fields of a configuration; TypeError, naming the closest, for one that the family does not have.
+
+    loading: arguments of `from_pretrained` that are taken too.
+    """
     known = {field.name for field in dataclasses.fields(family.config)}
-    known |= {"num_labels", "attn_implementation", "dtype", "torch_dtype", "device_map", "use_safetensors", "cache_dir"}
+    known |= {"num_labels", "dtype", "torch_dtype", *loading}
     for name in fields:
         if name not in known:
             close = get_close_matches(name, known, n=1)

@@ -54,8 +54,8 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
         revision: branch, tag or commit; a commit pins what is loaded. A Hub id without one is warned of, once.
         kwargs: handed to the model's `from_pretrained` (dtype, device_map, ...).
 
-    Raises ValueError for a model of another family; OSError, with transformers' own words, for one that is not there,
-    and for weights that cannot be read.
+    Raises ValueError for a model of another family and for one without some of its weights; OSError, with transformers'
+    own words, for one that is not there, and for weights that cannot be read.
     """
     found = source_config(source, revision).get("model_type")
     if found not in FAMILIES:
@@ -66,7 +66,16 @@ def load(source: str | PathLike, revision: str | None = None, **kwargs):
     family = FAMILIES[found]
     with downloading(f"source={fspath(source)!r}"), reading_weights(source):
         commit = None if Path(source).is_dir() else _commit(fspath(source), revision)
-        model = family.classifier.from_pretrained(source, revision=commit, use_safetensors=True, **kwargs).eval()
+        model, info = family.classifier.from_pretrained(
+            source, revision=commit, use_safetensors=True, **kwargs | {"output_loading_info": True}
+        )
+    if missing := sorted(info["missing_keys"]):
+        raise ValueError(
+            f"source={fspath(source)!r} lacks {len(missing)} of the model's weights, among them "
+            f"{', '.join(missing[:3])}, which would be random; to train them, use "
+            f"hf_mhex.{family.classifier.__name__}.from_pretrained(source)."
+        )
+    model.eval()
     if commit:
         model.config._commit_hash = commit  # as older transformers do; it is not saved
         if revision is None:

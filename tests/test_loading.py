@@ -5,11 +5,13 @@ import warnings
 
 import huggingface_hub.constants
 import pytest
+import torch
 
 import hf_mhex
 from hf_mhex.hub.app.links import pinned
 from hf_mhex.loading import load_processor
 from hub_models import save_text_model
+from networks import lively
 
 COMMITS = {"v1": "c0ffee" * 6 + "c0ff", "main": "badcab" * 6 + "badc"}
 
@@ -53,6 +55,15 @@ def test_a_model_remembers_its_commit(revision, tmp_path):
     assert pinned("someone/film", model).revision == COMMITS["v1"]
     model.save_pretrained(tmp_path)
     assert COMMITS["v1"] not in (tmp_path / "config.json").read_text()
+
+
+def test_weights_that_are_missing_are_named_and_not_made_up(tmp_path):
+    model = lively("resnet", torch.float32)
+    model.base_model.save_pretrained(tmp_path)
+    with pytest.raises(
+        ValueError, match="lacks 5 of the model's weights, among them heads.0.weight, .*would be random"
+    ):
+        hf_mhex.load(tmp_path)
 
 
 def test_a_folder_needs_no_revision(cache):

@@ -403,6 +403,36 @@ def test_a_model_of_ours_with_weights_of_its_own_names_the_way_to_new_heads(tmp_
     assert all(len(head.weight) == 7 and head.weight.std() > 0 for head in again.heads)
 
 
+@pytest.mark.parametrize("given", [{}, {"num_labels": 2}, {"num_labels": 3}, {"id2label": {0: "x", 1: "y", 2: "z"}}])
+def test_labels_of_a_source_stay_and_its_kind_of_problem_stays_with_their_number(tmp_path, given):
+    save_text("bert", tmp_path / "text", id2label={0: "sad", 1: "glad"}, problem_type="multi_label_classification")
+    timm_folder(tmp_path / "timm")
+    timm_config = json.loads((tmp_path / "timm" / "config.json").read_text())
+    (tmp_path / "timm" / "config.json").write_text(json.dumps(timm_config | {"label_names": ["sad", "glad"]}))
+    config = TimmWrapperConfig(architecture="resnet10t", model_args=SMALL, id2label={0: "sad", 1: "glad"})
+    TimmWrapperForImageClassification(config).save_pretrained(tmp_path / "both")
+    for folder in ("text", "timm", "both"):
+        found = hf_mhex.convert(tmp_path / folder, **given).config
+        if not given:
+            assert found.id2label == {0: "sad", 1: "glad"}
+        assert found.num_labels == (len(given.get("id2label", ())) or given.get("num_labels", 2))
+        if folder == "text":
+            assert found.problem_type == ("multi_label_classification" if found.num_labels == 2 else None)
+
+
+def test_what_cannot_be_said_of_a_source_is_refused(tmp_path):
+    save_file(timm.create_model("resnet10t").state_dict(), tmp_path / "ten.safetensors")
+    for source, fields in (("resnet10t", {}), (tmp_path / "ten.safetensors", {"architecture": "resnet10t"})):
+        with pytest.raises(ValueError, match="revision='main' is of a Hub repository, which source=.* is not"):
+            hf_mhex.convert(source, revision="main", **fields)
+        with pytest.raises(TypeError, match="'device_map' is no field"):
+            hf_mhex.convert(source, device_map="meta", **fields)
+        with pytest.raises(TypeError, match="dtype must be a floating type of torch, as torch.float16, got 'half16'"):
+            hf_mhex.convert(source, dtype="half16", **fields)
+        for dtype in (torch.bfloat16, "bfloat16"):
+            assert hf_mhex.convert(source, dtype=dtype, **fields).dtype == torch.bfloat16
+
+
 def test_labels_are_named_by_their_indices_alone(tmp_path):
     save_text("bert", tmp_path)
     for source in ("resnet10t", tmp_path):
