@@ -97,6 +97,24 @@ class MHEXImageBody(MHEXStagedBody):
         """Pixels [B, num_channels, H, W] to the first block's input."""
         raise NotImplementedError("a subclass says what its stem is")
 
+    def check_size(self, height: int, width: int) -> None:
+        """ValueError for images of a size that timm's patch embedding does not take."""
+        embed = getattr(self.trunk, "patch_embed", None)
+        size = getattr(embed, "img_size", None)
+        if size is None:
+            return
+        if embed.strict_img_size and (height, width) != tuple(size):
+            raise ValueError(
+                f"pixel_values must be {size[0]} x {size[1]} pixels, got {height} x {width}; use the model's image "
+                "processor, or make the model with dynamic_img_size=True (ViT) or strict_img_size=False (Swin) in "
+                "architecture_kwargs."
+            )
+        rows, columns = embed.patch_size
+        if not (embed.strict_img_size or embed.dynamic_img_pad) and (height % rows or width % columns):
+            raise ValueError(
+                f"pixel_values must have sides that {rows} and {columns} divide, the patch's, got {height} x {width}."
+            )
+
     def trace(self, x: torch.Tensor, pixels: torch.Tensor, explain, rollout: bool, attention_mask=None) -> Trace:
         """The trace of a pass whose first block reads x."""
         return Trace(explain)
@@ -126,6 +144,7 @@ class MHEXImageBody(MHEXStagedBody):
         self.check_rollout(rollout)
         if attention_mask is not None and not self.takes_mask:
             raise ValueError(f"attention_mask takes tokens out of attention, which {type(self).__name__} cannot.")
+        self.check_size(*pixel_values.shape[-2:])
         pixels = pixel_values.to(next(self.trunk.parameters()).dtype)
         x = self.stem(pixels)
         return self.walk(x, self.trace(x, pixels, explain, rollout, attention_mask), output_hidden_states, return_dict)

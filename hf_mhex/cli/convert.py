@@ -49,18 +49,16 @@ def convert(
         if "" in fields["id2label"].values():
             raise ValueError(f"--labels must be names separated by commas, got an empty one in {labels!r}.")
     check_folder(output.parent)
-    model, report = hf_mhex.convert(
-        source,
-        num_labels,
-        architecture=architecture,
-        pretrained=pretrained,
-        revision=revision,
-        output_loading_info=True,
-        **fields,
-    )
+    fields |= {"architecture": architecture, "pretrained": pretrained, "revision": revision}
+    model, report = hf_mhex.convert(source, num_labels, output_loading_info=True, **fields)
     kind = family_of(model).kind
     if image_size is not None and kind != "image":
         raise ValueError(f"--image-size is for images; SOURCE {source!r} is a {kind} model.")
+    if image_size is not None and not takes_size(model, image_size):
+        dynamic = "dynamic_img_size" in model.config.trunk_arguments
+        fields["architecture_kwargs"] = {"dynamic_img_size": True} if dynamic else {"strict_img_size": False}
+        model, report = hf_mhex.convert(source, num_labels, output_loading_info=True, **fields)
+        model.base_model.check_size(image_size, image_size)
     processor = make_processor(model, source, revision, image_size)
     with whole(output) as place:
         model.save_pretrained(place)
@@ -70,3 +68,12 @@ def convert(
     else:
         fresh = "" if report.used else "; all weights are fresh, --pretrained takes those that timm publishes"
         echo(f"{output}: {type(model).__name__} with {model.config.num_labels} labels; {report}{fresh}")
+
+
+def takes_size(model, side: int) -> bool:
+    """Whether a network takes square images of so many pixels a side."""
+    try:
+        model.base_model.check_size(side, side)
+    except ValueError:
+        return False
+    return True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import sys
+from itertools import chain, count
 from pathlib import Path
 from typing import Annotated
 
@@ -153,6 +154,12 @@ def names_data(item: str) -> bool:
     return Path(item).is_dir() or (is_name and item.lower().endswith(DATA_FILES))
 
 
+def free_name(path: Path) -> Path:
+    """The path, with a number where a file of that name is there already."""
+    names = (path.with_stem(f"{path.stem}-{number}") for number in count(2))
+    return next(name for name in chain([path], names) if not name.exists())
+
+
 def explain_rows(network, processor, data: dict, output: Path | None, options: dict, as_json: bool) -> None:
     """Explain data and say how much of it."""
     from hf_mhex.data.source import open_data
@@ -160,6 +167,11 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
+    if Path(data["source"]).is_dir() and output.resolve().is_relative_to(Path(data["source"]).resolve()):
+        raise ValueError(
+            f"--output {str(output)!r} lies in the folder that is explained, where answers would be explained in turn; "
+            "name one outside of it."
+        )
     seen = sys.stderr.isatty()  # a bar; elsewhere a line
     if not seen:
         echo(f"explaining {data['source']} ...", err=True)
@@ -185,7 +197,7 @@ def explain_one(network, processor, item: str, output: Path | None, options: dic
         raise ValueError(f"--output {str(output)!r} is a page, which texts have; name a picture, as why.png.")
     found = hf_mhex.explain(network, processor, sys.stdin.read() if item == "-" else item, **options)
     if output is None and not is_text:
-        output = Path(f"{Path(item).stem}-saliency.png")
+        output = free_name(Path(f"{Path(item).stem}-saliency.png"))
     if output and as_page:
         write_whole(output, found.page)
     elif output:

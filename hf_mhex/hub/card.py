@@ -167,6 +167,8 @@ def write_card(
 ) -> list[Path]:
     """Write the card, and a picture of the model's answers to `items` where there are any; return the paths.
 
+    Without items a saliency.png that is there already stays in the card.
+
     Args:
         items: PIL images, image files or texts. output: None for the model's own folder; another one also gets
             facts.json and results.json, what the card was rendered from. device: where the model answers; the
@@ -182,7 +184,7 @@ def write_card(
         written.append(output / "saliency.png")
         with whole(written[-1]) as place:
             saliency_picture(folder, items, device).save(place)
-    picture = "saliency.png" if items else None
+    picture = "saliency.png" if (output / "saliency.png").is_file() else None
     write_whole(written[0], render_card(facts, about, record, repo_id, revision, picture))
     if output.resolve() != folder.resolve():
         sources = {"facts.json": {**facts, "repo_id": repo_id, "revision": revision}, "results.json": record}

@@ -227,6 +227,27 @@ def test_convert(models, capsys, tmp_path):
     assert code == 1 and "exists and is not empty; name a new folder" in err
 
 
+@pytest.mark.parametrize("network", ["vit_tiny_patch16_224", "swin_tiny_patch4_window7_224"])
+def test_a_network_of_one_size_is_converted_for_another(models, capsys, monkeypatch, tmp_path, network):
+    monkeypatch.chdir(tmp_path)
+    code, _, err = mhex("convert", network, "new", "--image-size", "64", capsys=capsys)
+    assert code == 0, err
+    for name in ("picture-saliency.png", "picture-saliency-2.png"):  # the second covers no first
+        code, out, err = mhex("explain", "new", models / "picture.png", capsys=capsys)
+        assert code == 0 and out.splitlines()[-1] == name, err
+    assert (tmp_path / "picture-saliency.png").stat().st_size > 1000
+    code, _, err = mhex("convert", network, "odd", "--image-size", "63", capsys=capsys)
+    assert code == 1 and "got 63 x 63" in err and not (tmp_path / "odd").exists()
+
+
+def test_answers_do_not_land_among_what_is_explained(models, capsys, tmp_path):
+    (tmp_path / "photos" / "cat").mkdir(parents=True)
+    shutil.copy(models / "picture.png", tmp_path / "photos" / "cat" / "1.png")
+    output = tmp_path / "photos" / "explained"
+    code, _, err = mhex("explain", models / "image", tmp_path / "photos", "--output", output, capsys=capsys)
+    assert code == 1 and "lies in the folder that is explained" in err and not output.exists()
+
+
 def test_errors_are_one_line_on_stderr(models, capsys, tmp_path):
     (tmp_path / "broken.png").write_bytes(b"no picture")
     image, text = models / "image", models / "text"

@@ -25,10 +25,11 @@ from hf_mhex.hub.card import (
     predicted,
     record_of_folder,
     render_card,
+    write_card,
 )  # fmt: skip
 from hf_mhex.training.run import from_hub
 from hf_mhex.training.studies.reference import REFERENCES
-from hub_models import save_image_model
+from hub_models import save_image_model, save_text_model
 from networks import lively
 
 CARDS = sorted(path.parent for path in SHIPPED.glob("*/README.md"))
@@ -130,6 +131,13 @@ def test_cards_pin_the_revision_and_say_what_matters(folder):
         assert words in text
     assert (folder / "saliency.png").stat().st_size > 2000
     assert not re.search(r"/(tmp|root|home|work)/", text)
+
+
+def test_a_card_that_is_written_again_keeps_its_picture(tmp_path):
+    save_text_model(tmp_path)
+    write_card(tmp_path, "user/film", "v1", ["a great phone"])
+    write_card(tmp_path, "user/film", "v2")
+    assert "saliency.png" in (tmp_path / "README.md").read_text()
 
 
 def test_a_folder_s_card_reads_the_folder(tmp_path):

@@ -17,7 +17,7 @@ from hf_mhex import (
     convert,
 )
 from hf_mhex.families import family_of
-from networks import IMAGES, NAMES, SIGNALS, TEXTS, batch_for, lively
+from networks import IMAGES, NAMES, SIGNALS, TEXTS, batch_for, lively, small_config
 from plain_networks import save_text
 
 
@@ -237,6 +237,24 @@ CONFIGS = [
         "problem_type.* (got|value) 'multi_label'",
     ),
 ]
+
+
+@pytest.mark.parametrize(
+    "name, fields, size, words",
+    [
+        ("vit", {"dynamic_img_size": False}, (48, 40), "must be 48 x 48 pixels, got 48 x 40; .*dynamic_img_size=True"),
+        ("swin", {"strict_img_size": True}, (40, 48), "must be 48 x 48 pixels, got 40 x 48; .*strict_img_size=False"),
+        ("vit", {}, (48, 44), "must have sides that 8 and 8 divide, the patch's, got 48 x 44"),
+        ("swin", {}, (46, 48), "must have sides that 4 and 4 divide, the patch's, got 46 x 48"),
+    ],
+)
+def test_sizes_that_patches_do_not_take_are_named(name, fields, size, words):
+    config = small_config(name)
+    config.architecture_kwargs = {**config.architecture_kwargs, **fields}
+    model = family_of(config.model_type).classifier(config).eval()
+    for call in (model, model.generate_saliency):
+        with pytest.raises(ValueError, match=words):
+            call(pixel_values=torch.zeros(1, 3, *size))
 
 
 @pytest.mark.parametrize("config_class, fields, words", CONFIGS)
