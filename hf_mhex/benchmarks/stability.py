@@ -89,7 +89,7 @@ def compare(
             call = in_batches(method.call) if isinstance(test, Images) else partial(maps_of, method.call)
             given = (network, inputs, target)
             values = relative_stability(call, score, *given, seed=seed) | {"RES": run_stability(call, *given)}
-            values["PGI"] = prediction_gap(score, inputs, call(*given), target)
+            values["PGI"] = prediction_gap(score, inputs, call(*given), target, seed=seed)
             found = {name: [round(value, 6) for value in one.tolist()] for name, one in values.items()}
             extra = {"taylor": taylor_facts(network, part, target, test)} if method.name == "T-Explainer" else {}
             about = {"network": kind, "method": method.name, "implementation": implementation_of(method)}

@@ -54,7 +54,8 @@ def report(logits: np.ndarray, labels: np.ndarray, config) -> dict:
     names = [config.id2label[k] for k in range(config.num_labels)]
     probabilities = probabilities_of(logits, kind)
     if kind == "multi_label_classification":
-        predictions, truth = (probabilities >= 0.5).astype(int), labels.astype(int)
+        predictions = (probabilities >= 0.5).astype(int)
+        labels = truth = labels.astype(int).reshape(predictions.shape)
         found["confusion"] = {
             name: scores.confusion(predictions[:, k], truth[:, k], 2).tolist() for k, name in enumerate(names)
         }
@@ -97,7 +98,7 @@ def head_scores(logits: np.ndarray, labels: np.ndarray, kind: str, config) -> di
         return measure(["regression"], logits, labels, kind)
     several = kind == "multi_label_classification"
     predictions = (logits >= 0).astype(int) if several else logits.argmax(-1)
-    truth = labels.astype(int)
+    truth = labels.astype(int).reshape(predictions.shape)
     return {
         "accuracy": scores.accuracy(predictions, truth),
         "balanced_accuracy": scores.balanced_accuracy(predictions, truth),

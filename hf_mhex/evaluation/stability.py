@@ -23,6 +23,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_mhex.evaluation.drop import content_tokens
+from hf_mhex.evaluation.ordering import removal_order
 
 SMALL = 1e-6
 
@@ -73,14 +74,16 @@ def run_stability(method: Callable, model, inputs, target, runs: int = 3, cells:
 
 
 def prediction_gap(
-    score: Callable, inputs, maps: torch.Tensor, target: torch.Tensor, most=(1, 3, 5), cells: int = 7
+    score: Callable, inputs, maps: torch.Tensor, target: torch.Tensor, most=(1, 3, 5), cells: int = 7, seed: int = 0
 ) -> torch.Tensor:
     """PGI of every row, [B]: |p - p'| of the target without the k features of largest size, the mean over k.
 
-    Missing cells are 0; missing tokens [MASK], all of them where a text has fewer than k.
+    Missing cells are 0; missing tokens [MASK], all of them where a text has fewer than k. Features of equal size go in
+    an order that `seed` draws for each row.
     """
     values = as_features(maps, inputs, cells)
-    order = values.flatten(1).abs().argsort(dim=1, descending=True, stable=True)
+    generator = torch.Generator().manual_seed(seed)
+    order = torch.stack([removal_order(row, generator) for row in sizes_of(values, inputs)]).to(values.device)
     rows = torch.arange(len(target), device=target.device)
     before = score(inputs)[rows, target].double()
     gaps = []
@@ -88,6 +91,12 @@ def prediction_gap(
         keep = torch.ones_like(values).flatten(1).scatter(1, order[:, :count], 0).view_as(values)
         gaps.append((before - score(only_kept(inputs, keep))[rows, target].double()).abs())
     return torch.stack(gaps).mean(0).cpu()
+
+
+def sizes_of(values: torch.Tensor, inputs) -> torch.Tensor:
+    """How large the features are that can be taken away, [B, features]; -1 for a token that is none."""
+    sizes = values.flatten(1).abs()
+    return sizes.masked_fill(~content_of(inputs).to(sizes.device), -1) if isinstance(inputs, dict) else sizes
 
 
 def change_of(inputs, noise: float, generator: torch.Generator):

@@ -63,6 +63,25 @@ def test_several_labels_are_means_over_labels():
     assert scores.macro_f1(found, labels) == pytest.approx(np.mean(f1))
 
 
+def test_one_label_of_several_is_measured_where_it_is_present():
+    """[N, 1] is no pair of classes: 4 rows have the label, 1 of them is found, and none besides."""
+    truth, found = np.array([[1, 1, 1, 1, 0, 0, 0, 0]]).T, np.array([[1, 0, 0, 0, 0, 0, 0, 0]]).T
+    assert scores.recalls(found, truth, 1).tolist() == [0.25]
+    assert scores.macro_f1(found, truth) == pytest.approx(0.4)
+    assert scores.balanced_accuracy(found, truth) == pytest.approx((0.25 + 1) / 2)
+    assert scores.auc(found + 0.1, truth) == pytest.approx(slow_auc(found[:, 0], truth[:, 0]))
+    two = [np.hstack([found, 1 - found]), np.hstack([truth, 1 - truth])]
+    assert scores.recalls(*two, 2).tolist() == [0.25, 1]
+    assert np.isnan(scores.recalls(found, 0 * truth, 1)[0]) and scores.macro_f1(0 * found, 0 * truth) == 0
+
+
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_one_label_may_come_without_an_axis_of_its_own(shape):
+    logits, truth = np.array([3.0, -1, -1, -1, -2, -2, -2, -2])[:, None], np.array([1.0, 1, 1, 1, 0, 0, 0, 0])
+    found = metrics.measure(None, logits, truth.reshape(shape), "multi_label_classification")
+    assert found == pytest.approx({"accuracy": 5 / 8, "balanced_accuracy": 0.625, "macro_f1": 0.4, "auc": 1.0})
+
+
 def test_a_label_without_rows_is_left_out_of_the_mean():
     assert np.isnan(scores.recalls([0, 1], [0, 1], 3)[2])
     assert scores.balanced_accuracy([0, 1, 2], [0, 1, 1]) == pytest.approx(0.75)

@@ -57,6 +57,16 @@ def test_several_labels_and_numbers():
     assert head_report(blocks, truth, model.config)["heads"][0].keys() == {"block", "mae", "rmse", "r2"}
 
 
+@pytest.mark.parametrize("shape", [(8,), (8, 1)])
+def test_the_recall_of_one_label_is_that_of_its_presence(shape):
+    model = lively_resnet(dtype=torch.float32, num_labels=1, problem_type="multi_label_classification")
+    logits = np.array([3.0, -1, -1, -1, -2, -2, -2, -2])[:, None]
+    truth = np.array([1.0, 1, 1, 1, 0, 0, 0, 0]).reshape(shape)
+    found, [name] = report(logits, truth, model.config), model.config.id2label.values()
+    assert found["recall"] == {name: 0.25} and found["confusion"] == {name: [[4, 0], [3, 1]]}
+    assert head_report(logits[:, None], truth, model.config)["heads"][0]["recall"] == {name: 0.25}
+
+
 def test_what_rows_do_not_define_is_said():
     model = lively_bert(dtype=torch.float32)
     logits, truth, _ = collected(model, text_batch(), torch.zeros(4, dtype=torch.long))

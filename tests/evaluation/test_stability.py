@@ -76,6 +76,21 @@ def test_the_gap_takes_the_strongest_cells_away():
     assert found.tolist() == pytest.approx([1.5 / 49] * 3)
 
 
+def test_equal_features_are_taken_away_at_random():
+    """A flat map has no strongest cell: the first ones are no likelier than others, and a seed repeats its draw."""
+    pixels, seen = torch.ones(64, 3, 28, 28, dtype=torch.float64), []
+
+    def score(inputs):
+        seen.append(inputs[:, 0, ::4, ::4].flatten(1) == 0)
+        return torch.ones(len(inputs), 2).double()
+
+    for seed in (0, 0, 1):
+        prediction_gap(score, pixels, torch.ones(64, 28, 28), torch.zeros(64).long(), most=(7,), seed=seed)
+    first, again, other = seen[1::2]
+    assert first.equal(again) and not first.equal(other) and (first.sum(1) == 7).all()
+    assert first[:, :7].double().mean() < 0.3 and first.any(0).all()  # 1/7 by chance, 1 for the first row of cells
+
+
 TEXTS = {
     "input_ids": torch.tensor([[1, 11, 12, 13, 2], [1, 21, 22, 2, 0], [1, 2, 0, 0, 0]]),
     "attention_mask": torch.tensor([[1, 1, 1, 1, 1], [1, 1, 1, 1, 0], [1, 1, 0, 0, 0]]),
@@ -129,6 +144,8 @@ def test_the_gap_of_a_text_takes_its_strongest_tokens_and_no_special_one():
     found = prediction_gap(of_words, TEXTS, maps, torch.zeros(3, dtype=torch.long), most=(1, 5))
     assert found.tolist() == pytest.approx([(0.02 + 0.06) / 2, (0.02 + 0.03) / 2, 0.0], abs=1e-6)
     assert (run_stability(lambda model, inputs, target: inputs["input_ids"].double(), None, TEXTS, None) == 0).all()
+    nothing = prediction_gap(of_words, TEXTS, torch.zeros(3, 5), torch.zeros(3, dtype=torch.long), most=(3,))
+    assert nothing.tolist() == pytest.approx([0.06, 0.03, 0.0], abs=1e-6)  # tokens before the special ones beside them
 
 
 def slow_search(function, count, left, right, turns):

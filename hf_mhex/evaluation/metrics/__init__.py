@@ -58,7 +58,7 @@ def measure(names, logits, references, problem_type: str) -> dict[str, float]:
         probabilities = probabilities_of(logits, problem_type)
         several = problem_type == "multi_label_classification"
         predictions = (probabilities >= 0.5).astype(int) if several else probabilities.argmax(-1)
-        references = references.astype(int)
+        references = references.astype(int)[:, None] if several and references.ndim == 1 else references.astype(int)
     found: dict[str, float] = {}
     for name in DEFAULTS[problem_type] if names is None else names:
         if (known(name, OF_PREDICTIONS) == "regression") != regression:

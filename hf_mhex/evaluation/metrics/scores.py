@@ -25,6 +25,9 @@ def confusion(predictions, references, num_labels: int) -> np.ndarray:
 def recalls(predictions, references, num_labels: int) -> np.ndarray:
     """Recall of each label, [K]; NaN for a label without a row."""
     predictions, references = paired(predictions, references)
+    if references.ndim == 2:
+        hits, present, _ = present_counts(predictions, references)
+        return np.divide(hits, present, out=np.full(len(hits), np.nan), where=present > 0)
     labels = range(num_labels)
     recall = library("sklearn.metrics").recall_score
     return recall(references, predictions, labels=labels, average=None, zero_division=np.nan)
@@ -42,8 +45,21 @@ def balanced_accuracy(predictions, references) -> float:
 def macro_f1(predictions, references) -> float:
     """Mean over labels of 2 TP / (2 TP + FP + FN); labels that neither truth nor prediction names are left out."""
     predictions, references = paired(predictions, references)
+    if references.ndim == 2:
+        hits, present, named = present_counts(predictions, references)
+        there = present + named > 0
+        return float((2 * hits[there] / (present + named)[there]).mean()) if there.any() else 0.0
     f1 = library("sklearn.metrics").f1_score(references, predictions, average="macro", zero_division=np.nan)
     return float(np.nan_to_num(f1))
+
+
+def present_counts(predictions: np.ndarray, references: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Rows of each of several labels that are hit, that have it and that are given it, [K] each.
+
+    Counted here, since scikit-learn takes [N, 1] for two classes, of which the first is the label's absence.
+    """
+    predictions, references = predictions.astype(bool), references.astype(bool)
+    return (predictions & references).sum(0), references.sum(0), predictions.sum(0)
 
 
 class Undefined(ValueError):
