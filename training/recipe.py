@@ -31,6 +31,7 @@ from hf_mhex.training.settings import (
     ModelSettings,
     OptimisationSettings,
     ProcessingSettings,
+    needs_a_measure,
 )
 
 FOLDER = Path(__file__).with_name("recipes")
@@ -211,6 +212,7 @@ def parse(name: str, values: dict) -> Recipe:
             f"untaught; write model.config.label_smoothing={smoothing}, which smooths the loss of every head."
         )
     check_training(parts["training"])
+    check_early_stop(parts["optimisation"], parts["training"])
     return Recipe(name, **parts)
 
 
@@ -228,3 +230,11 @@ def check_training(given: dict) -> None:
     for name, least in LEAST.items():
         if name in given and not (name == "num_train_epochs" and given.get("max_steps", -1) > 0):
             bounded(f"training.{name}", given[name], least)
+
+
+def check_early_stop(optimisation: OptimisationSettings, given: dict) -> None:
+    """ValueError for an early stop without evaluations, or without a metric that says which is the best."""
+    judged = str(given.get("eval_strategy") or "no") != "no"
+    by = given.get("metric_for_best_model") or given.get("load_best_model_at_end")  # which takes the loss by default
+    if optimisation.early_stopping_patience is not None and not (judged and by):
+        raise ValueError(needs_a_measure(optimisation.early_stopping_patience))

@@ -120,6 +120,8 @@ class OptimisationSettings:
         bounded("optimisation.layer_decay", self.layer_decay, 1e-3, 1)
         if self.head_learning_rate is not None:
             bounded("optimisation.head_learning_rate", self.head_learning_rate, 1e-12)
+        if self.early_stopping_patience is not None:
+            bounded("optimisation.early_stopping_patience", self.early_stopping_patience, 1)
         if self.class_weights == "balanced" and self.sampling == "balanced":
             raise ValueError("optimisation.class_weights and .sampling are both 'balanced': skew would count twice.")
         self.consistency()
@@ -130,6 +132,14 @@ class OptimisationSettings:
             return None
         removals = None if self.part_removals is None else tuple(self.part_removals)
         return PartConsistency(self.part_consistency, self.part_share, self.parts, removals)
+
+
+def needs_a_measure(patience: int) -> str:
+    """The error of an early stop that has nothing to go by."""
+    return (
+        f"optimisation.early_stopping_patience={patience} counts evaluations without a better one; set "
+        "training.eval_strategy (epoch or steps) and training.metric_for_best_model (loss, accuracy, ...)."
+    )
 
 
 @dataclass

@@ -13,7 +13,7 @@ from hf_mhex.evaluation.part_removal import tokenizer_options
 from hf_mhex.training.consistency import PartConsistency, part_consistency_outputs
 from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
-from hf_mhex.training.settings import OptimisationSettings
+from hf_mhex.training.settings import OptimisationSettings, needs_a_measure
 
 
 class LossParts:
@@ -81,7 +81,8 @@ class MHEXTrainer(Trainer):
             that a resumed run repeats them. With it the losses in the logs are those of whole rows and parts together,
             and `loss_parts` is the term; mosaics lose no parts, and evaluation has neither.
 
-    Raises ValueError for TrainingArguments that would undo what the model or the recipe does.
+    Raises ValueError for TrainingArguments and a `compute_loss_func` that would undo what the model or the recipe does,
+    and for an early stop without evaluations or a metric to go by.
     """
 
     def __init__(
@@ -110,6 +111,8 @@ class MHEXTrainer(Trainer):
                 )
             self.still = freeze(model, optimisation)
             if optimisation.early_stopping_patience is not None:
+                if args is None or args.eval_strategy == "no" or args.metric_for_best_model is None:
+                    raise ValueError(needs_a_measure(optimisation.early_stopping_patience))
                 patience = EarlyStoppingCallback(optimisation.early_stopping_patience)
                 options["callbacks"] = [*(options.get("callbacks") or []), patience]
 
@@ -117,6 +120,11 @@ class MHEXTrainer(Trainer):
             return measure(metrics, found.predictions, found.label_ids, self.model.config.problem_type)
 
         super().__init__(model, args, *arguments, **{"compute_metrics": compute_metrics, **options})
+        if self.compute_loss_func is not None:
+            raise ValueError(
+                "compute_loss_func would replace the model's loss, and its blocks would go untaught; set class_weights, "
+                "label_smoothing or binary_share in the model's config, or override MHEXTrainer.compute_loss."
+            )
         if self.args.n_gpu > 1:
             raise ValueError(
                 f"one process would train on {self.args.n_gpu} GPUs by DataParallel, which averages away how heads are "

@@ -151,5 +151,31 @@ def test_a_training_that_would_learn_nothing_is_refused(overrides, words):
         load_recipe("sample_fashion_mnist", overrides)
 
 
+@pytest.mark.parametrize(
+    ("overrides", "allowed"),
+    [
+        ([], True),
+        (["eval_strategy=no"], False),
+        (["eval_strategy=null"], False),
+        (["metric_for_best_model=null", "load_best_model_at_end=false"], False),
+        (["metric_for_best_model=null"], True),  # the loss
+        (["load_best_model_at_end=false"], True),
+    ],
+)
+def test_an_early_stop_asks_for_evaluations_and_a_metric(overrides, allowed):
+    changes = ["early_stopping_patience=2", *overrides]
+    if allowed:
+        assert load_recipe("sample_fashion_mnist", changes).optimisation.early_stopping_patience == 2
+        return
+    words = r"early_stopping_patience=2 counts evaluations .* set training.eval_strategy .* training.metric_for_best_"
+    with pytest.raises(ValueError, match=words):
+        load_recipe("sample_fashion_mnist", changes)
+
+
+def test_an_early_stop_waits_for_one_evaluation_at_least():
+    with pytest.raises(ValueError, match="early_stopping_patience must be finite and at least 1, got 0"):
+        load_recipe("sample_fashion_mnist", ["early_stopping_patience=0"])
+
+
 def test_steps_stand_for_epochs():
     assert load_recipe("sample_fashion_mnist", ["num_train_epochs=0", "max_steps=3"]).training["max_steps"] == 3

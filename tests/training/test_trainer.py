@@ -231,6 +231,15 @@ def test_the_trainers_own_smoothing_and_sampling_are_refused(recipe, tmp_path):
             MHEXTrainer(model=model, args=TrainingArguments(**common, **arguments), optimisation=OptimisationSettings())
 
 
+def test_a_loss_of_ones_own_and_a_stop_without_a_measure_are_refused(tmp_path):
+    args = TrainingArguments(str(tmp_path), use_cpu=True, report_to="none")
+    with pytest.raises(ValueError, match="compute_loss_func would replace the model's loss.* MHEXTrainer.compute_loss"):
+        MHEXTrainer(lively("bert"), args, compute_loss_func=lambda outputs, labels, num_items_in_batch: 0)
+    for kept in (args, None):
+        with pytest.raises(ValueError, match="early_stopping_patience=3 .* set training.eval_strategy"):
+            MHEXTrainer(lively("bert"), kept, optimisation=OptimisationSettings(early_stopping_patience=3))
+
+
 def rows_of_ids():
     """Rows as anybody has them: texts of three lengths."""
     lengths = [3 + row % 3 for row in range(24)]
