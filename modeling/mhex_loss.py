@@ -12,7 +12,8 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
 
     Cross-entropy, BCE or MSE by `config.problem_type`, which the first labels set where it is None. Averages over the
     labels that count, or divides their sum by `num_items_in_batch`, which makes the gradient independent of how a batch
-    is split. `config.class_weights` weigh rows by their label or, with several labels, present ones.
+    is split. `config.class_weights` weigh rows by their label or, with several labels, present ones. A target of -100 is
+    a number like others to a regression; transformers' own Trainer leaves it out of its count.
 
     Args:
         absent_losses: what each head's label costs where it is absent [B, blocks, K], see `absent_loss`; None unless
@@ -46,7 +47,7 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
             each = binary_losses(stacked, labels, config, weights, absent)
         count = logits.numel()
     if num_items_in_batch is not None:
-        count = torch.as_tensor(num_items_in_batch).flatten()[0]  # [] or, from Trainer over several GPUs, [1, 1]
+        count = torch.as_tensor(num_items_in_batch).flatten()[0].clamp(min=1)  # [] or, over several GPUs, [1, 1]
     losses = each.sum(0) / count
     return losses[0] + config.deep_supervision_weight * losses[1:].sum(), losses[1:]
 

@@ -24,6 +24,7 @@ from transformers.utils import ModelOutput
 from hf_mhex.data.settings import bounded, choose
 from hf_mhex.evaluation.controls import gaussian_blur
 from hf_mhex.modeling.mhex_maps import Features, decay_factors, no_autocast, upsampling_matrix
+from hf_mhex.training.losses import label_entries
 
 FILLS = ("zero", "mean", "blur", "noise")  # in place of pixels and of a signal's points
 HIDES = ("mask", "attention")  # in place of tokens
@@ -110,7 +111,7 @@ def part_consistency_loss(
     Args:
         model: any MHEX classifier, also wrapped by DDP, FSDP or DeepSpeed.
         inputs: those of its forward: pixel_values [B, C, H, W], input_values [B, C, L] or [B, L], or input_ids [B, T].
-        labels: as the model's own [B] or [B, K]; rows labelled -100 lose no part.
+        labels: as the model's own [B] or [B, K]; rows whose single label is -100 lose no part.
         settings: None for `PartConsistency()`. For [MASK] in a text's removed places give it `mask_id`.
         generator: on the CPU; None for torch's own.
         num_items_in_batch: what the sums are divided by (Trainer's count over accumulated batches).
@@ -140,7 +141,7 @@ def part_consistency_outputs(
     if text and mask is not None and mask.ndim != 2:
         raise ValueError(f"attention_mask must be [batch, tokens] for part consistency, got {list(mask.shape)}.")
     parts = draw_parts(given, mask, labels, settings, generator)
-    items = (labels != -100).sum().clamp(min=1) if num_items_in_batch is None else num_items_in_batch
+    items = label_entries(labels).clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     rows = torch.tensor([part.row for part in parts], dtype=torch.long, device=given.device)
     claims: dict[int, torch.Tensor] = {}  # by block: one that is checkpointed passes twice
     explains = hasattr(whole, "heads") and bool(parts)
@@ -195,7 +196,7 @@ def draw_parts(given, attention_mask, labels, settings: PartConsistency, generat
     text = not given.is_floating_point()
     kinds = settings.kinds(text)
     seeds = torch.randint(2**62, (len(given),), generator=generator).tolist()
-    labelled = (labels.flatten(1) if labels.ndim > 1 else labels[:, None]).ne(-100).any(1).tolist()
+    labelled = [bool(label_entries(label)) for label in labels.cpu()]
     parts = []
     for row, seed in enumerate(seeds):
         draw = torch.Generator().manual_seed(seed)

@@ -30,6 +30,11 @@ def balanced_weights(labels: np.ndarray, num_labels: int) -> list[float]:
     return weights.tolist()
 
 
+def label_entries(labels: torch.Tensor) -> torch.Tensor:
+    """The label entries of a batch that count, []: all numbers, and of single labels those that are not -100."""
+    return torch.ones_like(labels, dtype=torch.bool).sum() if labels.is_floating_point() else (labels != -100).sum()
+
+
 def mosaic_loss(model: nn.Module, inputs: dict, labels: torch.Tensor, num_items_in_batch=None) -> torch.Tensor:
     """The deep-supervision loss [] of images joined to mosaics, each part classified by the positions of its own.
 

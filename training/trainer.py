@@ -11,7 +11,7 @@ from transformers import EarlyStoppingCallback, Trainer
 from hf_mhex.evaluation.metrics import measure
 from hf_mhex.evaluation.part_removal import tokenizer_options
 from hf_mhex.training.consistency import PartConsistency, part_consistency_outputs
-from hf_mhex.training.losses import mosaic_outputs
+from hf_mhex.training.losses import label_entries, mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings, needs_a_measure
 
@@ -30,7 +30,7 @@ class LossParts:
 
     def add(self, outputs, labels: torch.Tensor, config, items) -> None:
         """Count a batch whose losses were divided by `items` (None: by its own label entries)."""
-        own = (labels != -100).sum()
+        own = label_entries(labels)
         items = own if items is None else items
         term = outputs.get("part_loss")
         term = outputs["loss"].new_zeros(()) if term is None else term
@@ -136,6 +136,15 @@ class MHEXTrainer(Trainer):
         self.part_consistency = self.with_tokens(part_consistency)
         self.parts[True] = LossParts(None if part_consistency is None else part_consistency.weight)
         self.part_draws: tuple[int, torch.Generator] | None = None  # a step's, from which its micro-batches draw
+
+    def _get_num_items_in_batch(self, batch_samples, device):
+        """Trainer's count, in which a number of -100 is a number: only to single labels it means that there is none."""
+        counted = []
+        for batch in batch_samples:
+            labels = batch.get("labels")
+            numbers = isinstance(labels, torch.Tensor) and labels.is_floating_point()
+            counted.append({**batch, "labels": torch.zeros_like(labels)} if numbers else batch)
+        return super()._get_num_items_in_batch(counted, device)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):
         if model.training:

@@ -227,6 +227,7 @@ def test_ignored_labels_do_not_count():
     partly = model(**inputs, labels=torch.tensor([1, 3, -100, -100]))
     assert torch.allclose(whole.loss, partly.loss, rtol=1e-9)
     assert model(**inputs, labels=torch.full((4,), -100)).loss == 0
+    assert model(**inputs, labels=torch.full((4,), -100), num_items_in_batch=torch.tensor(0)).loss == 0
 
 
 @pytest.mark.parametrize("name, num_labels, kind, labels", CASES)

@@ -173,6 +173,15 @@ def test_rows_without_a_label_lose_nothing_and_the_share_is_kept():
     assert {int(part.keep.sum()) for part in parts} > {0}
 
 
+def test_rows_whose_number_is_minus_100_lose_parts_as_others_do():
+    given, labels = torch.zeros(8, 3, 8, 8), torch.full((8, 1), -100.0)
+    assert len(tested.draw_parts(given, None, labels, PartConsistency(share=1.0), torch.Generator())) == 8
+    model = lively("resnet", num_labels=1, problem_type=NUMBERS)
+    inputs = batch_for("resnet", torch.float64, batch=4)
+    found = part_consistency_loss(model, inputs, torch.full((4,), -100.0).double(), PartConsistency(share=1e-6))
+    assert torch.allclose(found, model(**inputs, labels=torch.full((4,), -100.0).double()).loss)
+
+
 @pytest.mark.parametrize(
     "options, message",
     [

@@ -240,6 +240,28 @@ def test_a_loss_of_ones_own_and_a_stop_without_a_measure_are_refused(tmp_path):
             MHEXTrainer(lively("bert"), kept, optimisation=OptimisationSettings(early_stopping_patience=3))
 
 
+@pytest.mark.parametrize("numbers", [[-100.0, -100, -50, -60], [-100.0] * 4])
+@pytest.mark.parametrize("options", [{}, {"part_consistency": 1.0}])
+def test_a_target_of_minus_100_is_a_number_of_a_regression(numbers, options, tmp_path):
+    """In the loss, in its count over micro-batches, and in the logs, which have no parts without part consistency."""
+    still = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    model = lively("bert", dtype=torch.float32, num_labels=1, problem_type="regression", **still)
+    inputs, labels = batch_for("bert"), torch.tensor(numbers)
+    with torch.no_grad():
+        wanted = model.eval()(**inputs, labels=labels)
+    args = {"per_device_train_batch_size": 2, "gradient_accumulation_steps": 2, "learning_rate": 1e-9, "max_steps": 1}
+    args |= {"report_to": "none", "use_cpu": True, "logging_steps": 1, "average_tokens_across_devices": False}
+    rows = [{**{n: v[row] for n, v in inputs.items()}, "labels": labels[row]} for row in range(4)]
+    trainer = MHEXTrainer(model, TrainingArguments(str(tmp_path), **args), train_dataset=rows, **options)
+    trainer.train()
+    entry = trainer.state.log_history[0]
+    if options:
+        assert wanted.loss < entry["loss"] < 4 * wanted.loss
+        return
+    assert entry["loss"] == pytest.approx(wanted.loss.item(), rel=1e-4)
+    assert entry["loss_block_0"] == pytest.approx(wanted.block_losses[0].item(), rel=1e-4)
+
+
 def rows_of_ids():
     """Rows as anybody has them: texts of three lengths."""
     lengths = [3 + row % 3 for row in range(24)]

@@ -17,6 +17,7 @@ from transformers import get_scheduler
 
 from hf_mhex.training import load_recipe, mosaic_loss
 from hf_mhex.training.job import prepare
+from hf_mhex.training.losses import label_entries
 from hf_mhex.training.optimisation import EpochSampler
 
 DEFAULTS = {"seed": 0, "num_train_epochs": 3, "per_device_train_batch_size": 8, "learning_rate": 1e-3}
@@ -47,7 +48,7 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
         model.train()
         for batch in loader:
             labels = batch.pop("labels")
-            items = accelerator.reduce((labels != -100).sum(), "sum")
+            items = accelerator.reduce(label_entries(labels), "sum")
             if labels.ndim > 2:
                 loss = mosaic_loss(model, batch, labels, items)
             else:
