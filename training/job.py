@@ -11,7 +11,7 @@ from transformers import PreTrainedModel, set_seed
 from hf_mhex.data.rows import read_data
 from hf_mhex.training.inputs import ImageCollator, SignalCollator, TextCollator, TokenizedRows
 from hf_mhex.training.losses import balanced_weights
-from hf_mhex.training.models import build, build_of_signals
+from hf_mhex.training.models import build, build_of_signals, channels_of
 from hf_mhex.training.recipe import Recipe
 
 
@@ -34,15 +34,17 @@ def prepare(recipe: Recipe, seed: int) -> Job:
 
     Raises ValueError or TypeError where the recipe and the data do not go together.
     """
-    kind, channels = recipe.model.registered.kind, recipe.model.channels
+    kind, channels = recipe.model.registered.kind, channels_of(recipe.model)
     data = read_data(recipe.data, kind, recipe.model.problem_type, channels)
     set_seed(seed)
     if kind == "signal":
         model, processor = build_of_signals(recipe.model, recipe.processing, data)
     else:
         model, processor = build(recipe.model, recipe.processing, data.names)
+    weights = (recipe.model.config or {}).get("class_weights")  # those of a run that it starts from are not its own
     if recipe.optimisation.class_weights == "balanced":
-        model.config.class_weights = balanced_weights(data.train.labels, len(data.names))
+        weights = balanced_weights(data.train.labels, len(data.names))
+    model.config.class_weights = weights
     rows: tuple = (data.train, data.validation, data.test)
     collate: TextCollator | ImageCollator | SignalCollator
     if kind == "text":

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import importlib.util
+import math
 from pathlib import Path
 from typing import Any
 
@@ -41,7 +42,8 @@ def minilm_folder() -> Path:
 def build(settings: ModelSettings, processing: ProcessingSettings, names: list[str]) -> tuple[PreTrainedModel, Any]:
     """The model of images or texts for the labels `names`, and its image processor or tokenizer.
 
-    Raises ValueError or TypeError for a source or config fields that do not fit.
+    Raises ValueError or TypeError for a source or config fields that do not fit, and for settings that are not those of
+    the MHEX folder that a run starts from.
     """
     family = settings.registered
     source = str(minilm_folder()) if settings.weights == "minilm" else settings.weights
@@ -67,7 +69,9 @@ def build(settings: ModelSettings, processing: ProcessingSettings, names: list[s
         raise ValueError(f"model.family={family.name!r}, but its source is of family {family_of(model).name!r}.")
     if image:
         if trained:
-            return model, AutoImageProcessor.from_pretrained(source)
+            processor = AutoImageProcessor.from_pretrained(source)
+            check_start(settings, processing, model.config, processor)
+            return model, processor
         wanted = {name: getattr(processing, name) for name in ("image_size", "crop_pct", "mean", "std")}
         return model, image_processor_for(model.config, **wanted)
     with downloading(f"the tokenizer of {source!r}"):
@@ -88,7 +92,8 @@ def build_of_signals(
     The axis is that of `model.config.axis`, else that of the data. From the folder of a trained model both go on as
     they are.
 
-    Raises ValueError or TypeError for config fields that do not fit, and for signals that the model cannot read.
+    Raises ValueError or TypeError for config fields that do not fit, for settings that are not those of the folder, and
+    for signals that the model cannot read.
     """
     family, source = settings.registered, settings.weights
     fields = fields_of(settings, data.names)
@@ -96,6 +101,7 @@ def build_of_signals(
     if is_trained(settings, source):
         extractor = AutoFeatureExtractor.from_pretrained(source)
         model = family.classifier.from_pretrained(source, ignore_mismatched_sizes=True, **fields)
+        check_start(settings, processing, model.config, extractor)
     elif source is not None:
         raise ValueError(f"model.weights={source!r} must be the folder of an MHEX model of signals, or be left out.")
     else:
@@ -131,6 +137,64 @@ def fields_of(settings: ModelSettings, names: list[str]) -> dict:
     """Fields of the configuration that a recipe gives, with the labels."""
     fields = dict(settings.config or {}) | {"problem_type": settings.problem_type}
     return fields | {"id2label": dict(enumerate(names)), "label2id": {name: k for k, name in enumerate(names)}}
+
+
+def channels_of(settings: ModelSettings) -> int:
+    """Channels of an image or a signal: those of the MHEX folder that a run starts from where the recipe has none."""
+    if settings.num_channels is None and settings.weights is not None and is_trained(settings, settings.weights):
+        return source_config(settings.weights).get("num_channels", settings.channels)
+    return settings.channels
+
+
+def check_start(settings: ModelSettings, processing: ProcessingSettings, config, processor) -> None:
+    """ValueError for what a recipe says of images or signals where the MHEX folder that it starts from has another.
+
+    What a recipe leaves at its default is the folder's.
+    """
+    pairs = {"model.num_channels": (settings.num_channels, config.num_channels)}
+    if settings.registered.kind == "image":
+        pairs |= pairs_of_images(settings, processing, config, processor)
+    elif processing.standardise != ProcessingSettings.standardise:
+        by = "none" if processor.mean is None else "channel" if len(processor.mean[0]) == 1 else "point"
+        pairs["processing.standardise"] = processing.standardise, by
+    for name, (wanted, own) in pairs.items():
+        if wanted is not None and not alike(wanted, own):
+            raise ValueError(
+                f"{name}={wanted!r} does not fit model.weights={settings.weights!r}: an MHEX folder goes on with its own, "
+                f"{own!r}; write that."
+            )
+
+
+def pairs_of_images(settings: ModelSettings, processing: ProcessingSettings, config, processor) -> dict[str, tuple]:
+    """What a recipe says of images beside what a trained model and its processor have, by the recipe's keys."""
+    size = dict(processor.size)
+    crop = dict(getattr(processor, "crop_size", None) or size)
+    edge, height, width = size.get("shortest_edge", size.get("height")), crop.get("height"), crop.get("width")
+    pairs = {
+        "processing.image_size": (processing.image_size, height if height == width else [height, width]),
+        "processing.mean": (processing.mean, list(processor.image_mean)),
+        "processing.std": (processing.std, list(processor.image_std)),
+        "model.architecture": (without_tag(settings.architecture), without_tag(config.architecture)),
+    }
+    share = processing.crop_pct
+    if share is not None and edge and height:
+        pairs["processing.crop_pct"] = share, share if math.floor(height / share) == edge else height / edge
+    for name, value in (settings.architecture_kwargs or {}).items():
+        pairs[f"model.architecture_kwargs.{name}"] = value, (config.architecture_kwargs or {}).get(name)
+    return pairs
+
+
+def without_tag(architecture: str | None) -> str | None:
+    """timm's name of a network without that of its weights, which an MHEX folder brings itself."""
+    return None if architecture is None else architecture.split(".")[0]
+
+
+def alike(left, right) -> bool:
+    """Whether two settings mean the same: numbers up to rounding, lists and tuples item by item."""
+    if isinstance(left, (list, tuple)) and isinstance(right, (list, tuple)):
+        return len(left) == len(right) and all(map(alike, left, right))
+    numbers = all(isinstance(value, (int, float)) for value in (left, right))
+    return math.isclose(left, right, rel_tol=1e-6) if numbers else left == right
 
 
 def is_trained(settings: ModelSettings, source: str | None) -> bool:

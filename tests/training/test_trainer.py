@@ -306,6 +306,33 @@ def test_balanced_weights_are_the_models_own(recipe, tmp_path):
     assert trainer.model.config.class_weights == pytest.approx([1.0] * 3)
 
 
+OTHERS = {  # than those of the run that is gone on from, by key, and how an error shows its own
+    "architecture=resnet34": "'resnet18'",
+    "model.architecture_kwargs.channels=[8, 8, 12, 16]": r"\[8, 8, 12, 12\]",
+    "image_size=32": "28",
+    "crop_pct=0.5": "1.0",
+    "mean=[0.5, 0.5, 0.5]": r"\[0.2, 0.3, 0.4\]",
+    "processing.std=[0.5, 0.5, 0.5]": r"\[0.229, 0.224, 0.225\]",
+    "num_channels=1": "3",
+}
+
+
+def test_a_run_that_starts_from_another_has_its_inputs_but_its_own_weights_of_labels(recipe, tmp_path):
+    train(recipe("class_weights=balanced", "max_steps=1", "mean=[0.2, 0.3, 0.4]"), tmp_path / "begun")
+    start = f"model.weights={tmp_path / 'begun' / 'model'}"
+    job = prepare(recipe(start), 0)
+    assert job.model.config.class_weights is None and list(job.processor.image_mean) == [0.2, 0.3, 0.4]
+    assert prepare(recipe(start, "class_weights=balanced"), 0).model.config.class_weights is not None
+    same = prepare(recipe(start, "mean=[0.2, 0.3, 0.4]", "num_channels=3", "architecture=resnet18.a1_in1k"), 0)
+    assert list(same.processor.image_mean) == [0.2, 0.3, 0.4]
+    own = prepare(recipe(start, "model.config.class_weights=[1, 2, 3]"), 0)
+    assert own.model.config.class_weights == [1, 2, 3]
+    for change, kept in OTHERS.items():
+        words = rf"{change.partition('=')[0]}=.* does not fit model.weights=.*begun.* with its own, {kept}; write"
+        with pytest.raises(ValueError, match=words):
+            prepare(recipe(start, change), 0)
+
+
 @pytest.mark.slow
 def test_checkpointing_changes_nothing_and_bf16_little(recipe, tmp_path):
     """In training by the recipe; each block is computed again in the backward pass, or autocast."""
