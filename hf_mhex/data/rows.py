@@ -196,10 +196,8 @@ def read_data(settings: DataSettings, kind: str, problem_type: str, num_channels
     for side, fraction in (("test", settings.test_fraction), ("validation", settings.validation_fraction)):
         if side not in parts:
             parts["train"], parts[side] = split_off(parts["train"], fraction, settings.split_seed, side)
-    if settings.max_train_rows:
-        share = settings.max_train_rows / len(parts["train"])
-        if share < 1:
-            parts["train"] = split_off(parts["train"], share, settings.split_seed, "max_train_rows")[1]
+    if settings.max_train_rows is not None and settings.max_train_rows < len(parts["train"]):
+        parts["train"] = take(parts["train"], settings.max_train_rows, settings.split_seed)
     check_classes(parts["train"], encoder)
     return Data(**parts, names=encoder.names, skipped=skipped, axis=train.axis)
 
@@ -296,19 +294,75 @@ def read_picture(item, num_channels: int | None = None) -> dict:
 
 
 def split_off(rows: Rows, fraction: float, seed: int, side: str) -> tuple[Rows, Rows]:
-    """The rest and a share of the rows, the same for the same seed; of each label alike where rows have one label."""
+    """The rest and a share of the rows, the same for the same seed; of each label alike where rows have one label.
+
+    A label with two rows or more has one on each side, however small its share; an only row stays with the rest. Labels
+    of as many rows as each other stay so.
+    """
     if fraction <= 0:
         raise ValueError(f"the source has no {side} split and data.{side}_fraction is 0; give one of them.")
-    generator = np.random.default_rng(seed)
-    labels = rows.labels
-    groups = labels if labels.dtype.kind == "i" else np.zeros(len(rows), dtype=np.int64)
-    chosen = np.zeros(len(rows), dtype=bool)
-    for label in np.unique(groups):
-        members = generator.permutation(np.flatnonzero(groups == label))
-        chosen[members[: max(round(fraction * len(members)), 0)]] = True
-    if not chosen.any() or chosen.all():
-        raise ValueError(f"{len(rows)} rows are too few to split a share of {fraction} off for {side}.")
+    _, counts = np.unique(groups_of(rows), return_counts=True)
+    exact = fraction * counts
+    found = np.round(exact).astype(np.int64) if len(set(counts)) == 1 else rounded(exact, fraction * len(rows))
+    chosen = draw(rows, np.clip(found, np.minimum(counts - 1, 1), counts - 1), seed)
+    if rows.labels.ndim == 2 and np.isin(rows.labels, (0, 1)).all():
+        chosen = on_both_sides(rows.labels, chosen, seed)
+    if not chosen.any():
+        raise ValueError(
+            f"{len(rows)} rows are too few to split a share of {fraction} off for {side}: no label has two of them. Give "
+            f"more rows, or a {side} split."
+        )
     return rows.part(np.flatnonzero(~chosen)), rows.part(np.flatnonzero(chosen))
+
+
+def take(rows: Rows, wanted: int, seed: int) -> Rows:
+    """So many of the rows, the same for the same seed, of each label alike where rows have one label.
+
+    Each label has one at least; a warning says how many have none where there are more labels than rows.
+    """
+    _, counts = np.unique(groups_of(rows), return_counts=True)
+    exact, least = wanted / len(rows) * counts, int(wanted >= len(counts))
+    found = np.maximum(rounded(exact, wanted), least)
+    while found.sum() > wanted:  # what `least` has added is taken from the labels that have most too many
+        found[np.where(found > least, found - exact, -np.inf).argmax()] -= 1
+    if not least:
+        none = f"{(found == 0).sum()} of them get no row"
+        warnings.warn(f"data.max_train_rows={wanted} is below the {len(counts)} labels: {none}.", stacklevel=2)
+    return rows.part(np.flatnonzero(draw(rows, found, seed)))
+
+
+def groups_of(rows: Rows) -> np.ndarray:
+    """What splits keep the shares of: the rows' labels where each has one, else nothing, [N]."""
+    return rows.labels if rows.labels.dtype.kind == "i" else np.zeros(len(rows), dtype=np.int64)
+
+
+def rounded(exact: np.ndarray, total: float) -> np.ndarray:
+    """Shares [labels] as whole numbers; the largest remainders go up where rounding is a row or more off the total."""
+    found = np.round(exact).astype(np.int64)
+    if abs(found.sum() - total) > 1 - 1e-6:
+        found = np.floor(exact + 1e-9).astype(np.int64)
+        largest = np.argsort(found - exact, kind="stable")
+        found[largest[: round(total) - found.sum()]] += 1
+    return found
+
+
+def draw(rows: Rows, wanted: np.ndarray, seed: int) -> np.ndarray:
+    """So many rows of each label as `wanted` says, drawn from `seed`, as a mask [N]."""
+    generator = np.random.default_rng(seed)
+    groups, chosen = groups_of(rows), np.zeros(len(rows), dtype=bool)
+    for label, count in zip(np.unique(groups), wanted):
+        chosen[generator.permutation(np.flatnonzero(groups == label))[:count]] = True
+    return chosen
+
+
+def on_both_sides(labels: np.ndarray, chosen: np.ndarray, seed: int) -> np.ndarray:
+    """The mask of a split, [N], in which a label of several, [N, K], with two rows or more has one on each side."""
+    generator, chosen = np.random.default_rng((seed, 1)), chosen.copy()
+    for label in np.argsort(labels.sum(0), kind="stable"):  # the rarest first
+        members = np.flatnonzero(labels[:, label])
+        if len(members) > 1 and len(np.unique(chosen[members])) == 1:
+            chosen[generator.choice(members)] ^= True
+    return chosen
 
 
 def check_classes(rows: Rows, encoder: LabelEncoder) -> None:

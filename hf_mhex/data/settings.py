@@ -56,6 +56,8 @@ class DataSettings:
         choose("data.on_bad_row", self.on_bad_row, ("error", "skip"))
         bounded("data.validation_fraction", self.validation_fraction, 0, 0.9)
         bounded("data.test_fraction", self.test_fraction, 0, 0.9)
+        if self.max_train_rows is not None:
+            bounded("data.max_train_rows", self.max_train_rows, 1)
         for name in ("input_columns", "label_columns"):
             if isinstance(getattr(self, name), str):
                 setattr(self, name, [getattr(self, name)])

@@ -1,6 +1,7 @@
 """Data are read from every source, with their labels, and split reproducibly."""
 
 import gzip
+import hashlib
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from hf_mhex.data.labels import LabelEncoder
 from hf_mhex.data.rows import read_data
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.training.inputs import ImageCollator
+from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.settings import ProcessingSettings
 from schemas import TOPICS, texts, write_csv, write_idx, write_image_folder, write_medmnist
 
@@ -210,6 +212,83 @@ def test_splits_are_the_same_for_a_seed_and_keep_the_share_of_labels(tmp_path):
     together = np.concatenate([part.indices for part in (first.train, first.validation, first.test)])
     assert sorted(together) == list(range(200))
     assert np.bincount(first.test.labels).tolist() == [30, 10]
+
+
+def counts_by_side(path, **settings):
+    """Rows of each label in training, validation and test."""
+    data = read(path, **settings)
+    parts = (data.train, data.validation, data.test)
+    return {name: [int((part.labels == k).sum()) for part in parts] for k, name in enumerate(data.names)}
+
+
+def labelled(path, labels):
+    return write_csv(path, {"text": [f"text {row}" for row in range(len(labels))], "label": labels})
+
+
+def test_rare_labels_are_on_every_side(tmp_path):
+    path = labelled(tmp_path / "rows.csv", ["a"] * 500 + ["b"] * 500 + ["five"] * 5 + ["two"] * 2 + ["one"])
+    found = counts_by_side(path)
+    assert found["five"] == [3, 1, 1] and found["two"] == [1, 0, 1] and found["one"] == [1, 0, 0]
+    assert found["a"] == found["b"] == [405, 45, 50]
+    assert sum(map(sum, found.values())) == 1008
+
+
+def test_many_small_classes_are_split(tmp_path):
+    """Of 4 rows one is a tenth, where nothing was; a tenth of 14 or 15 is neither 1 nor 2, and makes a tenth of all."""
+    found = counts_by_side(labelled(tmp_path / "rows.csv", [f"label {k % 100}" for k in range(400)]))
+    assert all(counts == [2, 1, 1] for counts in found.values())
+    labels = [f"label {k % 100}" for k in range(1400)] + [f"label {k}" for k in range(20)]
+    found = counts_by_side(labelled(tmp_path / "rows.csv", labels))
+    train, validation, test = map(sum, zip(*found.values()))
+    assert test == 142 and validation == 128 and min(map(min, found.values())) >= 1
+
+
+@pytest.mark.parametrize("wanted", [30, 4, 3])
+def test_so_many_rows_to_train_on_and_some_of_each_label(tmp_path, wanted):
+    path = labelled(tmp_path / "rows.csv", ["a"] * 500 + ["b"] * 500 + ["rare"] * 5)
+    found = counts_by_side(path, max_train_rows=wanted)
+    trained = [counts[0] for counts in found.values()]
+    assert sum(trained) == wanted and min(trained) == 1 and abs(trained[0] - trained[1]) <= 1
+    assert counts_by_side(path, max_train_rows=10**6) == counts_by_side(path)
+
+
+def test_fewer_rows_to_train_on_than_labels_are_said(tmp_path):
+    path = labelled(tmp_path / "rows.csv", [f"label {k % 8}" for k in range(80)])
+    with pytest.warns(UserWarning, match="max_train_rows=5 is below the 8 labels: 3 of them get no row"):
+        assert sum(counts[0] for counts in counts_by_side(path, max_train_rows=5).values()) == 5
+    for wrong in (0, -5):
+        with pytest.raises(ValueError, match=f"data.max_train_rows must be finite and at least 1, got {wrong}"):
+            read(path, max_train_rows=wrong)
+
+
+def test_rare_ones_of_several_labels_are_on_every_side(tmp_path):
+    columns = {"text": texts(200)[0], "often": [row % 2 for row in range(200)], "rare": [0] * 197 + [1] * 3}
+    path = write_csv(tmp_path / "rows.csv", columns)
+    for seed in range(4):
+        data = read(path, problem=MULTI, label_columns=["often", "rare"], split_seed=seed)
+        assert [int(part.labels[:, 1].sum()) for part in (data.train, data.validation, data.test)] == [1, 1, 1]
+        assert len(data.train) + len(data.validation) + len(data.test) == 200
+
+
+def test_labels_of_one_row_each_cannot_be_split(tmp_path):
+    with pytest.raises(ValueError, match="12 rows are too few .* off for test: no label has two of them. Give more rows"):
+        read(labelled(tmp_path / "rows.csv", [f"label {k}" for k in range(12)]))
+
+
+SPLITS = {  # digests of the rows of each side, as published figures rest on them
+    "sample_fashion_mnist": ["67eff80d0f0c818d", "3dafdf32dfaa4211", "426f7e2d948f0cd8"],
+    "sample_product_reviews": ["cdb0e3cd0e370850", "a75c7f51174221d6", "0f6067d8f928617d"],
+    "sample_coffee": ["20ce494f8e04d67a", "aee77e5f3d57913e", "1e8499c0b22648f3"],
+}
+
+
+@pytest.mark.parametrize("name", SPLITS)
+def test_the_samples_are_split_as_ever(name):
+    recipe = load_recipe(name, ["check_images=false"])
+    data = read_data(recipe.data, recipe.model.registered.kind, recipe.model.problem_type, recipe.model.channels)
+    parts = (data.train, data.validation, data.test)
+    digests = [hashlib.sha256(part.indices.tobytes() + part.labels.tobytes()).hexdigest()[:16] for part in parts]
+    assert digests == SPLITS[name]
 
 
 @pytest.mark.parametrize(

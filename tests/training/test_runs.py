@@ -285,7 +285,7 @@ def test_signals_that_do_not_fit_the_recipe(change, words, tmp_path):
         (range(8), "a,0,0,0,0,0,0,0,nan", "1 with points that are NaN or infinite; the first is row 4"),
         (range(8), "a,0,0,0,0,0,0,0,", "1 with points that are NaN or infinite; the first is row 4"),
         (range(8), "a", "all 14 training rows are of label 'a': nothing can be learnt from one class only"),
-        (range(8), 4, "4 rows are too few to split a share of 0.1 off for test"),
+        (range(8), 4, "2 rows are too few to split a share of 0.2 off for validation: no label has two of them"),
         (range(8), 20, "training has 14 rows, fewer than one batch of 16; lower training.per_device_train_batch_size"),
     ],
 )
