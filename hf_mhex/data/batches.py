@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import re
 from collections import Counter
 from collections.abc import Iterator
+from dataclasses import replace
 
 import torch
 from torch.utils.data import DataLoader
 
 from hf_mhex.data.images import to_pixel_values
-from hf_mhex.data.labels import LabelEncoder
-from hf_mhex.data.rows import Rows, check, read_data, read_splits, reader_of
+from hf_mhex.data.labels import LabelEncoder, key_of
+from hf_mhex.data.rows import RawSplit, Rows, check, read_data, read_splits, reader_of
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.processors import max_length
 
@@ -72,20 +74,67 @@ def _source_rows(model, kind: str, settings: DataSettings, split: str | None) ->
     config = model.config
     names = [config.id2label[k] for k in range(config.num_labels)]
     problem_type = config.problem_type or "single_label_classification"
-    stands_for = settings.label_values
-    given = raw[split].names
-    if stands_for is None and given and problem_type == "single_label_classification":
-        stands_for = _numbers_of(given, config)
-    encoder = LabelEncoder(problem_type, raw[split].labels, names, stands_for, numbered=bool(given))
-    return check(raw[split], split, encoder, reader_of(kind, getattr(config, "num_channels", None)), settings)
+    source, read = raw[split], reader_of(kind, getattr(config, "num_channels", None))
+    if problem_type == "single_label_classification":
+        values, numbered = _values_of(source, names, settings)
+        return check(source, split, LabelEncoder(problem_type, source.labels, names, values, numbered), read, settings)
+    given = settings.label_names or source.names
+    places = _places_of(given, names, several=True) if given else None
+    if places is not None:
+        source = replace(source, labels=[_in_order(row, places) for row in source.labels])
+    return check(source, split, LabelEncoder(problem_type, source.labels, names, settings.label_values), read, settings)
 
 
-def _numbers_of(source_names: list[str], config) -> list[str] | None:
-    """For each label of the model, its number in a source that names its labels; a label that it lacks gets none.
+def _values_of(source: RawSplit, names: list[str], settings: DataSettings) -> tuple[list[str] | None, bool]:
+    """What stands for each of the model's labels in the source, None for its name or number; and whether numbers do."""
+    given, values = settings.label_names or source.names, settings.label_values
+    keys = [key for key in map(key_of, source.labels) if key is not None]
+    numbered = bool(source.names) or (bool(settings.label_names) and all(key.isdecimal() for key in keys))
+    if values is not None and source.names:  # a source that names its labels holds their numbers
+        values = [str(source.names.index(value)) if value in source.names else value for value in map(str, values)]
+    if given and (values is None and numbered or values is not None and settings.label_names):
+        places = _places_of(given, names)
+        stand = list(map(str, range(len(given)))) if values is None else values
+        if len(stand) != len(given):
+            raise ValueError(f"data.label_values must be as many as data.label_names, got {len(stand)} for {len(given)}.")
+        if places is not None:
+            values = [f"no {name}" if place is None else stand[place] for name, place in zip(names, places)]
+    return values, numbered
 
-    None where no name is shared: then the numbers mean the same on both sides.
+
+def _places_of(given: list[str], names: list[str], several: bool = False) -> list | None:
+    """For each of the model's labels its place among the source's, None for one that is not there.
+
+    Names are compared without regard to capitals where that tells them apart. None in place of all where no name is
+    shared and the names of either are numbers or LABEL_0: then places mean the same on both sides.
+
+    Raises ValueError where named labels share no name, or where rows have `several` and not the same ones.
     """
-    if not set(source_names) & set(config.id2label.values()):
-        return None
-    places = {name: str(number) for number, name in enumerate(source_names)}
-    return [places.get(config.id2label[k], f"no {config.id2label[k]}") for k in range(config.num_labels)]
+    forms = (str.casefold, str)
+    form = next((form for form in forms if all(len(set(map(form, own))) == len(own) for own in (given, names))), str)
+    places = {form(name): place for place, name in enumerate(given)}
+    found = [places.get(form(name)) for name in names]
+    shared = sum(place is not None for place in found)
+    if several and len(names) > 1 and shared and not shared == len(given) == len(names):
+        cure = "name the column of each of the model's labels by label_columns, or what the model calls them by label_names"
+    elif shared == 0 and all(map(_has_words, (given, names))) and len(names) > 1:
+        cure = "say what stands for each of the model's, in its order, by label_values, or rename them"
+        cure = "say what the model calls each, in the source's order, by label_names" if several else cure
+    else:
+        return found if shared else None
+    raise ValueError(f"the source's labels {_some(given)} are not the model's ({_some(names)}); {cure}.")
+
+
+def _in_order(row, places: list[int]):
+    """A row of several labels in the model's order; one of another length is left to be refused."""
+    return row if row is None or len(row) != len(places) else [row[place] for place in places]
+
+
+def _has_words(names: list[str]) -> bool:
+    """Whether labels have names that mean something, not their numbers or LABEL_0."""
+    return not all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
+
+
+def _some(names: list[str]) -> str:
+    """The first names of a list, for an error."""
+    return ", ".join(names[:10]) + ", ..." * (len(names) > 10)

@@ -2,10 +2,12 @@
 
 import csv
 import re
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
-from datasets import ClassLabel, Dataset, Features, Value
+import torch
+from datasets import ClassLabel, Dataset, Features, List, Value
 from datasets import Image as ImageFeature
 from PIL import Image
 
@@ -220,6 +222,86 @@ def test_a_saved_model_is_judged_on_any_source(tmp_path):
         rows_for(model, processor, DataSettings(source=str(folder)), "exam", 4)
     with pytest.raises(ValueError, match="the model's labels .* are not those of the recipe"):
         rows_for(model, processor, DataSettings(source="sample:fashion_mnist"), "test", 4, SINGLE)
+
+
+class Judged:
+    """What `rows_for` asks of a model and a tokenizer."""
+
+    main_input_name, model_max_length = "input_ids", 8
+
+    def __init__(self, names, problem_type):
+        id2label = dict(enumerate(names))
+        self.config = SimpleNamespace(id2label=id2label, num_labels=len(names), problem_type=problem_type)
+
+    def __call__(self, texts, **options):
+        return {"input_ids": torch.zeros(len(texts), 1)}
+
+
+def labels_as_judged(names, source, problem_type=SINGLE, **settings):
+    model = Judged(names, problem_type)
+    batches, _ = rows_for(model, model, DataSettings(source=str(source), **settings), None, 100)
+    return next(batches)["labels"].tolist()
+
+
+def several(path, columns="insult,toxic"):
+    path.write_text(f"text,{columns}\na,1,0\nb,1,0\nc,0,1\n")
+    return path
+
+
+MULTI, REGRESSION = "multi_label_classification", "regression"
+
+
+@pytest.mark.parametrize("problem_type", [MULTI, REGRESSION])
+def test_columns_of_labels_are_judged_by_name(tmp_path, problem_type):
+    path, columns = several(tmp_path / "rows.csv"), ["insult", "toxic"]
+
+    def judged(names, **settings):
+        return labels_as_judged(names, path, problem_type, label_columns=columns, **settings)
+
+    assert judged(["toxic", "insult"]) == judged(["Toxic", "INSULT"]) == [[0, 1], [0, 1], [1, 0]]
+    assert judged(["insult", "toxic"]) == judged(["LABEL_0", "LABEL_1"]) == [[1, 0], [1, 0], [0, 1]]
+    assert judged(["rude", "bad"], label_names=["bad", "rude"]) == [[0, 1], [0, 1], [1, 0]]
+    for names, cure in ((["toxic", "rude"], "label_columns"), (["toxic"] + columns[:1] + ["rude"], "label_columns")):
+        with pytest.raises(ValueError, match=f"labels insult, toxic are not the model's .*rude.*; name .* by {cure}"):
+            judged(names)
+    with pytest.raises(ValueError, match=r"are not the model's \(rude, bad\); say what the model calls .* by label_names"):
+        judged(["rude", "bad"])
+
+
+def test_lists_of_named_labels_are_judged_by_name(tmp_path):
+    features = Features({"text": Value("string"), "labels": List(ClassLabel(names=["insult", "toxic"]))})
+    Dataset.from_dict({"text": ["a", "b", "c"], "labels": [[0], [0, 1], []]}, features).save_to_disk(tmp_path / "rows")
+    assert labels_as_judged(["toxic", "insult"], tmp_path / "rows", MULTI) == [[0, 1], [1, 1], [0, 0]]
+
+
+def named(path, names=("healthy", "pneumonia_xray")):
+    features = Features({"text": Value("string"), "label": ClassLabel(names=list(names))})
+    Dataset.from_dict({"text": ["a", "b", "c"], "label": [0, 1, 1]}, features).save_to_disk(path)
+    return path
+
+
+def test_labels_of_other_names_are_not_judged_by_their_numbers(tmp_path):
+    path, names = named(tmp_path / "rows"), ["Pneumonia", "Normal"]
+    words = r"labels healthy, pneumonia_xray are not the model's \(Pneumonia, Normal\); say what stands .* label_values"
+    with pytest.raises(ValueError, match=words):
+        labels_as_judged(names, path)
+    for settings in ({"label_values": ["pneumonia_xray", "healthy"]}, {"label_values": ["1", "0"]}):
+        assert labels_as_judged(names, path, **settings) == [1, 0, 0]
+    assert labels_as_judged(names, path, label_names=["normal", "pneumonia"]) == [1, 0, 0]
+    assert labels_as_judged(["PNEUMONIA_XRAY", "Healthy"], path) == [1, 0, 0]
+    assert labels_as_judged(["LABEL_0", "LABEL_1"], path) == labels_as_judged(["0", "1"], path) == [0, 1, 1]
+    assert labels_as_judged(names, named(tmp_path / "numbers", ("0", "1"))) == [0, 1, 1]
+
+
+def test_numbers_that_a_setting_names_are_judged_by_name(tmp_path):
+    (tmp_path / "rows.csv").write_text("text,label\na,0\nb,1\nc,1\n")
+    names = {"label_names": ["normal", "pneumonia"]}
+    assert labels_as_judged(["pneumonia", "normal"], tmp_path / "rows.csv") == [0, 1, 1]
+    assert labels_as_judged(["pneumonia", "normal"], tmp_path / "rows.csv", **names) == [1, 0, 0]
+    values = {"label_values": ["1", "0"]}
+    assert labels_as_judged(["pneumonia", "normal"], tmp_path / "rows.csv", **names, **values) == [0, 1, 1]
+    with pytest.raises(ValueError, match="label_values must be as many as data.label_names, got 1 for 2"):
+        labels_as_judged(["pneumonia", "normal"], tmp_path / "rows.csv", **names, label_values=["1"])
 
 
 def test_a_split_that_must_be_named_is_asked_for(tmp_path):
