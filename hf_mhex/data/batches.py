@@ -11,7 +11,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_mhex.data.images import to_pixel_values
-from hf_mhex.data.labels import LabelEncoder, key_of
+from hf_mhex.data.labels import LabelEncoder, keys_of
 from hf_mhex.data.rows import RawSplit, Rows, check, read_data, read_splits, reader_of
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.processors import max_length
@@ -88,8 +88,9 @@ def _source_rows(model, kind: str, settings: DataSettings, split: str | None) ->
 def _values_of(source: RawSplit, names: list[str], settings: DataSettings) -> tuple[list[str] | None, bool]:
     """What stands for each of the model's labels in the source, None for its name or number; and whether numbers do."""
     given, values = settings.label_names or source.names, settings.label_values
-    keys = [key for key in map(key_of, source.labels) if key is not None]
-    numbered = bool(source.names) or (bool(settings.label_names) and all(key.isdecimal() for key in keys))
+    called = settings.label_names or []
+    keys = [next((key for key in keys if key in called), keys[-1]) for keys in map(keys_of, source.labels) if keys]
+    numbered = bool(source.names) or (bool(called) and all(key.isdecimal() for key in keys))
     if values is not None and source.names:  # a source that names its labels holds their numbers
         values = [str(source.names.index(value)) if value in source.names else value for value in map(str, values)]
     if given and (values is None and numbered or values is not None and settings.label_names):

@@ -19,7 +19,7 @@ class LabelEncoder:
         labels: the training split's raw labels; what they are is learnt from them where nothing else says it.
         names: names of the labels in order, or None.
         values: what stands for each label in the data, or None (its name or its number; where names are numbers too,
-            what more of the labels fit).
+            what more of the labels fit). Booleans go by "True" and "False" where these stand for labels, else by 1 and 0.
         numbered: whether the data are known to hold numbers in the order of `names`.
 
     Raises ValueError where the labels cannot be told.
@@ -43,7 +43,7 @@ class LabelEncoder:
             if len(self.names) != width:
                 raise ValueError(f"data.label_names names {len(self.names)} labels, but rows have {width}.")
             return
-        found = {key for key in map(key_of, labels) if key is not None}
+        found = {key for label in labels for key in keys_of(label)[:1]}
         if names is None:
             names = values = sorted(found, key=lambda key: (not key.lstrip("-").isdecimal(), as_number(key), key))
             if len(names) > MANY or any("." in name and is_float(name) for name in names[:MANY]):
@@ -72,13 +72,12 @@ class LabelEncoder:
         """The number of each row's label, -100 where it is bad."""
         encoded, bad = np.full(len(labels), -100, dtype=np.int64), {}
         for row, label in enumerate(labels):
-            key = key_of(label)
-            if key is None or (key == "-1" and key not in self.numbers):  # -1 is how `datasets` writes a missing class
-                bad[row] = MISSING
-            elif key in self.numbers:
-                encoded[row] = self.numbers[key]
-            else:
-                bad[row] = UNKNOWN
+            keys = keys_of(label)
+            known = next((key for key in keys if key in self.numbers), None)
+            if known is not None:
+                encoded[row] = self.numbers[known]
+            else:  # -1 is how `datasets` writes a missing class
+                bad[row] = MISSING if keys in ((), ("-1",)) else UNKNOWN
         return encoded, bad
 
     def encode_several(self, labels: Sequence) -> tuple[np.ndarray, dict[int, str]]:
@@ -97,6 +96,15 @@ class LabelEncoder:
             strange = ~np.isnan(encoded).any(1) & ~np.isin(encoded, (0, 1)).all(1)
             bad |= {int(row): UNKNOWN for row in np.flatnonzero(strange)}
         return (encoded[:, 0] if self.regression and len(self.names) == 1 else encoded), bad
+
+
+def keys_of(label) -> tuple[str, ...]:
+    """What a label may be called, the likeliest first: a boolean by its word, then by 0 or 1; none where it is missing."""
+    key = key_of(label)
+    if isinstance(label, (bool, np.bool_)):
+        word = str(bool(label))
+        return word, word.lower(), word.upper(), str(key)
+    return () if key is None else (key,)
 
 
 def key_of(label) -> str | None:

@@ -304,6 +304,16 @@ def test_numbers_that_a_setting_names_are_judged_by_name(tmp_path):
         labels_as_judged(["pneumonia", "normal"], tmp_path / "rows.csv", **names, label_values=["1"])
 
 
+@pytest.mark.parametrize("names", [["True", "False"], ["False", "True"], ["Pos", "Neg"]])
+def test_true_and_false_are_judged_as_they_are_called(tmp_path, names):
+    (tmp_path / "rows.csv").write_text("text,label\na,True\nb,False\nc,False\n")
+    given = {"label_names": ["Neg", "Pos"] if "Pos" in names else ["False", "True"]}
+    settings = [given] if "Pos" in names else [given, {}, {"label_names": ["True", "False"]}]
+    for one in settings:
+        found = labels_as_judged(names, tmp_path / "rows.csv", **one)
+        assert [names[k] in ("True", "Pos") for k in found] == [True, False, False]
+
+
 def test_a_split_that_must_be_named_is_asked_for(tmp_path):
     folder = write_image_folder(tmp_path, rows=4, splits=("train", "test"))
     with pytest.raises(

@@ -54,11 +54,32 @@ def test_tables(tmp_path, kind):
         ([0, 1, 2, 3, 4], ["1", "2", "3", "4", "5"], False, [0, 1, 2, 3, 4]),  # places
         ([1, 2], ["0", "1", "10", "2"], True, [1, 2]),  # as `datasets` numbers names
         ([1, "cat"], ["dog", "cat"], False, [1, 1]),
+        ([True, False], ["True", "False"], False, [0, 1]),  # words before places
+        ([np.True_, False], ["true", "false"], False, [0, 1]),
+        ([True, False], ["no", "yes"], False, [1, 0]),
+        ([True, False], ["0", "1"], False, [1, 0]),
+        ([True, "False"], None, False, [1, 0]),
     ],
 )
 def test_labels_that_are_called_by_numbers(given, names, numbered, meant):
     found, _ = LabelEncoder(SINGLE, given, names, numbered=numbered).encode(given)
     assert found.tolist() == meant
+
+
+@pytest.mark.parametrize(
+    "settings, names, meant",
+    [
+        ({}, ["False", "True"], [1, 0]),
+        ({"label_names": ["True", "False"]}, ["True", "False"], [0, 1]),
+        ({"label_names": ["yes", "no"], "label_values": ["True", "False"]}, ["yes", "no"], [0, 1]),
+        ({"label_names": ["yes", "no"], "label_values": ["1", "0"]}, ["yes", "no"], [0, 1]),
+        ({"label_names": ["no", "yes"]}, ["no", "yes"], [1, 0]),
+    ],
+)
+def test_true_and_false_are_read_as_the_words_they_are(tmp_path, settings, names, meant):
+    path = write_csv(tmp_path / "rows.csv", {"text": texts(40)[0], "label": [True, False] * 20})
+    data = read(path, **settings)
+    assert data.names == names and data.train.all_labels[:2].tolist() == meant
 
 
 def test_a_model_is_judged_on_the_labels_that_it_was_trained_on(tmp_path):
