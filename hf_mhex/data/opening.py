@@ -9,7 +9,7 @@ from datasets import Dataset, DatasetDict, Image, IterableDataset, List, load_da
 from datasets.exceptions import DatasetGenerationError, DatasetNotFoundError
 
 from hf_mhex.data.arrays import ArrayRows, is_idx_folder, read_idx_folder, read_medmnist
-from hf_mhex.data.folders import files_of, read_image_folder
+from hf_mhex.data.folders import files_of, read_image_folder, splits_of_tables
 from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.data.signals import gather_signals, holds_signals, read_signals
@@ -29,7 +29,8 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
 
     A source is "sample:NAME"; a file: table (.csv, .tsv), .parquet, .json, .jsonl, .txt (a text a line), or a .npz of
     MedMNIST or of signals; a folder: of images, of IDX files, of data files, or one that `save_to_disk` wrote; or a
-    data set's Hub id. A table with a column a point, named by its place, has signals. Tables may be separated by comma,
+    data set's Hub id. Files of a folder are told to splits by "train", "test" and the like in their names or folders, and
+    are all one split where no name has any. A table with a column a point, named by its place, has signals. Tables may be separated by comma,
     semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has its path, relative to the folder, as
     `id`.
 
@@ -74,10 +75,12 @@ def _open_folder(path: Path, settings: DataSettings, streaming: bool) -> dict[st
     images, others = files_of(path)
     if images and not any(other.name in METADATA or other.suffix == ".parquet" for other in others):
         return read_image_folder(path, images, others)
-    suffixes = {other.suffix.lower() for other in others}
-    if not images and len(suffixes) == 1 and READERS.get(next(iter(suffixes))) == "csv":
-        options = _same_options([path / other for other in others], settings)
-        return _load("csv", str(path), streaming, data_dir=str(path), **options)
+    readers = {READERS.get(other.suffix.lower(), "") for other in others}
+    if not images and settings.config_name is None and len(readers) == 1 and "" not in readers:
+        reader, splits = readers.pop(), splits_of_tables(path, others)
+        options = {} if reader == "parquet" else _same_options([path / other for other in others], settings)
+        files = {split: [str(path / other) for other in found] for split, found in splits.items()}
+        return _load(reader, str(path), streaming, data_files=files, **options)
     found = _load(str(path), str(path), streaming, name=settings.config_name)
     return {split: _with_paths(rows, path) for split, rows in found.items()} if images and not streaming else found
 

@@ -54,6 +54,41 @@ def test_a_folder_of_tables_is_read_as_its_files_are(tmp_path):
         open_data(tmp_path / "rows", "test")
 
 
+def splits_in(folder, names):
+    """Which file's rows each split has, of tables that hold their own names."""
+    for name in names:
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(f"text,label\n{name},a\n" if name.endswith("csv") else f'{{"text": "{name}"}}\n')
+    return {split: rows["text"][:] for split, rows in open_splits(DataSettings(source=str(folder))).items()}
+
+
+@pytest.mark.parametrize("end", ["csv", "jsonl"])
+@pytest.mark.parametrize(
+    "train, test",
+    [
+        ("Train", "Test"),
+        ("TRAINING", "testing"),
+        ("mytrain", "mytest"),
+        ("trainset", "testset"),
+        ("reviews-Train-2020", "reviews-Test-2020"),
+        ("ReviewsTrain", "ReviewsTest"),
+        ("Train/part1", "Test/part1"),
+        ("train", "eval"),
+    ],
+)
+def test_tables_are_told_to_splits_by_their_names(tmp_path, train, test, end):
+    names = [f"{train}.{end}", f"{test}.{end}"]
+    assert splits_in(tmp_path / "rows", names) == {"train": names[:1], "test": names[1:]}
+
+
+def test_tables_whose_names_tell_no_split_are_one(tmp_path):
+    names = ["2019.csv", "latest.csv", "older.csv"]
+    assert splits_in(tmp_path / "rows", names) == {"train": names}
+    words = r"files whose names tell a split \(Test.csv\) and others \(2019.csv, latest.csv, older.csv\); rename these"
+    with pytest.raises(ValueError, match=words):
+        splits_in(tmp_path / "rows", ["Test.csv"])
+
+
 @pytest.mark.parametrize("suffix", [".txt", ".jsonl"])
 def test_lines_in_other_encodings(tmp_path, suffix):
     line = "é bon" if suffix == ".txt" else '{"text": "é bon"}'
