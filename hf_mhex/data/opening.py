@@ -13,7 +13,7 @@ from hf_mhex.data.folders import files_of, read_image_folder, splits_of_tables
 from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.data.signals import gather_signals, holds_signals, read_signals
-from hf_mhex.data.tables import encoding_of, separator_of
+from hf_mhex.data.tables import check_quotes, encoding_of, separator_of
 from hf_mhex.environment import missing_download
 from hf_mhex.families import Kind
 
@@ -116,6 +116,7 @@ def _options_of(path: Path, settings: DataSettings) -> dict:
     if READERS[path.suffix.lower()] != "csv":
         return {"encoding": encoding}
     options: dict = {"sep": separator_of(path, encoding), "encoding": encoding}
+    check_quotes(path, encoding, options["sep"])
     options |= {"keep_default_na": False, "na_values": [""]}
     return options | ({"column_names": settings.column_names} if settings.column_names else {})
 

@@ -11,6 +11,7 @@ from pathlib import Path
 SEPARATORS = (",", ";", "\t")
 LOOKED_AT = 1000  # records that tell a table's separator
 LONGEST = 2**31 - 1  # characters of a field
+KINDS = 1000  # most values of a column of labels
 
 
 def encoding_of(path: Path) -> str:
@@ -94,3 +95,97 @@ def separator_of(path: Path, encoding: str) -> str:
             "put texts in quotes."
         )
     return best
+
+
+class Column:
+    """What the cells of one column have in common: few values that come again, or numbers."""
+
+    def __init__(self):
+        self.count, self.values, self.numbers = 0, set(), True
+
+    def add(self, cell: str) -> None:
+        """Count a cell."""
+        self.count += 1
+        if len(self.values) <= KINDS:
+            self.values.add(cell)
+        self.numbers = self.numbers and _is_float(cell)
+
+    def is_told(self) -> bool:
+        """Whether a cell of this column can be told from a piece of text."""
+        return self.count > 0 and (self.numbers or len(self.values) <= min(KINDS, self.count / 2))
+
+    def fits(self, cell: str) -> bool:
+        """Whether a cell may be of this column."""
+        return cell in self.values or (self.numbers and _is_float(cell))
+
+
+def check_quotes(path: Path, encoding: str, separator: str) -> None:
+    """ValueError, naming file and line, for a quote that is not closed in its row and takes the next rows into its text.
+
+    Such a text runs over several lines, and what closes it is followed by more text; or all its whole lines would be
+    rows by themselves: of as many fields as the table, with a label or a number where others have one. Texts of several
+    lines that are neither are read.
+    """
+    with open(path, "rb") as file:
+        if not any(b'"' in line for line in file):
+            return
+    columns: list[Column] = []
+    suspects: list[tuple[int, list[list[str]]]] = []
+    with open(path, encoding=encoding, newline="") as file, _long_fields():
+        reader = csv.reader(file, delimiter=separator, strict=True)
+        while True:
+            first = reader.line_num + 1
+            try:
+                record = next(reader, None)
+            except csv.Error:
+                if reader.line_num > first:
+                    raise _unclosed(path, first) from None
+                continue
+            if record is None:
+                break
+            if reader.line_num > first:
+                rows = _rows_within(record, separator, len(columns))
+                suspects += [(first, rows)] if rows else []
+            elif not columns:
+                columns = [Column() for _ in record]  # of the names
+            else:
+                for column, cell in zip(columns, record):
+                    column.add(cell)
+    told = [place for place, column in enumerate(columns) if column.is_told()]
+    for first, rows in suspects:
+        if all(columns[place].fits(row[place]) for row in rows for place in told) and (told or len(rows) > 2):
+            raise _unclosed(path, first)
+
+
+def _rows_within(record: list[str], separator: str, width: int) -> list[list[str]]:
+    """The lines within a field of a record as rows; none where one of them is no row of `width` fields."""
+    for place, field in enumerate(record):
+        lines = field.splitlines()
+        if len(lines) < 2 or width < 2:
+            continue
+        rows = [record[:place] + _cells(lines[0], separator), *(_cells(line, separator) for line in lines[1:-1])]
+        if all(len(row) == width for row in rows):
+            return rows
+    return []
+
+
+def _cells(line: str, separator: str) -> list[str]:
+    """The fields of one line."""
+    return next(csv.reader([line], delimiter=separator), [])
+
+
+def _is_float(cell: str) -> bool:
+    try:
+        float(cell)
+    except ValueError:
+        return False
+    return True
+
+
+def _unclosed(path: Path, line: int) -> ValueError:
+    """The error of a quote that takes the next rows into its text."""
+    return ValueError(
+        f"{path}, line {line}: a quote is opened that is not closed in its row, so that the next rows become its text; "
+        'close it, or write a quote that is meant as two within quotes (""). Texts of several lines that are right are '
+        "read from .jsonl or .parquet."
+    )

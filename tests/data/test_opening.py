@@ -117,6 +117,59 @@ def test_a_table_that_cannot_be_told_is_refused_in_a_line(tmp_path, content, wor
     assert "rows.csv" in str(found.value) and "\n" not in str(found.value)
 
 
+def unclosed(separator, ends, before="", names="text{}label"):
+    """60 rows, of which a text opens a quote that is closed 40 rows later, or never by itself."""
+    rows = [f"{before}a text {row}{separator}{'good' if row % 2 else 'bad'}" for row in range(60)]
+    rows[9] = rows[9].replace("a text", '"a text')
+    rows[50] = ends(rows[50])
+    return "\n".join([names.format(separator), *rows, ""])
+
+
+ENDS = {
+    "at the end of a text": lambda row: row.replace("text 50", 'text 50"'),
+    "before a text": lambda row: row.replace("a text", '"a text') + '"',
+    "within a text": lambda row: row.replace("text", 'text 5" long'),
+}
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+@pytest.mark.parametrize("ends", ENDS)
+def test_a_quote_that_swallows_rows_is_refused(tmp_path, separator, ends):
+    """20 of 60 rows were read, without a word."""
+    path = tmp_path / "rows.tsv"
+    path.write_text(unclosed(separator, ENDS[ends]))
+    with pytest.raises(ValueError, match=r"rows.tsv, line 11: a quote is opened that is not closed in its row"):
+        open_data(path)
+    path.write_text(unclosed(separator, ENDS[ends], f"7{separator}", f"id{separator}text{{}}label"))
+    with pytest.raises(ValueError, match="rows.tsv, line 11: a quote"):
+        open_data(path)
+
+
+def test_a_quote_that_swallows_one_row_is_refused(tmp_path):
+    rows = [f"a text {row}\t{row / 7}" for row in range(20)]
+    rows[4], rows[5] = '"' + rows[4], rows[5].replace("text 5", 'text 5"')
+    (tmp_path / "rows.tsv").write_text("\n".join(["text\tprice", *rows, ""]))
+    with pytest.raises(ValueError, match="rows.tsv, line 6: a quote"):
+        open_data(tmp_path / "rows.tsv")
+
+
+@pytest.mark.parametrize("separator", ["\t", ",", ";"])
+def test_texts_of_several_lines_are_read(tmp_path, separator):
+    """Also with separators, quotes and labels in them, and with as many fields a line as the table has."""
+    texts = [
+        "Dear all,\nall is well, so far\nbye",
+        'He said "no",\nand went',
+        f"a{separator} b\nc{separator} d\ne",
+        "\n",
+        '5" screen',
+    ]
+    rows = [(text, "good" if row % 2 else "bad") for row, text in enumerate(texts * 6)]
+    with open(tmp_path / "rows.csv", "w", newline="") as file:
+        csv.writer(file, delimiter=separator).writerows([("text", "label"), *rows])
+    found = open_data(tmp_path / "rows.csv")
+    assert list(zip(found["text"], found["label"])) == rows
+
+
 def test_a_text_of_any_length_stands_in_a_table(tmp_path):
     """Also beyond the limit of Python's own reader, which is the process's and stays."""
     limit, long = csv.field_size_limit(), "so, good " * 20_000
@@ -299,7 +352,9 @@ def test_columns_of_labels_are_judged_by_name(tmp_path, problem_type):
     for names, cure in ((["toxic", "rude"], "label_columns"), (["toxic"] + columns[:1] + ["rude"], "label_columns")):
         with pytest.raises(ValueError, match=f"labels insult, toxic are not the model's .*rude.*; name .* by {cure}"):
             judged(names)
-    with pytest.raises(ValueError, match=r"are not the model's \(rude, bad\); say what the model calls .* by label_names"):
+    with pytest.raises(
+        ValueError, match=r"are not the model's \(rude, bad\); say what the model calls .* by label_names"
+    ):
         judged(["rude", "bad"])
 
 
