@@ -97,7 +97,9 @@ def _values_of(source: RawSplit, names: list[str], settings: DataSettings) -> tu
         places = _places_of(given, names)
         stand = list(map(str, range(len(given)))) if values is None else values
         if len(stand) != len(given):
-            raise ValueError(f"data.label_values must be as many as data.label_names, got {len(stand)} for {len(given)}.")
+            raise ValueError(
+                f"data.label_values must be as many as data.label_names, got {len(stand)} for {len(given)}."
+            )
         if places is not None:
             values = [f"no {name}" if place is None else stand[place] for name, place in zip(names, places)]
     return values, numbered

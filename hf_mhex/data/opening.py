@@ -12,7 +12,7 @@ from hf_mhex.data.arrays import ArrayRows, is_idx_folder, read_idx_folder, read_
 from hf_mhex.data.folders import files_of, read_image_folder, splits_of_tables
 from hf_mhex.data.samples import load_sample
 from hf_mhex.data.settings import DataSettings
-from hf_mhex.data.signals import gather_signals, holds_signals, read_signals
+from hf_mhex.data.signals import check_places, gather_signals, holds_signals, read_signals
 from hf_mhex.data.tables import check_quotes, encoding_of, separator_of
 from hf_mhex.environment import missing_download
 from hf_mhex.families import Kind
@@ -24,7 +24,7 @@ METADATA = ("metadata.csv", "metadata.jsonl", "metadata.parquet")  # beside imag
 OpenRows: TypeAlias = Dataset | IterableDataset | ArrayRows
 
 
-def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, OpenRows]:
+def open_splits(settings: DataSettings, streaming: bool = False, kind: str | None = None) -> dict[str, OpenRows]:
     """The splits of a source, by name.
 
     A source is "sample:NAME"; a file: table (.csv, .tsv), .parquet, .json, .jsonl, .txt (a text a line), or a .npz of
@@ -36,6 +36,8 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
 
     Args:
         streaming: read the rows of files and of the Hub as they are needed, without a prepared copy on disk.
+        kind: of input that the rows are read for, "image", "text" or "signal"; None where it is not known. A column a
+            point makes a signal of "signal" and None alone, and never of `settings.input_columns` and `label_columns`.
 
     Raises ValueError, in a line, for a source that cannot be read.
     """
@@ -44,16 +46,16 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
         raise ValueError("one of data.source and data.files must say where the rows are.")
     if source is None:
         paths = {split: Path(path).expanduser() for split, path in (settings.files or {}).items()}
-        return _load_files(paths, settings, streaming)
+        return _load_files(paths, settings, streaming, kind)
     if source.startswith("sample:"):
         return load_sample(source.removeprefix("sample:"))
     path = Path(source).expanduser()
     if path.suffix == ".npz":
         return read_signals(path) if path.is_file() and holds_signals(path) else read_medmnist(path)
     if path.is_file():
-        return _load_files({"train": path}, settings, streaming)
+        return _load_files({"train": path}, settings, streaming, kind)
     if path.is_dir():
-        return _open_folder(path, settings, streaming)
+        return _open_folder(path, settings, streaming, kind)
     if path.suffix.lower() in READERS or source.startswith((".", "/", "~")):
         raise ValueError(f"source={source!r} is no file or folder.")
     try:
@@ -63,7 +65,7 @@ def open_splits(settings: DataSettings, streaming: bool = False) -> dict[str, Op
         raise ValueError(f"source={source!r} is no file, and no data set that can be reached: {reason}") from error
 
 
-def _open_folder(path: Path, settings: DataSettings, streaming: bool) -> dict[str, OpenRows]:
+def _open_folder(path: Path, settings: DataSettings, streaming: bool, kind: str | None) -> dict[str, OpenRows]:
     """The splits in a folder."""
     if (path / "dataset_dict.json").is_file() or (path / "dataset_info.json").is_file():
         if streaming:
@@ -78,14 +80,18 @@ def _open_folder(path: Path, settings: DataSettings, streaming: bool) -> dict[st
     readers = {READERS.get(other.suffix.lower(), "") for other in others}
     if not images and settings.config_name is None and len(readers) == 1 and "" not in readers:
         reader, splits = readers.pop(), splits_of_tables(path, others)
-        options = {} if reader == "parquet" else _same_options([path / other for other in others], settings)
+        options = {} if reader == "parquet" else _same_options([path / other for other in others], settings, kind)
         files = {split: [str(path / other) for other in found] for split, found in splits.items()}
-        return _load(reader, str(path), streaming, data_files=files, **options)
+        found = _load(reader, str(path), streaming, data_files=files, **options)
+        return _gathered(found, str(path), settings, kind)
     found = _load(str(path), str(path), streaming, name=settings.config_name)
+    found = _gathered(found, str(path), settings, kind)
     return {split: _with_paths(rows, path) for split, rows in found.items()} if images and not streaming else found
 
 
-def _load_files(paths: dict[str, Path], settings: DataSettings, streaming: bool) -> dict[str, OpenRows]:
+def _load_files(
+    paths: dict[str, Path], settings: DataSettings, streaming: bool, kind: str | None
+) -> dict[str, OpenRows]:
     """One file a split, all of one kind."""
     kinds = {path.suffix.lower() for path in paths.values()}
     missing = [path for path in paths.values() if not path.is_file()]
@@ -96,14 +102,15 @@ def _load_files(paths: dict[str, Path], settings: DataSettings, streaming: bool)
     reader = READERS[kinds.pop()]
     if settings.column_names and reader != "csv":
         raise ValueError("data.column_names are for .csv and .tsv files, whose columns may have no names.")
-    options = {} if reader == "parquet" else _same_options(list(paths.values()), settings)
+    options = {} if reader == "parquet" else _same_options(list(paths.values()), settings, kind)
     files = {split: str(path) for split, path in paths.items()}
-    return _load(reader, ", ".join(files.values()), streaming, data_files=files, **options)
+    what = ", ".join(files.values())
+    return _gathered(_load(reader, what, streaming, data_files=files, **options), what, settings, kind)
 
 
-def _same_options(paths: list[Path], settings: DataSettings) -> dict:
+def _same_options(paths: list[Path], settings: DataSettings, kind: str | None) -> dict:
     """How files of text are read, all of them alike."""
-    found = {path: _options_of(path, settings) for path in paths}
+    found = {path: _options_of(path, settings, kind) for path in paths}
     first, options = next(iter(found.items()))
     for path, others in found.items():
         if others != options:
@@ -111,12 +118,14 @@ def _same_options(paths: list[Path], settings: DataSettings) -> dict:
     return options
 
 
-def _options_of(path: Path, settings: DataSettings) -> dict:
+def _options_of(path: Path, settings: DataSettings, kind: str | None) -> dict:
     encoding = encoding_of(path)
     if READERS[path.suffix.lower()] != "csv":
         return {"encoding": encoding}
     options: dict = {"sep": separator_of(path, encoding), "encoding": encoding}
     check_quotes(path, encoding, options["sep"])
+    if kind in (None, "signal") and not settings.column_names:
+        check_places(path, encoding, options["sep"])
     options |= {"keep_default_na": False, "na_values": [""]}
     return options | ({"column_names": settings.column_names} if settings.column_names else {})
 
@@ -124,13 +133,20 @@ def _options_of(path: Path, settings: DataSettings) -> dict:
 def _load(reader: str, what: str, streaming: bool, **options) -> dict[str, OpenRows]:
     """Files through `datasets`; what it raises becomes one line."""
     try:
-        found = load_dataset(reader, streaming=streaming, **options)
-        return found if streaming else {split: gather_signals(rows, what) for split, rows in found.items()}
+        return load_dataset(reader, streaming=streaming, **options)
     except DatasetGenerationError as error:
         lines = str(error.__cause__ or error).strip().splitlines() or [type(error.__cause__).__name__]
         raise ValueError(f"{what} cannot be read: {lines[0]}") from error
     except (FileNotFoundError, DatasetNotFoundError) as error:
         raise ValueError(f"source={what!r} holds no data that can be read: {error}") from error
+
+
+def _gathered(found, what: str, settings: DataSettings, kind: str | None) -> dict[str, OpenRows]:
+    """Splits in which a column a point has become a signal, where signals may be wanted; of a stream as they are."""
+    if kind not in (None, "signal") or any(isinstance(rows, IterableDataset) for rows in found.values()):
+        return found
+    named = (*(settings.input_columns or ()), *(settings.label_columns or ()))
+    return {split: gather_signals(rows, what, named) for split, rows in found.items()}
 
 
 def _with_paths(rows: Dataset, folder: Path) -> Dataset:

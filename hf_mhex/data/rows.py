@@ -62,7 +62,8 @@ def read_splits(settings: DataSettings, kind: str) -> dict[str, RawSplit]:
 
     Raises ValueError for a source that cannot be read and for columns that are not there or cannot be told.
     """
-    return {name: _split_of(rows, settings, KINDS[kind]) for name, rows in open_splits(settings).items()}
+    found = open_splits(settings, kind=kind)
+    return {name: _split_of(rows, settings, KINDS[kind]) for name, rows in found.items()}
 
 
 def _split_of(rows, settings: DataSettings, kind: Kind) -> RawSplit:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 
 import numpy as np
@@ -25,14 +26,29 @@ def axis_of_columns(names: list[str]) -> dict[str, float]:
     return {name: place for name, place in found.items() if np.isfinite(place)}
 
 
-def gather_signals(rows, source: str):
+def check_places(path: Path, encoding: str, separator: str) -> None:
+    """ValueError for a table with a column a point in which two columns are named by one place.
+
+    What reads the table would name the second one "1650.1", which is a place of its own.
+    """
+    found = records_of(path, encoding, separator, 1)
+    places = axis_of_columns(list(dict.fromkeys(found[0][1]))) if found else {}
+    names = [name for name in found[0][1] if name in places] if found else []
+    twice = next((name for name in names if sum(places[name] == places[other] for other in names) > 1), None)
+    if len(names) >= FEWEST and twice is not None:
+        raise ValueError(
+            f"{path}: two columns are named {twice!r}, one place of a signal; name each by a place of its own."
+        )
+
+
+def gather_signals(rows, source: str, named: Iterable[str] = ()):
     """A table with a column a point as rows with a `signal` [L] each; any other table as it is.
 
-    The axis is the columns' names, in the file's order: `rows.axis`.
+    The axis is the columns' names, in the file's order: `rows.axis`. Columns of `named` are no points.
 
     Raises ValueError, naming the source and the column, for decimal commas and for what is no number.
     """
-    names = list(rows.column_names or ())
+    names = [name for name in rows.column_names or () if name not in set(named)]
     commas = [name for name in names if DECIMAL_COMMA.fullmatch(name)]
     if len(commas) >= FEWEST:
         raise ValueError(f"{source}: column {commas[0]!r} has a decimal comma in its name; write it with a point.")

@@ -292,7 +292,9 @@ def test_rare_ones_of_several_labels_are_on_every_side(tmp_path):
 
 
 def test_labels_of_one_row_each_cannot_be_split(tmp_path):
-    with pytest.raises(ValueError, match="12 rows are too few .* off for test: no label has two of them. Give more rows"):
+    with pytest.raises(
+        ValueError, match="12 rows are too few .* off for test: no label has two of them. Give more rows"
+    ):
         read(labelled(tmp_path / "rows.csv", [f"label {k}" for k in range(12)]))
 
 

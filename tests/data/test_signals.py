@@ -29,6 +29,41 @@ def test_a_table_with_a_column_a_point(tmp_path):
     assert np.array_equal(rows["signal"], SIGNALS)
 
 
+def test_columns_called_by_numbers_are_no_signal_to_a_model_of_texts(tmp_path):
+    """Labels "0" to "9", or years, beside a text."""
+    names = [str(number) for number in range(10)]
+    lines = [",".join(["text", *names])]
+    lines += [",".join([f"text {row}", *(str(int(row % 10 == label)) for label in range(10))]) for row in range(40)]
+    path = tmp_path / "rows.csv"
+    path.write_text("\n".join(lines) + "\n")
+    found = read_data(DataSettings(source=str(path), label_columns=names), "text", "multi_label_classification")
+    assert found.names == names and found.train[0]["labels"].sum() == 1
+    years = read_data(DataSettings(source=str(path), label_columns=["7"]), "text", "single_label_classification")
+    assert years.names == ["0", "1"] and years.train[0]["text"].startswith("text ")
+    for settings in ({"label_columns": names}, {"input_columns": names[:3]}):
+        [rows] = open_splits(DataSettings(source=str(path), **settings)).values()
+        assert set(names) <= set(rows.column_names) and "signal" not in rows.column_names
+
+
+def test_a_column_of_numbers_is_a_label_where_the_settings_say_so(tmp_path):
+    path = tmp_path / "spectra.csv"
+    table = np.column_stack([SIGNALS, np.arange(40) % 2])
+    lines = [",".join(map(str, range(100, 113)))] + [",".join(map(repr, row)) for row in table.tolist()]
+    path.write_text("\n".join(lines) + "\n")
+    found = read_data(DataSettings(source=str(path), label_columns=["112"]), "signal", "single_label_classification")
+    assert found.train[0]["signal"].shape == (12,) and found.axis == list(range(100, 112)) and found.names == ["0", "1"]
+
+
+@pytest.mark.parametrize("again", ["1000.5", "1000.50"])
+def test_a_place_that_two_columns_have_is_refused(tmp_path, again):
+    path = write(tmp_path / "spectra.csv")
+    path.write_text(path.read_text().replace("970.5", again))
+    for kind in ("signal", None):
+        with pytest.raises(ValueError, match="spectra.csv: two columns are named '1000.5', one place of a signal"):
+            open_splits(DataSettings(source=str(path)), kind=kind)
+    assert len(open_splits(DataSettings(source=str(path)), kind="text")["train"]) == 40
+
+
 def test_arrays(tmp_path):
     np.savez(tmp_path / "a.npz", signal=SIGNALS, label=LABELS, axis=np.arange(12.0))
     rows = open_splits(DataSettings(source=str(tmp_path / "a.npz")))["train"]

@@ -254,7 +254,9 @@ def test_signals_of_ones_own_keep_their_axis_and_go_on(tmp_path):
     _, kept = load(tmp_path / "again" / "model")
     assert kept.mean == extractor.mean and kept.std == extractor.std
     for change, own in (("standardise=channel", "'point'"), ("num_channels=2", "1")):
-        with pytest.raises(ValueError, match=f"{change[:11]}.* does not fit model.weights=.* with its own, {own}; write"):
+        with pytest.raises(
+            ValueError, match=f"{change[:11]}.* does not fit model.weights=.* with its own, {own}; write"
+        ):
             run.train(load_recipe("sample_coffee", [*again, change]), tmp_path / "refused")
     moved = write_spectra(tmp_path / "moved.csv", [place + 7 for place in axis])
     with pytest.raises(ValueError, match="data's axis runs from 1807.5 to 1347.5, the model's from 1800.5 to 1340.5"):
