@@ -12,8 +12,8 @@ def deep_supervision_loss(logits, block_logits, labels, config, num_items_in_bat
 
     Cross-entropy, BCE or MSE by `config.problem_type`, which the first labels set where it is None. Averages over the
     labels that count, or divides their sum by `num_items_in_batch`, which makes the gradient independent of how a batch
-    is split. `config.class_weights` weigh rows by their label or, with several labels, present ones. A target of -100 is
-    a number like others to a regression; transformers' own Trainer leaves it out of its count.
+    is split. `config.class_weights` weigh rows by their label or, with several labels, present ones. To a regression a
+    target of -100 is a number like others; transformers' own Trainer leaves it out of its count.
 
     Args:
         absent_losses: what each head's label costs where it is absent [B, blocks, K], see `absent_loss`; None unless

@@ -529,6 +529,7 @@ NO_NAMES = {  # what shows nothing of others, and why
     "numbers, names as Python writes them, and fields of this package": (
         "hf_mhex/data/images.py:_open",
         "hf_mhex/data/rows.py:check",
+        "hf_mhex/data/rows.py:take",
         "hf_mhex/explaining/batch.py:Explainer.__call__",
         "hf_mhex/explaining/explanation.py:read_one",
         "hf_mhex/loading.py:_warn_unpinned",

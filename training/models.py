@@ -160,8 +160,8 @@ def check_start(settings: ModelSettings, processing: ProcessingSettings, config,
     for name, (wanted, own) in pairs.items():
         if wanted is not None and not alike(wanted, own):
             raise ValueError(
-                f"{name}={wanted!r} does not fit model.weights={settings.weights!r}: an MHEX folder goes on with its own, "
-                f"{own!r}; write that."
+                f"{name}={wanted!r} does not fit model.weights={settings.weights!r}: an MHEX folder goes on with its "
+                f"own, {own!r}; write that."
             )
 
 

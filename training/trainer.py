@@ -122,8 +122,8 @@ class MHEXTrainer(Trainer):
         super().__init__(model, args, *arguments, **{"compute_metrics": compute_metrics, **options})
         if self.compute_loss_func is not None:
             raise ValueError(
-                "compute_loss_func would replace the model's loss, and its blocks would go untaught; set class_weights, "
-                "label_smoothing or binary_share in the model's config, or override MHEXTrainer.compute_loss."
+                "compute_loss_func would replace the model's loss, and its blocks would go untaught; set class_weights "
+                "or label_smoothing in the model's config, or override MHEXTrainer.compute_loss."
             )
         if self.args.n_gpu > 1:
             raise ValueError(

@@ -93,7 +93,7 @@ def _values_of(source: RawSplit, names: list[str], settings: DataSettings) -> tu
     numbered = bool(source.names) or (bool(called) and all(key.isdecimal() for key in keys))
     if values is not None and source.names:  # a source that names its labels holds their numbers
         values = [str(source.names.index(value)) if value in source.names else value for value in map(str, values)]
-    if given and (values is None and numbered or values is not None and settings.label_names):
+    if given and (numbered if values is None else settings.label_names):
         places = _places_of(given, names)
         stand = list(map(str, range(len(given)))) if values is None else values
         if len(stand) != len(given):
@@ -119,7 +119,7 @@ def _places_of(given: list[str], names: list[str], several: bool = False) -> lis
     found = [places.get(form(name)) for name in names]
     shared = sum(place is not None for place in found)
     if several and len(names) > 1 and shared and not shared == len(given) == len(names):
-        cure = "name the column of each of the model's labels by label_columns, or what the model calls them by label_names"
+        cure = "name the columns of the model's labels by label_columns, or what the model calls them by label_names"
     elif shared == 0 and all(map(_has_words, (given, names))) and len(names) > 1:
         cure = "say what stands for each of the model's, in its order, by label_values, or rename them"
         cure = "say what the model calls each, in the source's order, by label_names" if several else cure

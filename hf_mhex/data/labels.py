@@ -19,7 +19,8 @@ class LabelEncoder:
         labels: the training split's raw labels; what they are is learnt from them where nothing else says it.
         names: names of the labels in order, or None.
         values: what stands for each label in the data, or None (its name or its number; where names are numbers too,
-            what more of the labels fit). Booleans go by "True" and "False" where these stand for labels, else by 1 and 0.
+            what more of the labels fit). Booleans go by "True" and "False" where these stand for labels, else by 1
+            and 0.
         numbered: whether the data are known to hold numbers in the order of `names`.
 
     Raises ValueError where the labels cannot be told.
@@ -99,7 +100,7 @@ class LabelEncoder:
 
 
 def keys_of(label) -> tuple[str, ...]:
-    """What a label may be called, the likeliest first: a boolean by its word, then by 0 or 1; none where it is missing."""
+    """What a label may be called, the likeliest first: a boolean by its word, then by 0 or 1; none where missing."""
     key = key_of(label)
     if isinstance(label, (bool, np.bool_)):
         word = str(bool(label))

@@ -29,10 +29,10 @@ def open_splits(settings: DataSettings, streaming: bool = False, kind: str | Non
 
     A source is "sample:NAME"; a file: table (.csv, .tsv), .parquet, .json, .jsonl, .txt (a text a line), or a .npz of
     MedMNIST or of signals; a folder: of images, of IDX files, of data files, or one that `save_to_disk` wrote; or a
-    data set's Hub id. Files of a folder are told to splits by "train", "test" and the like in their names or folders, and
-    are all one split where no name has any. A table with a column a point, named by its place, has signals. Tables may be separated by comma,
-    semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has its path, relative to the folder, as
-    `id`.
+    data set's Hub id. Files of a folder are told to splits by "train", "test" and the like in their names or folders,
+    and are all one split where no name has any. A table with a column a point, named by its place, has signals. Tables
+    may be separated by comma, semicolon or tab; texts are UTF-8 or cp1252. A row of a folder of images has its path,
+    relative to the folder, as `id`.
 
     Args:
         streaming: read the rows of files and of the Hub as they are needed, without a prepared copy on disk.

@@ -310,8 +310,8 @@ def split_off(rows: Rows, fraction: float, seed: int, side: str) -> tuple[Rows, 
         chosen = on_both_sides(rows.labels, chosen, seed)
     if not chosen.any():
         raise ValueError(
-            f"{len(rows)} rows are too few to split a share of {fraction} off for {side}: no label has two of them. Give "
-            f"more rows, or a {side} split."
+            f"{len(rows)} rows are too few to split a share of {fraction} off for {side}: no label has two of them. "
+            f"Give more rows, or a {side} split."
         )
     return rows.part(np.flatnonzero(~chosen)), rows.part(np.flatnonzero(chosen))
 

@@ -120,7 +120,7 @@ class Column:
 
 
 def check_quotes(path: Path, encoding: str, separator: str) -> None:
-    """ValueError, naming file and line, for a quote that is not closed in its row and takes the next rows into its text.
+    """ValueError, naming file and line, for a quote that is not closed in its row and makes the next rows its text.
 
     Such a text runs over several lines, and what closes it is followed by more text; or all its whole lines would be
     rows by themselves: of as many fields as the table, with a label or a number where others have one. Texts of several

@@ -260,7 +260,7 @@ def test_many_small_classes_are_split(tmp_path):
     assert all(counts == [2, 1, 1] for counts in found.values())
     labels = [f"label {k % 100}" for k in range(1400)] + [f"label {k}" for k in range(20)]
     found = counts_by_side(labelled(tmp_path / "rows.csv", labels))
-    train, validation, test = map(sum, zip(*found.values()))
+    _, validation, test = map(sum, zip(*found.values()))
     assert test == 142 and validation == 128 and min(map(min, found.values())) >= 1
 
 
