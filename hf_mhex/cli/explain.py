@@ -164,6 +164,7 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
     """Explain data and say how much of it."""
     from hf_mhex.data.source import open_data
     from hf_mhex.explaining.dataset import explain_dataset
+    from hf_mhex.families import family_of
 
     if output is None:
         raise ValueError(f"INPUT {data['source']!r} is data: name a folder for the answers by --output.")
@@ -175,7 +176,8 @@ def explain_rows(network, processor, data: dict, output: Path | None, options: d
     seen = sys.stderr.isatty()  # a bar; elsewhere a line
     if not seen:
         echo(f"explaining {data['source']} ...", err=True)
-    found = explain_dataset(network, processor, open_data(**data), output, progress=seen, **options)
+    rows = open_data(**data, kind=family_of(network).kind)
+    found = explain_dataset(network, processor, rows, output, progress=seen, **options)
     if found.rows == found.bad:
         raise ValueError(f"no row of {data['source']!r} could be explained; the column error of {output} says why.")
     if as_json:

@@ -57,7 +57,7 @@ def smx_command(
     if network.main_input_name != kind.main_input:
         raise ValueError(f"model={str(model)!r} must be one of signals, but it reads {network.main_input_name}.")
     network = network.to(place)
-    rows = open_data(data, split)
+    rows = open_data(data, split, kind="signal")
     signals = stack_signals(rows[find_input(rows, kind, "data")][:], getattr(rows, "axis", None), network.config)
     axis, axis_label = axis_of(network.config, signals.shape[-1])
     named = read_zones(zones, axis.tolist())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import replace
@@ -11,7 +10,7 @@ import torch
 from torch.utils.data import DataLoader
 
 from hf_mhex.data.images import to_pixel_values
-from hf_mhex.data.labels import LabelEncoder, keys_of
+from hf_mhex.data.labels import LabelEncoder, has_words, keys_of
 from hf_mhex.data.rows import RawSplit, Rows, check, read_data, read_splits, reader_of
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.processors import max_length
@@ -120,7 +119,7 @@ def _places_of(given: list[str], names: list[str], several: bool = False) -> lis
     shared = sum(place is not None for place in found)
     if several and len(names) > 1 and shared and not shared == len(given) == len(names):
         cure = "name the columns of the model's labels by label_columns, or what the model calls them by label_names"
-    elif shared == 0 and all(map(_has_words, (given, names))) and len(names) > 1:
+    elif shared == 0 and all(map(has_words, (given, names))) and len(names) > 1:
         cure = "say what stands for each of the model's, in its order, by label_values, or rename them"
         cure = "say what the model calls each, in the source's order, by label_names" if several else cure
     else:
@@ -131,11 +130,6 @@ def _places_of(given: list[str], names: list[str], several: bool = False) -> lis
 def _in_order(row, places: list[int]):
     """A row of several labels in the model's order; one of another length is left to be refused."""
     return row if row is None or len(row) != len(places) else [row[place] for place in places]
-
-
-def _has_words(names: list[str]) -> bool:
-    """Whether labels have names that mean something, not their numbers or LABEL_0."""
-    return not all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
 
 
 def _some(names: list[str]) -> str:

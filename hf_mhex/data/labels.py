@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 
 import numpy as np
@@ -106,6 +107,11 @@ def keys_of(label) -> tuple[str, ...]:
         word = str(bool(label))
         return word, word.lower(), word.upper(), str(key)
     return () if key is None else (key,)
+
+
+def has_words(names: Sequence[str]) -> bool:
+    """Whether labels have names that mean something, not their numbers or LABEL_0."""
+    return not all(re.fullmatch(r"(LABEL_)?\d+", name) for name in names)
 
 
 def key_of(label) -> str | None:

@@ -15,6 +15,7 @@ import torch
 from datasets import ClassLabel, Dataset, Image
 
 from hf_mhex.data import Row
+from hf_mhex.data.labels import has_words
 from hf_mhex.data.opening import OpenRows, find_input, holds, open_splits
 from hf_mhex.data.settings import DataSettings
 from hf_mhex.families import Kind
@@ -23,15 +24,18 @@ LOOKED_AT = 10_000  # rows, evenly spread, whose contents tell one source from a
 LOOKED_AT_OF_STREAM = 100
 
 
-def open_data(source: str | PathLike, split: str | None = None, streaming: bool = False) -> OpenRows:
+def open_data(
+    source: str | PathLike, split: str | None = None, streaming: bool = False, kind: str | None = None
+) -> OpenRows:
     """The rows of one split of a source, see `open_splits`.
 
     Args:
         split: the split to take; the only one where there is one.
+        kind: of input that the rows are read for, None where it is not known.
 
     Raises ValueError for a source that cannot be read and where a split must be named.
     """
-    found = open_splits(DataSettings(source=fspath(source)), streaming)
+    found = open_splits(DataSettings(source=fspath(source)), streaming, kind)
     if split is None and len(found) == 1:
         return next(iter(found.values()))
     if split is None:
@@ -78,6 +82,11 @@ class RowSource:
                 raise ValueError(f"{argument}={name!r} must be a column of the data: {', '.join(names)}.")
         feature = features.get(target_column)
         own = feature.names if isinstance(feature, ClassLabel) else []
+        if has_words(own) and has_words(labels) and not set(own) & set(labels):
+            raise ValueError(
+                f"target_column={target_column!r} has labels of other names ({', '.join(own)}) than the model's "
+                f"({', '.join(labels)}); rename them, or give a column of the model's names."
+            )
         self.target_names = own if set(own) & set(labels) else list(labels) if own else []
         self.renumbered = self.target_names not in ([], list(labels))
         wanted = [name for name in (self.column, self.id_column, self.target_column) if name is not None]

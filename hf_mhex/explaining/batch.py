@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.data.images import read_image, to_pixel_values
-from hf_mhex.data.labels import key_of
+from hf_mhex.data.labels import keys_of
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
@@ -171,10 +171,11 @@ def _explain_batch(model, processor, batch: Sequence[Prepared], options: dict) -
 
 def _target_of(row: Row, config: PreTrainedConfig) -> int:
     """The index of the label that a row asks for; ValueError where it asks for none, or for one that there is not."""
-    key = key_of(row.target)
-    if key is None or key == "-1":  # how `datasets` writes a missing class
+    keys = keys_of(row.target)
+    if keys in ((), ("-1",)):  # how `datasets` writes a missing class
         raise ValueError("the row holds no target.")
-    return label_index(config, key, "target")
+    names = config.id2label.values()
+    return label_index(config, next((key for key in keys if key in names), keys[-1]), "target")
 
 
 def label_index(config: PreTrainedConfig, label: str, name: str = "label") -> int:

@@ -167,7 +167,7 @@ def test_bad_rows_are_recorded(image_model, text_model, texts, images, tmp_path)
     ("feature", "values", "labels"),
     [
         (ClassLabel(names=["fox", "cat", "zebra"]), [0, 1, 2, -1, None], ["fox", "cat", None, None, None]),
-        (ClassLabel(names=["p", "q", "r", "s"]), [3, 0, -1], ["fox", "cat", None]),
+        (ClassLabel(names=["LABEL_0", "LABEL_1", "LABEL_2", "LABEL_3"]), [3, 0, -1], ["fox", "cat", None]),
         (Value("string"), ["fox", "2", " dog ", "Fox", "", None], ["fox", "emu", "dog", None, None, None]),
         (Value("float64"), [3.0, 0.0, 0.5, 4.0, None, float("nan")], ["fox", "cat", None, None, None, None]),
     ],
@@ -182,6 +182,20 @@ def test_a_row_s_own_label_is_explained(image_model, tmp_path, feature, values, 
     for value, error in zip(values, rows["error"]):
         missing = value in (None, "", -1) or value != value
         assert error is None or ("holds no target" if missing else "target must be a label") in error
+
+
+def test_targets_of_other_names_are_refused_and_booleans_are_words(image_model, tmp_path):
+    columns = {"picture": [png(seed) for seed in range(2)], "kind": [0, 1]}
+    others = Features({"picture": Image(), "kind": ClassLabel(names=["hens", "owls"])})
+    with pytest.raises(
+        ValueError, match=r"target_column='kind' has labels of other names \(hens, owls\) than the model"
+    ):
+        explain(image_model, Dataset.from_dict(columns, others), tmp_path / "new", target_column="kind")
+    model = lively_resnet(torch.float32, id2label={0: "True", 1: "False", 2: "x", 3: "y"})
+    rows = [{"image": picture, "sick": sick} for picture, sick in zip(columns["picture"], (True, False))]
+    pair = model, hf_mhex.image_processor_for(model.config, image_size=32)
+    explain(pair, rows, tmp_path / "found", target_column="sick")
+    assert read(tmp_path / "found", tmp_path / "cache")["label"] == ["True", "False"]
 
 
 @pytest.mark.parametrize(
