@@ -178,6 +178,47 @@ def text_measures(job: Job) -> dict[str, float]:
     return {measure: mean(row[measure] for row in rows) for measure in rows[0]}
 
 
+TAUGHT = {  # in words, what the arms that docs/ shows differ in
+    "default": "the plain setting",
+    "shares": "the three settings",
+    "parts": "plain, with rows without parts",
+    "consistency": "plain, with such rows and the term",
+    "both": "the three settings, such rows and the term",
+}
+OVERVIEWS: dict[str, tuple[tuple[str, ...], dict[str, str]]] = {  # arms, and measures with their names, by table
+    "maps that point": (
+        ("default", "shares"),
+        {"pointing": "pointing", "road": "ROAD", "ins_del": "insertion - deletion", "accuracy": "accuracy"},
+    ),
+    "parts of images": (
+        ("default", "parts", "consistency", "shares", "both"),
+        {"road": "ROAD", "ins_del": "insertion - deletion", "sensitivity_n": "sensitivity-n", "accuracy": "accuracy"},
+    ),
+    "parts of texts": (
+        ("default", "parts", "consistency"),
+        {
+            "sufficiency_mask": "sufficiency (lower is better)",
+            "comprehensiveness_mask": "comprehensiveness",
+            "sensitivity_n_mask": "sensitivity-n",
+            "accuracy": "accuracy",
+        },
+    ),
+}
+
+
+def overview(path: Path, name: str) -> str:
+    """One of `OVERVIEWS` as a Markdown table of the rows in a file: means, and differences from the plain setting."""
+    rows, lines = Journal(path).rows, []
+    arms, measures = OVERVIEWS[name]
+    for data in SETS:
+        by_arm = {arm: {row["seed"]: row for row in rows if (row["set"], row["arm"]) == (data, arm)} for arm in arms}
+        if all(by_arm.values()) and set(measures) <= by_arm["default"][0].keys():
+            for arm, own in by_arm.items():
+                cells = [against(own, by_arm["default"], measure).replace("<br>", " ") for measure in measures]
+                lines.append([data if arm == "default" else "", TAUGHT[arm], *cells])
+    return markdown_table(["set", "taught with", *measures.values()], lines)
+
+
 def write_table(journal: Journal, path: Path) -> None:
     """Means over seeds and differences from the arm "default" on the same seeds, a table a set."""
     text = ["# Part consistency, small trial", ""]

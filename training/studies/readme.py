@@ -19,6 +19,8 @@ from hf_mhex.hub.card import render_card
 from hf_mhex.training.recipe import load_recipe
 from hf_mhex.training.run import train
 from hf_mhex.training.studies.accuracy_report import overview as overview_of_accuracy
+from hf_mhex.training.studies.part_consistency import OVERVIEWS
+from hf_mhex.training.studies.part_consistency import overview as overview_of_parts
 from hf_mhex.training.studies.reference import REFERENCES, twin_of
 from hf_mhex.writing import whole, write_whole
 
@@ -39,7 +41,7 @@ MADE = {  # pages in results/ that stand in docs/ without their titles, by the n
 REVIEW = "A great phone, but the battery is poor."
 PAGES = (
     "README.md", "docs/measured.md", "docs/meaning.md", "docs/filters.md", "docs/heads.md", "docs/paper.md",
-    "docs/signals.md", "docs/taylor.md",
+    "docs/signals.md", "docs/taylor.md", "docs/training.md",
 )  # fmt: skip
 
 
@@ -58,7 +60,8 @@ def with_tables(page: str, results: Path) -> str:
         "demo": demo_table(json.loads((results / "demo.json").read_text())),
         "explanations": overview(results / "explanations"),
         "accuracy": overview_of_accuracy(results / "accuracy"),
-    } | {name: (results / path).read_text().partition("\n\n")[2].strip() for name, path in MADE.items()}
+    } | {name: overview_of_parts(results / "part_consistency.jsonl", name) for name in OVERVIEWS}
+    tables |= {name: (results / path).read_text().partition("\n\n")[2].strip() for name, path in MADE.items()}
     for name, table in tables.items():
         begin, end = f"<!-- {name} table -->", f"<!-- end of {name} table -->"
         made = f"{begin}\n{table}\n{end}".replace("\\", "\\\\")
