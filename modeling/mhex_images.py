@@ -100,9 +100,9 @@ class MHEXImageBody(MHEXStagedBody):
     def check_size(self, height: int, width: int) -> None:
         """ValueError for images of a size that timm's patch embedding does not take."""
         embed = getattr(self.trunk, "patch_embed", None)
-        size = getattr(embed, "img_size", None)
-        if size is None:
+        if embed is None or embed.img_size is None:
             return
+        size = embed.img_size
         if embed.strict_img_size and (height, width) != tuple(size):
             raise ValueError(
                 f"pixel_values must be {size[0]} x {size[1]} pixels, got {height} x {width}; use the model's image "
