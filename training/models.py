@@ -151,7 +151,7 @@ def check_start(settings: ModelSettings, processing: ProcessingSettings, config,
 
     What a recipe leaves at its default is the folder's.
     """
-    pairs = {"model.num_channels": (settings.num_channels, config.num_channels)}
+    pairs: dict[str, tuple] = {"model.num_channels": (settings.num_channels, config.num_channels)}
     if settings.registered.kind == "image":
         pairs |= pairs_of_images(settings, processing, config, processor)
     elif processing.standardise != ProcessingSettings.standardise:
@@ -170,7 +170,7 @@ def pairs_of_images(settings: ModelSettings, processing: ProcessingSettings, con
     size = dict(processor.size)
     crop = dict(getattr(processor, "crop_size", None) or size)
     edge, height, width = size.get("shortest_edge", size.get("height")), crop.get("height"), crop.get("width")
-    pairs = {
+    pairs: dict[str, tuple] = {
         "processing.image_size": (processing.image_size, height if height == width else [height, width]),
         "processing.mean": (processing.mean, list(processor.image_mean)),
         "processing.std": (processing.std, list(processor.image_std)),

@@ -174,12 +174,10 @@ def rows_and_columns(data) -> tuple[Any, list[str]]:
     if isinstance(data, (str, PathLike)):
         raise TypeError(f"data must hold rows, got the name {fspath(data)!r}; datasets.load_dataset reads files.")
     if isinstance(data, Mapping):
-        names = ", ".join(map(repr, data))
+        keys = ", ".join(map(repr, data))
         if all(hasattr(part, "select_columns") for part in data.values()):
-            raise ValueError(f"data must be one split, got {names}; give data[{next(iter(data), '')!r}] for example.")
-        raise TypeError(
-            f"data must hold rows, got a dict of {names}; datasets.Dataset.from_dict makes rows of columns."
-        )
+            raise ValueError(f"data must be one split, got {keys}; give data[{next(iter(data), '')!r}] for example.")
+        raise TypeError(f"data must hold rows, got a dict of {keys}; datasets.Dataset.from_dict makes rows of columns.")
     if isinstance(data, pd.DataFrame):
         data = Dataset.from_pandas(data, preserve_index=False)
     names = list(getattr(data, "features", None) or getattr(data, "column_names", None) or ())
