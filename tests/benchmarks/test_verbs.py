@@ -156,6 +156,9 @@ def test_what_an_analysis_cannot_handle_is_refused_before_the_data_are_read(mode
 
 def test_channels_of_signals_have_no_pictures(tmp_path):
     save_signal_model(tmp_path / "model")
+    config = json.loads((tmp_path / "model" / "config.json").read_text())
+    config["id2label"] = {"0": "Vietnam", "1": "Ethiopia", "2": "Brasil"}  # of the data, in another order
+    (tmp_path / "model" / "config.json").write_text(json.dumps(config | {"label2id": None}))
     given = ("explain", tmp_path / "model", "sample:coffee", "--channels", "--rows", 4, "--output", tmp_path / "out")
     shown = mhex(*given).stdout
     assert "by block" in shown and [path.name for path in (tmp_path / "out").iterdir()] == ["channels.json"]
