@@ -19,7 +19,7 @@ QUICK = ("architecture_kwargs={layers: [1, 1, 1, 1], channels: [8, 8, 16, 16]}",
 
 @pytest.mark.slow
 def test_a_reference_model_is_made_once_and_described_by_its_own_results(tmp_path, monkeypatch):
-    monkeypatch.setitem(REFERENCES, NAME, Reference("medmnist/pneumoniamnist", QUICK))
+    monkeypatch.setitem(REFERENCES, NAME, Reference("medmnist/pneumoniamnist", QUICK, study=("pneumoniamnist", "MHEX")))
     source = f"source={write_medmnist(tmp_path / 'x.npz', 2, False, 96, (96, 24, 48))}"
     out, cards = tmp_path / "out", tmp_path / "cards"
     folder = make_reference(NAME, [source], out, "v9", "the command", cards)
