@@ -243,6 +243,11 @@ def profile_tables(rows: Rows) -> str:
     return "\n\n".join(tables)
 
 
+def judged(ratio: Interval | None, most: float) -> str:
+    """A ratio with its interval, and a dagger where it is above its target; "-" where it was not measured."""
+    return with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else "")
+
+
 RUNTIME = (
     "Each call is a graph of its own, exported alike with a free batch: the processor's time on one thread. Ratios are "
     "against the plain network in the same precision; 8 bits are dynamic, of weights, with gates and heads left out. A "
@@ -260,8 +265,7 @@ def runtime_table(rows: Rows) -> str:
                 plain = rows.find(PLAIN + precision, **about)
                 cells.append("-" if plain is None else shown(median_time(plain)))
                 for method, most in ((PREDICTION, 1.05), (PREDICTED, 1.10)):
-                    ratio = rows.ratio(method + precision, PLAIN + precision, **about)
-                    cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
+                    cells.append(judged(rows.ratio(method + precision, PLAIN + precision, **about), most))
             lines.append(cells)
     columns = ("plain, ms", "prediction", "with map", "plain, int8, ms", "prediction, int8", "with map, int8")
     return markdown_table(("network", "batch", *columns), lines)
@@ -281,8 +285,7 @@ def compiled_table(rows: Rows) -> str:
         about = {"part": "compiled", "network": network}
         plain, cells = rows.find(PLAIN, **about), []
         for method, most in ((PREDICTION, 1.05), (GIVEN, 1.10)):
-            ratio = rows.ratio(method, PLAIN, **about)
-            cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
+            cells.append(judged(rows.ratio(method, PLAIN, **about), most))
         if plain is not None:
             batch = f"{plain['batch']} x {plain['size']} {UNITS[kind_of(network)]}"
             lines.append((network, batch, shown(median_time(plain)), *cells))
@@ -306,7 +309,7 @@ def family_table(rows: Rows) -> str:
         cells = [network, f"{batch} x {size} {UNITS[kind_of(network)]}"]
         for method, against, most, part, of in targets.values():
             ratio = rows.ratio(method, against, of, part=part, network=network)
-            cells.append(with_interval(ratio) + (" †" if ratio is not None and ratio.estimate > most else ""))
+            cells.append(judged(ratio, most))
         lines.append(cells)
     first = ["target, at most", "", *(f"{most:.2f}" for _, _, most, _, _ in targets.values())]
     return markdown_table(("network", "batch", *targets), [first, *lines])
