@@ -18,6 +18,7 @@ from hf_mhex.evaluation.drop import area_weight, average_drop, effective_average
 from hf_mhex.evaluation.faithfulness import (
     comprehensiveness,
     deletion_auc,
+    f_fidelity,
     infidelity,
     insertion_auc,
     remove_and_debias,
@@ -72,6 +73,7 @@ __all__ = [
     "edge_map",
     "effective_average_drop",
     "entropy",
+    "f_fidelity",
     "filter_report",
     "gini",
     "impute",

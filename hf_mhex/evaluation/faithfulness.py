@@ -15,6 +15,7 @@ from hf_mhex.evaluation.ordering import removal_order, top_count
 
 Game = Callable[[torch.Tensor], torch.Tensor]
 SHARES = (0.01, 0.05, 0.1, 0.2, 0.5)
+MARKED = (0.1, 0.2, 0.3, 0.4, 0.5)
 
 
 def kept_top(values: torch.Tensor, counts: Sequence[int], seed: int = 0) -> torch.BoolTensor:
@@ -94,6 +95,39 @@ def _mean_change(game: Game, values: torch.Tensor, shares: Sequence[float], seed
     whole = torch.ones(1, values.numel(), dtype=torch.bool)
     found = game(torch.cat([whole, top if keep_top else ~top]))
     return float((found[0] - found[1:]).mean())
+
+
+def f_fidelity(
+    game: Game,
+    values: torch.Tensor,
+    shares: Sequence[float] = MARKED,
+    alpha: float = 0.5,
+    beta: float = 0.1,
+    samples: int = 8,
+    seed: int = 0,
+) -> dict[str, float]:
+    """F-Fidelity: v(all) - v(without some), where never more than a share `beta` of the features goes at once.
+
+    "plus": at random some of the marked features go (higher is better); "minus": some of the others (lower is better).
+    Marked are the highest `share` of the map. A share `alpha` of them goes, or `beta` of all features where that is
+    less, at least one. Means over shares and samples. Source: Zheng et al., "F-Fidelity" (2024), who also fine-tune the
+    network on inputs without a share `beta`, so that such removals are nothing new to it. This function does not: a
+    network that was taught with `part_consistency` has seen them. A row with fewer than two features gives 0.
+    """
+    values = values.flatten()
+    count, generator = len(values), torch.Generator().manual_seed(seed)
+    if count < 2:
+        return {"plus": 0.0, "minus": 0.0}
+    marked = kept_top(values, [min(top_count(share, count), count - 1) for share in shares], seed)
+    found = {}
+    for name, regions in (("plus", marked), ("minus", ~marked)):
+        removed = []
+        for region in regions.repeat_interleave(samples, 0):
+            gone = max(1, round(min(alpha * int(region.sum()), beta * count)))
+            place = torch.rand(count, generator=generator).masked_fill(~region, 2.0).argsort().argsort()
+            removed.append(place < gone)
+        found[name] = float(changes(game, torch.stack(removed)).mean())
+    return found
 
 
 def sensitivity_n(game: Game, values: torch.Tensor, size: int, samples: int = 100, seed: int = 0) -> float:

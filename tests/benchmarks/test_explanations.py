@@ -16,6 +16,7 @@ from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_p
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, ROLLOUT, methods_for, mhex_map
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
 from hf_mhex.benchmarks.explanations.report import TABLES
+from hf_mhex.evaluation.controls import gaussian_blur
 from networks import batch_for, lively, lively_bert, lively_resnet
 
 pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
@@ -271,6 +272,32 @@ def test_texts_go_through_the_whole_table(texts, tmp_path):
     assert set(summary["LIME"]["measures"]) & set(TABLES["Faithfulness"]) and "input edges" not in summary
     assert summary["LIME"]["measures"]["comprehensiveness (mask)"]["rows"] == SIZES.slow
     assert summary["constant"]["measures"]["random logit"]["mean"] == 1
+
+
+def test_squares_go_one_after_another_and_another_class_is_the_second_likeliest(network):
+    part, cells = image_parts(network)[1], 7
+    sizes = Sizes(rows=2, questions=4, sanity=2, slow=2, chosen=3, samples=5, steps=cells**2)
+    measures = ImageMeasures(network, part, sizes)
+    found = measures.measure("another class", mhex_map)["another class, insertion - deletion 7x7"]
+    by_answer = measures.measure("choice", mhex_map)["choice"]
+    for row, values in enumerate(zip(by_answer, found)):
+        image = part.pixels[row]
+        with torch.no_grad():
+            ranked = network(image[None]).logits[0].argsort(descending=True).tolist()
+        for label, value in zip(ranked, values):
+            saliency = mhex_map(network, image[None], torch.tensor([label]))[0]
+            lines = [side * cells // 24 for side in range(24)]
+            square = torch.tensor([[cells * line + column for column in lines] for line in lines])
+            order = sorted(range(cells**2), key=lambda number: -float(saliency[square == number].double().sum()))
+            blurred, areas = gaussian_blur(image, 2.4), []
+            for start, end in ((blurred, image), (image, torch.zeros_like(image))):
+                changed, curve = start.clone(), []
+                for number in [None, *order]:
+                    changed[:, square == number] = end[:, square == number]
+                    with torch.no_grad():
+                        curve.append(float(network(changed[None]).logits[0].softmax(-1)[label]))
+                areas.append(sum(curve) / cells**2 - (curve[0] + curve[-1]) / 2 / cells**2)
+            assert value == pytest.approx(areas[0] - areas[1], abs=1e-5)
 
 
 def test_a_plain_twin_scores_the_papers_measures(network):

@@ -10,6 +10,7 @@ from hf_mhex.evaluation import (
     TextGame,
     comprehensiveness,
     deletion_auc,
+    f_fidelity,
     infidelity,
     insertion_auc,
     remove_and_debias,
@@ -76,6 +77,31 @@ def test_one_feature_and_none():
 def test_shares_out_of_range_are_refused(share):
     with pytest.raises(ValueError, match="share"):
         comprehensiveness(additive, WEIGHTS, [share])
+
+
+def test_f_fidelity_takes_marked_features_and_never_more_than_its_share():
+    weights = torch.arange(10, 0, -1, dtype=torch.float64) / 55
+    asked = []
+
+    def game(keep):
+        asked.extend(keep.tolist())
+        return keep.double() @ weights
+
+    every = f_fidelity(game, weights, shares=[0.3], alpha=1.0, beta=1.0, samples=2)
+    assert every == pytest.approx({"plus": float(weights[:3].sum()), "minus": float(weights[3:].sum())})
+    asked.clear()
+    few = f_fidelity(game, weights, shares=[0.2, 0.5], alpha=1.0, beta=0.2, samples=3, seed=4)
+    gone = [[place for place, stays in enumerate(row) if not stays] for row in asked]
+    whole, plus, rest, minus = gone[0], gone[1:7], gone[7], gone[8:]
+    assert whole == rest == [] and len(minus) == 6
+    for row, removed in enumerate(plus + minus):
+        marked = 2 if row % 6 < 3 else 5
+        assert len(removed) == 2 and all((place < marked) == (row < 6) for place in removed)
+    for name, rows in (("plus", plus), ("minus", minus)):
+        assert few[name] == pytest.approx(sum(float(weights[row].sum()) for row in rows) / 6)
+    wrong = f_fidelity(game, -weights)
+    assert wrong["plus"] < wrong["minus"]
+    assert f_fidelity(game, weights[:1]) == {"plus": 0.0, "minus": 0.0}  # nothing beside what is marked
 
 
 @pytest.mark.parametrize("size", [1, 3, 9])

@@ -22,7 +22,7 @@ import torch.nn.functional as F
 import typer
 
 from hf_mhex import evaluation as ev
-from hf_mhex.benchmarks.explanations.images import square_numbers
+from hf_mhex.benchmarks.explanations.images import square_numbers, sums_of_squares
 from hf_mhex.benchmarks.explanations.parts import image_scores, probabilities, text_scores
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
@@ -131,7 +131,7 @@ def image_measures(job: Job, seed: int) -> dict[str, float]:
     maps = model.generate_saliency(pixel_values=pixels[:ROWS]).saliency
     squares, rows = square_numbers(*pixels.shape[-2:]), []
     for image, values, target in zip(pixels[:ROWS], maps, logits[:ROWS].argmax(-1).tolist()):
-        terms = torch.zeros(int(squares.max()) + 1).index_add_(0, squares, values.flatten())
+        terms = sums_of_squares(values)
         pixel_game = ev.ImageGame(probabilities(ask), image, target, "zero")
 
         def over(fill, game=pixel_game):

@@ -14,8 +14,10 @@ from hf_mhex.benchmarks.explanations.parts import Images, Sizes, image_scores, l
 from hf_mhex.evaluation.localisation import Mosaics
 from hf_mhex.evaluation.part_removal import part_numbers
 
-GROUPS = ("grid 2x2", "grid 3x3", "rows")
-CELLS = 7  # sensitivity-n and infidelity remove squares, 7 x 7 of them: single pixels change nothing
+GROUPS = ("grid 2x2", "grid 3x3", "rows", "another class")
+CELLS = 7  # of sensitivity-n, infidelity and F-Fidelity, squares along a side: single pixels change nothing
+FINER = 14
+ANOTHER = "another class, insertion - deletion 7x7"
 BATCH = 8
 
 
@@ -34,8 +36,9 @@ class ImageMeasures:
         self.scorers = {"same": model, **(scorers or {})}
         self.networks = [model, *others]
         self.built: dict[int, Mosaics] = {}
-        self.games: dict[int, Callable] = {}
-        self.target = logits_of_part(model, part.take(torch.arange(min(sizes.rows, len(part))))).argmax(-1)
+        self.games: dict[tuple, Callable] = {}
+        logits = logits_of_part(model, part.take(torch.arange(min(sizes.rows, len(part)))))
+        self.target, self.another = logits.topk(min(2, logits.shape[-1]), -1).indices.T[[0, -1]]
 
     def groups(self, slow: bool) -> tuple[str, ...]:
         """The groups that a method goes through: a 3 x 3 mosaic costs nine images, too much for slow ones."""
@@ -51,6 +54,9 @@ class ImageMeasures:
             return self.grid(int(group[-1]), call, slow)
         count = min(len(self.target), self.sizes.slow if slow else self.sizes.rows)
         pixels, target = self.part.pixels[:count], self.target[:count]
+        if group == "another class":
+            target = self.another[:count]
+            return {ANOTHER: self.without_squares(pixels, call(self.model, pixels, target), target)}
         start = time.process_time()
         maps = call(self.model, pixels, target)
         seconds = (time.process_time() - start) / count
@@ -88,16 +94,11 @@ class ImageMeasures:
         return found | {"points nowhere": float(ev.points_nowhere(maps).double().mean())}
 
     def choice(self, pixels, maps, target) -> dict:
-        """Insertion - deletion alone, one half of what settings are chosen by."""
-        found = []
-        for image, values, label in zip(pixels, maps.flatten(1), target.tolist()):
-            game = ev.ImageGame(probabilities(image_scores(self.model)), image, label)
-            gained = ev.insertion_auc(replace(game, fill="blur"), values, self.sizes.steps, self.seed)
-            found.append(gained - ev.deletion_auc(game, values, self.sizes.steps, self.seed))
-        return {"choice": found}
+        """Insertion - deletion by 7 x 7 squares alone, one half of what settings are chosen by."""
+        return {"choice": self.without_squares(pixels, maps, target)}
 
     def removal(self, pixels, maps, target) -> dict:
-        """Insertion, deletion, ROAD, and over squares sensitivity-n and infidelity."""
+        """Insertion, deletion and ROAD by pixels and by squares, the other measures by removal by squares."""
         found = [self.removal_of_one(row, *given) for row, given in enumerate(zip(pixels, maps, target.tolist()))]
         return {name: [row[name] for row in found] for name in found[0]}
 
@@ -108,27 +109,55 @@ class ImageMeasures:
         insertion = ev.insertion_auc(replace(game, fill="blur"), flat, steps, self.seed)
         deletion = ev.deletion_auc(game, flat, steps, self.seed)
         road = ev.remove_and_debias(replace(game, fill="impute"), flat, seed=self.seed)
-        squares = square_numbers(*image.shape[-2:])
-        terms = torch.zeros(int(squares.max()) + 1, dtype=torch.float64).index_add_(0, squares, flat.double())
-        by_logit = self.game_of_squares(row, image, squares, target)
+        terms = sums_of_squares(values)
+        road_of_squares = ev.remove_and_debias(
+            self.game_of_squares(row, image, target, "impute"), terms, seed=self.seed
+        )
+        fidelity = ev.f_fidelity(self.game_of_squares(row, image, target, "zero"), terms, seed=self.seed)
+        by_logit = self.game_of_squares(row, image, target)
         size = max(1, len(terms) // 10)
-        return {
+        by_squares = {
+            f"insertion - deletion {cells}x{cells}": self.gained(row, image, values, target, cells)
+            for cells in (CELLS, FINER)
+        }
+        return by_squares | {
             "insertion": insertion,
             "deletion": deletion,
             "insertion - deletion": insertion - deletion,
             "ROAD morf": road["morf"],
             "ROAD lerf": road["lerf"],
             "ROAD combined": road["combined"],
+            "ROAD combined 7x7": road_of_squares["combined"],
+            "FFid+": fidelity["plus"],
+            "FFid-": fidelity["minus"],
             "sensitivity-n": ev.sensitivity_n(by_logit, terms, size, self.sizes.samples, self.seed),
             "infidelity": ev.infidelity(by_logit, terms, self.sizes.samples, self.seed),
         }
 
-    def game_of_squares(self, row: int, image, squares: torch.Tensor, target: int):
-        """The logit's game over squares; every method is asked about the same random subsets, so it remembers."""
-        if row not in self.games:
-            game = ev.ImageGame(image_scores(self.model), image, target, "zero")
-            self.games[row] = ev.RememberedGame(partial(keep_squares, game, squares))
-        return self.games[row]
+    def without_squares(self, pixels, maps, target) -> list[float]:
+        """Insertion - deletion of every row by 7 x 7 squares, [N]."""
+        given = zip(pixels, maps, target.tolist())
+        return [self.gained(row, image, values, label, CELLS) for row, (image, values, label) in enumerate(given)]
+
+    def gained(self, row: int, image, values, target: int, cells: int) -> float:
+        """Insertion - deletion of one image by squares."""
+        terms, steps = sums_of_squares(values, cells), self.sizes.steps
+        inserted, deleted = (self.game_of_squares(row, image, target, fill, cells) for fill in ("blur", "zero"))
+        return ev.insertion_auc(inserted, terms, steps, self.seed) - ev.deletion_auc(deleted, terms, steps, self.seed)
+
+    def game_of_squares(self, row: int, image, target: int, fill: str | None = None, cells: int = CELLS):
+        """A game over squares: the probability's with a fill, else the logit's with 0.
+
+        Methods are often asked about the same squares, so it remembers.
+        """
+        key = (row, target, fill, cells)
+        if key not in self.games:
+            scores = image_scores(self.model)
+            scores, fill = (scores, "zero") if fill is None else (probabilities(scores), fill)
+            game = ev.ImageGame(scores, image, target, fill, seed=self.seed)
+            squares = square_numbers(*image.shape[-2:], cells)
+            self.games[key] = ev.RememberedGame(partial(keep_squares, game, squares))
+        return self.games[key]
 
     def drop(self, pixels, maps, target) -> dict:
         """The paper's measures, scored by each scorer."""
@@ -178,9 +207,15 @@ def in_batches(call):
     return batched
 
 
-def square_numbers(height: int, width: int) -> torch.Tensor:
-    """The number of the square that each pixel lies in, [H * W]."""
-    return part_numbers((height, width), CELLS).flatten()
+def square_numbers(height: int, width: int, cells: int = CELLS) -> torch.Tensor:
+    """The number of the square that each pixel lies in, `cells` along a side, [H * W]."""
+    return part_numbers((height, width), cells).flatten()
+
+
+def sums_of_squares(values: torch.Tensor, cells: int = CELLS) -> torch.Tensor:
+    """What a map [H, W] gives to each square, in float64."""
+    squares = square_numbers(*values.shape, cells)
+    return torch.zeros(int(squares.max()) + 1, dtype=torch.float64).index_add_(0, squares, values.flatten().double())
 
 
 def keep_squares(game, squares: torch.Tensor, keep: torch.Tensor) -> torch.Tensor:

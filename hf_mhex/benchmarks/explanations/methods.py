@@ -70,7 +70,8 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), PAPER_METHOD]
         found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
         if inputs == "images":
-            found.append(Method(REFINED, partial(mhex_map, refine=True), detail="one backward pass"))
+            one_pass = candidates(inputs, several_classes, rollout=False)
+            found.append(Method(REFINED, partial(mhex_map, refine=True), settings=one_pass, detail="one backward pass"))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
     found += image_methods() if inputs == "images" else text_methods()

@@ -24,9 +24,12 @@ MAIN = (
     "grid pointing 2x2",
     "grid pointing 3x3",
     "insertion - deletion",
+    "insertion - deletion 7x7",
     "ROAD combined",
+    "ROAD combined 7x7",
     "comprehensiveness (mask)",
     "sufficiency (mask)",
+    "sensitivity-n",
     "random logit",
 )
 CHANCE = {"grid pointing 2x2": 1 / 4, "grid pointing 3x3": 1 / 9}

@@ -111,8 +111,8 @@ def choose(journal: Journal, measures, method: Method, kind: str, common: dict, 
     """The settings of a method that do best on the validation part: {} where there is nothing to choose.
 
     One criterion for every method. Images: mean positive share in the 2 x 2 grid ("pointing") plus insertion - deletion
-    ("removal"), so that neither localisation nor faithfulness is bought with the other. Texts: comprehensiveness -
-    sufficiency by [MASK] ("removal"). The first of equals, which is the default.
+    by 7 x 7 squares ("removal"), so that neither localisation nor faithfulness is bought with the other. Texts:
+    comprehensiveness - sufficiency by [MASK] ("removal"). The first of equals, which is the default.
     """
     if not method.settings:
         return {}

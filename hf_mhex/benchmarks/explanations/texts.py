@@ -82,14 +82,17 @@ class TextMeasures:
             found[f"comprehensiveness ({how})"] = ev.comprehensiveness(games[how], values, seed=seed)
             found[f"sufficiency ({how})"] = ev.sufficiency(games[how], values, seed=seed)
         if len(values) == 0:
-            return found | dict.fromkeys(("insertion - deletion", "sensitivity-n", "infidelity"), 0.0)
+            return found | dict.fromkeys(("insertion - deletion", "sensitivity-n", "infidelity", "FFid+", "FFid-"), 0.0)
         insertion = ev.insertion_auc(games["mask"], values, STEPS, seed)
         deletion = ev.deletion_auc(games["mask"], values, STEPS, seed)
+        fidelity = ev.f_fidelity(games["mask"], values, seed=seed)
         size = max(1, len(values) // 10)
         return found | {
             "insertion - deletion": insertion - deletion,
             "sensitivity-n": ev.sensitivity_n(games["logit"], values, size, samples, seed),
             "infidelity": ev.infidelity(games["logit"], values, samples, seed),
+            "FFid+": fidelity["plus"],
+            "FFid-": fidelity["minus"],
         }
 
     def drop(self, part: Texts, maps: list) -> dict:
