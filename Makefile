@@ -13,7 +13,8 @@ STUDIES := hf_mhex.training.studies
 RECIPE ?= sample_fashion_mnist
 SET ?=
 RELEASE = v$(shell sed -n 's/^VERSION = "\(.*\)"/\1/p' modeling/mhex_config.py)
-TRAINED = outputs/benchmark/$(RECIPE)
+NAME ?= $(notdir $(RECIPE))
+TRAINED = outputs/benchmark/$(NAME)
 
 .PHONY: accuracy architectures bench-engines bench-service bench-speed benchmark cards chromium demo dist docs families \
 	format lint pictures reference situations test test-app test-common test-cycle test-docs test-engines test-extras test-hub \
@@ -119,14 +120,14 @@ pictures:
 	$(OFFLINE) $(RUN) tests/hub/screenshot.py outputs/demo docs
 
 # make benchmark RECIPE=medmnist/pneumoniamnist SET="source=pneumoniamnist.npz"; the two networks are measured side by
-# side, one thread each, and what is there already (models, rows) is not made again.
+# side, one thread each, and what is there already (models, rows) is not made again. NAME=shapes names the set otherwise.
 benchmark: .venv/.installed
 	$(PIP) --editable '.[bench]'
 	test -d $(TRAINED)/mhex/model || $(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) --output $(TRAINED)/mhex
 	test -d $(TRAINED)/plain/model || \
 		$(OFFLINE) $(BIN)/mhex train $(RECIPE) $(SET) model.kind=plain --output $(TRAINED)/plain
 	compare="$(BIN)/mhex benchmark explanations $(RECIPE) $(TRAINED)/mhex/model $(SET) \
-		--plain $(TRAINED)/plain/model --output results/explanations/$(notdir $(RECIPE))"; \
+		--plain $(TRAINED)/plain/model --output results/explanations/$(NAME)"; \
 	export OMP_NUM_THREADS=1 $(OFFLINE); \
 	$$compare --on plain & plain=$$!; $$compare --on mhex && wait $$plain && $$compare
 	$(RUN) -m hf_mhex.benchmarks.explanations.index results/explanations

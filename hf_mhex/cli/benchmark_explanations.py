@@ -66,7 +66,7 @@ def explanations(
     if on is not None:
         echo(str(output / f"rows-{on}.jsonl"))
         return
-    summary = write_report(found, output, f"Explanations compared: {Path(recipe).stem}")
+    summary = write_report(found, output, f"Explanations compared: {output.name}")
     plot_measures(summary, output)
     pages = picture_page(networks, found, test, processor, output)
     pages += write_analyses(networks["mhex"], test, processor, output)

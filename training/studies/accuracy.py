@@ -40,6 +40,7 @@ ARMS = {
 }
 THRESHOLD = "balanced_accuracy_at_threshold"  # of two labels; the threshold is chosen on validation rows
 MASKED = "part_consistency=0.0"  # rows without some parts, for every network of a study
+UNMASKED = "part_consistency=null"
 LAST_WEIGHTS = ["eval_strategy=no", "save_strategy=no", "load_best_model_at_end=false"]
 LEAST_MARGIN = 0.005
 
@@ -96,7 +97,7 @@ STUDIES = {
     ),
     "pneumoniamnist": Study(
         "medmnist/pneumoniamnist",
-        ("image_size=28", "num_train_epochs=10"),
+        ("image_size=28", "num_train_epochs=10", UNMASKED),
         ("medmnist_auc", "balanced_accuracy"),
         (3e-4, 1e-3, 3e-3, 1e-2),
         10,
@@ -104,7 +105,7 @@ STUDIES = {
     ),
     "ag_news": Study(
         "ag_news_minilm_7600",
-        ("max_train_rows=2400", "num_train_epochs=1"),
+        ("max_train_rows=2400", "num_train_epochs=1", UNMASKED),
         ("accuracy",),
         (1e-4, 2e-4, 4e-4),
         5,
@@ -113,7 +114,7 @@ STUDIES = {
     ),
     "ag_news_fresh": Study(
         "ag_news_minilm_7600",
-        ("max_train_rows=2400", "num_train_epochs=1", "split_seed=1"),
+        ("max_train_rows=2400", "num_train_epochs=1", "split_seed=1", UNMASKED),
         ("accuracy",),
         (2e-4,),
         10,
@@ -136,6 +137,14 @@ STUDIES = {
         5,
         5.0,
         ("plain", "consistency"),
+    ),
+    "fashion_mnist_parts": Study(
+        "fashion_mnist",
+        ("max_train_rows=5000", "num_train_epochs=12", "image_size=28", "mosaics=0", MASKED),
+        ("accuracy",),
+        (3e-3, 1e-2),
+        5,
+        arms=("plain", "consistency"),
     ),
 }
 

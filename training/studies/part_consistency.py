@@ -44,12 +44,13 @@ LAST = [
 ]
 POINTING = ["model.config.rectified=true", "model.config.binary_share=0.5", "model.config.instance_share=0.05"]
 SHARES = ["model.config.rectified=false", "model.config.binary_share=0", "model.config.instance_share=0"]
+WHOLE = "part_consistency=null"
 ARMS = {
-    "default": SHARES,
-    "shares": POINTING,
-    "rectified": ["model.config.rectified=true", *SHARES[1:]],
-    "binary": ["model.config.rectified=false", "model.config.binary_share=0.5", "model.config.instance_share=0"],
-    "unrectified": ["model.config.rectified=false", *POINTING[1:]],
+    "default": [*SHARES, WHOLE],
+    "shares": [*POINTING, WHOLE],
+    "rectified": ["model.config.rectified=true", *SHARES[1:], WHOLE],
+    "binary": ["model.config.rectified=false", POINTING[1], "model.config.instance_share=0", WHOLE],
+    "unrectified": ["model.config.rectified=false", *POINTING[1:], WHOLE],
     "parts": [*SHARES, "part_consistency=0.0"],
     "consistency": [*SHARES, "part_consistency=1.0"],
     "both": [*POINTING, "part_consistency=1.0"],

@@ -51,8 +51,8 @@ REFERENCES = {
     "mhex-resnet-fashion-mnist-10k": Reference(
         "fashion_mnist", ("max_train_rows=10000",), ("fashion_mnist_56px", "instances")
     ),
-    "mhex-resnet-pneumoniamnist": Reference("medmnist/pneumoniamnist", (), ("pneumoniamnist", "MHEX")),
-    "mhex-bert-ag-news": Reference("ag_news_minilm_7600", (), ("ag_news_fresh", "MHEX")),
+    "mhex-resnet-pneumoniamnist": Reference("medmnist/pneumoniamnist", (), ("pneumoniamnist_parts", "consistency")),
+    "mhex-bert-ag-news": Reference("ag_news_minilm_7600", (), ("ag_news_parts", "consistency")),
 }
 ACCURACY = Path("results/accuracy")
 

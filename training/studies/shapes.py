@@ -1,11 +1,14 @@
 """A set of images whose truth is known: which of six shapes lies on a textured ground, and where.
 
+    python -m hf_mhex.training.studies.shapes shapes.npz
+
 Made in MedMNIST's form, so that recipes read it; a mask of the shape goes beside every image. What else lies there,
 lines and spots of any colour, tells nothing of the class.
 """
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -64,3 +67,7 @@ def write_shapes(path: Path, seed: int = 0) -> Path:
     with whole(path) as place:
         np.savez_compressed(place, **arrays)
     return path
+
+
+if __name__ == "__main__":
+    print(write_shapes(Path(sys.argv[1])))
