@@ -16,7 +16,7 @@ from collections.abc import Callable
 import torch
 
 from hf_mhex.evaluation.form import marked_area
-from hf_mhex.evaluation.ordering import removal_order, top_count
+from hf_mhex.evaluation.ordering import float64, removal_order, top_count
 
 Score = Callable[[torch.Tensor], torch.Tensor]
 
@@ -106,10 +106,10 @@ def relative_change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
 
 def of_target(scores: torch.Tensor, target) -> torch.Tensor:
     """scores [B, K] of one class, or of B classes, [B], float64; ValueError for a class that is not there."""
-    target = torch.as_tensor(target, device=scores.device).long().expand(len(scores))
+    target = torch.as_tensor(target, device="cpu").long().expand(len(scores))
     if target.numel() and not 0 <= int(target.min()) <= int(target.max()) < scores.shape[-1]:
         raise ValueError(f"target must lie in [0, {scores.shape[-1] - 1}], got {target.tolist()}.")
-    return scores.double().gather(1, target[:, None])[:, 0]
+    return float64(scores).gather(1, target[:, None])[:, 0]
 
 
 def check_maps(inputs: torch.Tensor, maps: torch.Tensor) -> None:

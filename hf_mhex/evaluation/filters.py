@@ -17,7 +17,7 @@ import torch.nn.functional as F
 
 from hf_mhex.baselines import library
 from hf_mhex.evaluation.channels import weighed_rows
-from hf_mhex.evaluation.ordering import correlation, unit_range
+from hf_mhex.evaluation.ordering import correlation, float64, unit_range
 from hf_mhex.evaluation.pieces import Piece, block_features, blocks_of, is_plain, removed
 from hf_mhex.evaluation.problems import check_single_labels
 from hf_mhex.modeling.mhex_maps import Features, check_blocks
@@ -111,7 +111,7 @@ def filter_report(
     maps, descriptors, cams, pixels = [], [], [], []
     for batch in batches:
         shown = block_features(model, batch, block)
-        descriptors.append(shown.p.double().cpu())
+        descriptors.append(float64(shown.p))
         here = (batch["labels"] == label).nonzero()[:, 0]
         if len(here):
             maps.append(maps_of(shown)[here])
@@ -152,10 +152,10 @@ def exact_weights(model, block: int, label: int) -> torch.Tensor | None:
     from hf_mhex.baselines.networks import trunk_of
 
     if not is_plain(model):
-        return weighed_rows(model, None)[block][label].double()
+        return float64(weighed_rows(model, None)[block][label])
     if block < len(blocks_of(model)) - 1 or not ends_in_cam(model):
         return None
-    return trunk_of(model).fc.weight[label].detach().double().cpu()
+    return float64(trunk_of(model).fc.weight[label])
 
 
 @torch.no_grad()
@@ -164,7 +164,7 @@ def falls_without(model, pixels, label: int, block: int, count: int) -> torch.Te
 
     def logit() -> float:
         return float(
-            torch.cat([model(pixel_values=part).logits for part in pixels.split(32)])[:, label].double().mean()
+            float64(torch.cat([model(pixel_values=part).logits for part in pixels.split(32)])[:, label]).mean()
         )
 
     whole, found = logit(), []
@@ -235,7 +235,7 @@ def ablation(model, pixels, label: int, block: int, order: list[int], steps: int
     for count in sorted({round(step * len(order) / steps) for step in range(steps + 1)}):
         pieces = [Piece(block, "channels", number, number, number + 1) for number in order[:count]]
         with removed(model, pieces):
-            logits = torch.cat([model(pixel_values=part).logits.double().cpu() for part in pixels.split(32)])
+            logits = torch.cat([float64(model(pixel_values=part).logits) for part in pixels.split(32)])
         sure = float(logits.softmax(-1)[:, label].mean())
         points.append((count, sure, float((logits.argmax(-1) == label).double().mean())))
     return tuple(points)

@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import torch
 
+from hf_mhex.evaluation.ordering import float64
+
 
 def gini(maps: torch.Tensor) -> torch.Tensor:
     """Gini index of |map|, [B]: 0 where all values are equal (a zero map too), 1 - 1/N where one pixel has all.
@@ -14,9 +16,9 @@ def gini(maps: torch.Tensor) -> torch.Tensor:
     sum_i (2 i - N - 1) v_i / (N sum v) over v in rising order, i from 1. Source: Chalasani et al., "Concise
     Explanations of Neural Networks using Adversarial Training" (2020), sparseness.
     """
-    values = maps.flatten(1).abs().double().sort(1).values
+    values = float64(maps).flatten(1).abs().sort(1).values
     count = values.shape[1]
-    places = 2 * torch.arange(1, count + 1, dtype=torch.float64, device=values.device) - count - 1
+    places = 2 * torch.arange(1, count + 1, dtype=torch.float64) - count - 1
     total = values.sum(1)
     return torch.where(total > 0, (values @ places) / (count * total.clamp(min=1e-300)), 0)
 
@@ -27,7 +29,7 @@ def entropy(maps: torch.Tensor) -> torch.Tensor:
     Source: Bhatt et al., "Evaluating and Aggregating Feature-based Model Explanations" (2020), complexity. Quantus'
     "complexity" is this; its discrete entropy (of a histogram of values) is another quantity.
     """
-    values = maps.flatten(1).abs().double()
+    values = float64(maps).flatten(1).abs()
     total = values.sum(1, keepdim=True)
     shares = torch.where(total > 0, values / total.clamp(min=1e-300), 1 / values.shape[1])
     return torch.special.entr(shares).sum(1)
@@ -35,4 +37,4 @@ def entropy(maps: torch.Tensor) -> torch.Tensor:
 
 def marked_area(maps: torch.Tensor, threshold: float = 0.2) -> torch.Tensor:
     """Share of the pixels of maps in [0, 1] that lie above the threshold, [B]; the t of EAD."""
-    return (maps > threshold).flatten(1).double().mean(1)
+    return float64(maps > threshold).flatten(1).mean(1)

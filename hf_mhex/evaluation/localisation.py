@@ -10,6 +10,8 @@ from dataclasses import dataclass
 
 import torch
 
+from hf_mhex.evaluation.ordering import float64
+
 
 def positive_share(maps: torch.Tensor, cells: torch.Tensor, grid: int) -> torch.Tensor:
     """Grid Pointing Game: share of a map's positive attribution that lies in the right cell of grid x grid, [B].
@@ -27,9 +29,9 @@ def positive_share(maps: torch.Tensor, cells: torch.Tensor, grid: int) -> torch.
     if len(cells) != len(maps) or (len(cells) and not 0 <= int(cells.min()) <= int(cells.max()) < grid**2):
         raise ValueError(f"cells must be {len(maps)} numbers in [0, {grid**2 - 1}], got {cells.tolist()}.")
     height, width = maps.shape[-2] // grid, maps.shape[-1] // grid
-    sums = maps.double().clamp(min=0).view(len(maps), grid, height, grid, width).sum((2, 4)).flatten(1)
+    sums = float64(maps).clamp(min=0).view(len(maps), grid, height, grid, width).sum((2, 4)).flatten(1)
     total = sums.sum(1)
-    right = sums.gather(1, cells.to(maps.device)[:, None])[:, 0]
+    right = sums.gather(1, cells.cpu()[:, None])[:, 0]
     return torch.where(total > 0, right / total.clamp(min=1e-300), 1 / grid**2)
 
 
@@ -56,7 +58,7 @@ def pointing_game(maps: torch.Tensor, masks: torch.Tensor, tolerance: int = 0) -
     flat = maps.flatten(1)
     high = flat.amax(1, keepdim=True)
     greatest = flat >= high - 1e-6 * flat.abs().amax(1, keepdim=True)
-    return (greatest & inside.flatten(1)).sum(1).double() / greatest.sum(1)
+    return float64((greatest & inside.flatten(1)).sum(1)) / float64(greatest.sum(1))
 
 
 @dataclass(frozen=True)

@@ -7,6 +7,11 @@ import math
 import torch
 
 
+def float64(values: torch.Tensor) -> torch.Tensor:
+    """The same numbers in float64, on the CPU and without a gradient: Apple's GPUs have no float64."""
+    return values.detach().cpu().double()
+
+
 def removal_order(values: torch.Tensor, generator: torch.Generator) -> torch.Tensor:
     """Indices of `values` [N] from highest to lowest; equal values come in random order.
 
@@ -46,7 +51,7 @@ def correlation(left: torch.Tensor, right: torch.Tensor, how: str = "spearman") 
         raise ValueError(f"left and right must be alike in shape, got {list(left.shape)} and {list(right.shape)}.")
     if how not in ("spearman", "pearson"):
         raise ValueError(f"how must be 'spearman' or 'pearson', got {how!r}.")
-    left, right = left.detach().flatten().double(), right.detach().flatten().double()
+    left, right = float64(left).flatten(), float64(right).flatten()
     if torch.equal(left, right):
         return 1.0
     if is_flat(left) or is_flat(right):

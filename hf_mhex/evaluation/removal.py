@@ -18,6 +18,7 @@ import torch
 from hf_mhex.evaluation.controls import gaussian_blur
 from hf_mhex.evaluation.drop import content_tokens
 from hf_mhex.evaluation.imputation import impute
+from hf_mhex.evaluation.ordering import float64
 
 Scores = Callable[..., torch.Tensor]
 FILLS = ("zero", "mean", "blur", "impute")
@@ -83,7 +84,7 @@ class ImageGame:
             changed = impute(self.image, keep[:, 0], self.noise, self.seed)
         else:
             changed = torch.where(keep, self.image, self._background())
-        return self.scores(changed)[:, self.target].double()
+        return float64(self.scores(changed)[:, self.target])
 
     def _background(self) -> torch.Tensor:
         if self.fill == "zero":
@@ -146,4 +147,4 @@ class TextGame:
             order = stays.int().argsort(dim=1, descending=True, stable=True)[:, :width]
             there = stays.gather(1, order)
             ids = self.input_ids.expand_as(stays).gather(1, order).where(there, self.pad_id)
-        return self.scores(ids, there.long())[:, self.target].double()
+        return float64(self.scores(ids, there.long())[:, self.target])

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from hf_mhex.evaluation.form import entropy
-from hf_mhex.evaluation.ordering import correlation
+from hf_mhex.evaluation.ordering import correlation, float64
 
 Method = Callable[..., torch.Tensor]
 
@@ -108,5 +108,5 @@ def random_logit(
 
 def completeness_error(maps: torch.Tensor, explained: torch.Tensor) -> torch.Tensor:
     """|sum of the map - what it should add up to| / max(1, |explained|), [B], summed in float64."""
-    explained = explained.double()
-    return (maps.flatten(1).double().sum(1) - explained).abs() / explained.abs().clamp(min=1)
+    explained = float64(explained)
+    return (float64(maps).flatten(1).sum(1) - explained).abs() / explained.abs().clamp(min=1)

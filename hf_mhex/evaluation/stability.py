@@ -22,15 +22,15 @@ from collections.abc import Callable
 import torch
 import torch.nn.functional as F
 
-from hf_mhex.evaluation.drop import content_tokens
-from hf_mhex.evaluation.ordering import removal_order
+from hf_mhex.evaluation.drop import content_tokens, of_target
+from hf_mhex.evaluation.ordering import float64, removal_order
 
 SMALL = 1e-6
 
 
 def relative_change(before: torch.Tensor, after: torch.Tensor) -> torch.Tensor:
     """|(v - v') / v| of rows [B, ...], [B], float64; see the head of this file."""
-    before, after = before.flatten(1).double(), after.flatten(1).double()
+    before, after = float64(before).flatten(1), float64(after).flatten(1)
     size = before.sign() * before.abs().clamp(min=SMALL)
     return torch.where(before != 0, (before - after) / torch.where(before != 0, size, 1), 0).norm(dim=1)
 
@@ -59,18 +59,18 @@ def relative_stability(
         changed = change_of(inputs, noise, generator)
         after = score(changed)
         kept = (before.argmax(-1) == after.argmax(-1)).cpu()
-        moved = relative_change(own, as_features(method(model, changed, target), inputs, cells)).cpu()
+        moved = relative_change(own, as_features(method(model, changed, target), inputs, cells))
         pairs = {"RIS": (as_numbers(model, inputs), as_numbers(model, changed)), "ROS": (before, after)}
         for name, pair in pairs.items():
-            ratio = moved / relative_change(*pair).cpu().clamp(min=SMALL)
+            ratio = moved / relative_change(*pair).clamp(min=SMALL)
             found[name] = torch.where(kept, torch.maximum(found[name], ratio), found[name])
     return found
 
 
 def run_stability(method: Callable, model, inputs, target, runs: int = 3, cells: int = 7) -> torch.Tensor:
     """RES of every row, [B]: how far the explanation of a run lies from their mean at most; random states go on."""
-    maps = torch.stack([as_features(method(model, inputs, target), inputs, cells) for _ in range(runs)]).double()
-    return (maps - maps.mean(0)).flatten(2).norm(dim=2).amax(0).cpu()
+    maps = torch.stack([as_features(method(model, inputs, target), inputs, cells) for _ in range(runs)])
+    return (maps - maps.mean(0)).flatten(2).norm(dim=2).amax(0)
 
 
 def prediction_gap(
@@ -83,20 +83,19 @@ def prediction_gap(
     """
     values = as_features(maps, inputs, cells)
     generator = torch.Generator().manual_seed(seed)
-    order = torch.stack([removal_order(row, generator) for row in sizes_of(values, inputs)]).to(values.device)
-    rows = torch.arange(len(target), device=target.device)
-    before = score(inputs)[rows, target].double()
+    order = torch.stack([removal_order(row, generator) for row in sizes_of(values, inputs)])
+    before = of_target(score(inputs), target)
     gaps = []
     for count in most:
         keep = torch.ones_like(values).flatten(1).scatter(1, order[:, :count], 0).view_as(values)
-        gaps.append((before - score(only_kept(inputs, keep))[rows, target].double()).abs())
-    return torch.stack(gaps).mean(0).cpu()
+        gaps.append((before - of_target(score(only_kept(inputs, keep)), target)).abs())
+    return torch.stack(gaps).mean(0)
 
 
 def sizes_of(values: torch.Tensor, inputs) -> torch.Tensor:
     """How large the features are that can be taken away, [B, features]; -1 for a token that is none."""
     sizes = values.flatten(1).abs()
-    return sizes.masked_fill(~content_of(inputs).to(sizes.device), -1) if isinstance(inputs, dict) else sizes
+    return sizes.masked_fill(~content_of(inputs).cpu(), -1) if isinstance(inputs, dict) else sizes
 
 
 def change_of(inputs, noise: float, generator: torch.Generator):
@@ -113,7 +112,7 @@ def only_kept(inputs, keep: torch.Tensor):
     """The inputs without the features for which `keep` is 0: [B, h, w] of cells, or [B, T] of tokens."""
     if not isinstance(inputs, dict):
         return inputs * F.interpolate(keep[:, None].to(inputs), inputs.shape[-2:], mode="nearest-exact")
-    gone = (keep == 0) & content_of(inputs)
+    gone = (keep == 0).to(inputs["input_ids"].device) & content_of(inputs)
     return inputs | {"input_ids": inputs["input_ids"].masked_fill(gone, inputs["mask_id"])}
 
 
@@ -129,7 +128,7 @@ def as_features(maps: torch.Tensor, inputs, cells: int) -> torch.Tensor:
     """Maps as explanations are compared: [B, h, w] of cells, or [B, T] with 0 on what is no content token."""
     if not isinstance(inputs, dict):
         return as_cells(maps, cells)
-    return maps.double() * content_of(inputs).to(maps.device)
+    return float64(maps) * content_of(inputs).cpu()
 
 
 def content_of(inputs: dict) -> torch.BoolTensor:
@@ -139,4 +138,4 @@ def content_of(inputs: dict) -> torch.BoolTensor:
 
 def as_cells(maps: torch.Tensor, cells: int) -> torch.Tensor:
     """Maps [B, H, W] as means over at most cells x cells squares."""
-    return F.adaptive_avg_pool2d(maps.double()[:, None], [min(cells, side) for side in maps.shape[1:]])[:, 0]
+    return F.adaptive_avg_pool2d(float64(maps)[:, None], [min(cells, side) for side in maps.shape[1:]])[:, 0]

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from hf_mhex.benchmarks.explanations.index import overview
+from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.data.samples import load_sample
 from hf_mhex.environment import ran_on
@@ -54,12 +55,40 @@ def demo_table(result: dict) -> str:
     return f"{markdown_table(columns, rows)}\n\n{footer}"
 
 
+TRAINED = ("pneumoniamnist.jsonl", "ag_news_minilm_7600.jsonl")  # runs of recipes in results/training
+
+
+def runs_table(folder: Path) -> str:
+    """What runs of recipes reached on their test rows, as a Markdown table."""
+    lines = []
+    for row in (row for name in TRAINED for row in Journal(folder / name).rows):
+        test = row["test"]
+        accuracy, auc = test.get("accuracy", test.get("medmnist_acc")), test.get("auc", test.get("medmnist_auc"))
+        scores = (accuracy, test["balanced_accuracy"], test["macro_f1"], auc)
+        size = f"{row['parameters'] / 1e6:.1f} M"
+        lines.append([row["recipe"], row["kind"], *(f"{v:.3f}" for v in scores), f"{row['minutes']:.1f}", size])
+    columns = ["recipe", "network", "test accuracy", "balanced accuracy", "macro F1", "AUC", "minutes", "parameters"]
+    return markdown_table(columns, lines)
+
+
+def depth_table(path: Path) -> str:
+    """Balanced accuracy of each head alone and of all combined by each decay, as a Markdown table."""
+    lines, decays = [], {}
+    for row in Journal(path).rows:
+        alone = ", ".join(f"{head['balanced_accuracy']:.3f}" for head in row["heads"])
+        decays = {found["decay"]: f"{found['balanced_accuracy']:.3f}" for found in row["combined"]}
+        lines.append([row["recipe"], alone, *decays.values(), f"{row['calibration_error']:.3f}"])
+    return markdown_table(["recipe", "heads alone", *(f"decay {d:g}" for d in decays), "calibration error"], lines)
+
+
 def with_tables(page: str, results: Path) -> str:
     """A page's text with the tables between its marks renewed from the rows in `results`."""
     tables = {
         "demo": demo_table(json.loads((results / "demo.json").read_text())),
         "explanations": overview(results / "explanations"),
         "accuracy": overview_of_accuracy(results / "accuracy"),
+        "runs": runs_table(results / "training"),
+        "depth": depth_table(results / "training" / "heads.jsonl"),
     } | {name: overview_of_parts(results / "part_consistency.jsonl", name) for name in OVERVIEWS}
     tables |= {name: (results / path).read_text().partition("\n\n")[2].strip() for name, path in MADE.items()}
     for name, table in tables.items():
