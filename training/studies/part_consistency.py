@@ -130,7 +130,7 @@ def image_measures(job: Job, seed: int) -> dict[str, float]:
     except ValueError:  # too few images are classified rightly
         pass
     maps = model.generate_saliency(pixel_values=pixels[:ROWS]).saliency
-    squares, rows = square_numbers(*pixels.shape[-2:]), []
+    squares, rows = square_numbers(pixels.shape[-2:]), []
     for image, values, target in zip(pixels[:ROWS], maps, logits[:ROWS].argmax(-1).tolist()):
         terms = sums_of_squares(values)
         pixel_game = ev.ImageGame(probabilities(ask), image, target, "zero")

@@ -155,7 +155,7 @@ class ImageMeasures:
             scores = image_scores(self.model)
             scores, fill = (scores, "zero") if fill is None else (probabilities(scores), fill)
             game = ev.ImageGame(scores, image, target, fill, seed=self.seed)
-            squares = square_numbers(*image.shape[-2:], cells)
+            squares = square_numbers(image.shape[-2:], cells)
             self.games[key] = ev.RememberedGame(partial(keep_squares, game, squares))
         return self.games[key]
 
@@ -207,14 +207,14 @@ def in_batches(call):
     return batched
 
 
-def square_numbers(height: int, width: int, cells: int = CELLS) -> torch.Tensor:
-    """The number of the square that each pixel lies in, `cells` along a side, [H * W]."""
-    return part_numbers((height, width), cells).flatten()
+def square_numbers(sides: tuple[int, ...], cells: int = CELLS) -> torch.Tensor:
+    """The number of the square that each pixel of [H, W] lies in, `cells` along a side, [H * W]."""
+    return part_numbers(sides, cells).flatten()
 
 
 def sums_of_squares(values: torch.Tensor, cells: int = CELLS) -> torch.Tensor:
     """What a map [H, W] gives to each square, in float64."""
-    squares = square_numbers(*values.shape, cells)
+    squares = square_numbers(values.shape, cells)
     return torch.zeros(int(squares.max()) + 1, dtype=torch.float64).index_add_(0, squares, values.flatten().double())
 
 
