@@ -138,14 +138,6 @@ STUDIES = {
         5.0,
         ("plain", "consistency"),
     ),
-    "fashion_mnist_parts": Study(
-        "fashion_mnist",
-        ("max_train_rows=5000", "num_train_epochs=12", "image_size=28", "mosaics=0", MASKED),
-        ("accuracy",),
-        (3e-3, 1e-2),
-        5,
-        arms=("plain", "consistency"),
-    ),
 }
 
 
