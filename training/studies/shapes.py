@@ -1,6 +1,9 @@
 """A set of images whose truth is known: which of six shapes lies on a textured ground, and where.
 
     python -m hf_mhex.training.studies.shapes shapes.npz
+    make benchmark RECIPE=medmnist/bloodmnist NAME=shapes SET="source=shapes.npz learning_rate=3e-3
+        'label_names=[disc, square, triangle, cross, ring, bars]'
+        'model.config={rectified: true, binary_share: 0.5, instance_share: 0.05}'"
 
 Made in MedMNIST's form, so that recipes read it; a mask of the shape goes beside every image. What else lies there,
 lines and spots of any colour, tells nothing of the class.
