@@ -12,6 +12,7 @@ p, a, the logits and the maps are computed in float32 (float64 in a float64 mode
 
 import warnings
 from dataclasses import dataclass
+from numbers import Integral
 
 import torch
 from torch import nn
@@ -34,7 +35,8 @@ from .mhex_maps import (
     decay_factors,
     no_autocast,
     normalize_map,
-    pixel_weights,
+    pixel_evidence,
+    refined_map,
     resize_maps,
     select_classes,
     sharpened,
@@ -292,7 +294,7 @@ class MHEXClassifierMixin:
         normalize: str | None = None,
         upsample: bool = True,
         rollout: bool = False,
-        refine: bool = False,
+        refine: bool | int = False,
         **inputs,
     ) -> MHEXSaliency:
         """Exact class saliency from one pass, without gradients, as in eval mode. Labels among the inputs are ignored.
@@ -311,34 +313,44 @@ class MHEXClassifierMixin:
             upsample: False leaves the combined map out.
             rollout: carry every block's map back through attention to the input's positions (`carried_back`); sums
                 stay. Attention is then computed plainly.
-            refine: spread each position's share over its pixels by |pixel * gradient| of `explained` (`refined_map`);
-                sums stay. It costs a backward pass and its memory, and is for one target of an image or a signal.
+            refine: hand the shares out again by pixel * gradient of `explained` (`refined_map`); sums stay. True costs
+                a backward pass and its memory; a number n takes the mean gradient of n inputs, from input / n to the
+                input itself, at n - 1 passes more. For one target of an image or a signal.
             inputs: those of `forward`.
 
         Raises ValueError or TypeError naming the argument.
         """
         check_options(contrast, decay, normalize, self.num_labels, target)
-        for name, value in (("rollout", rollout), ("refine", refine)):
-            if type(value) is not bool:
-                raise TypeError(f"{name} must be True or False, got {value!r}.")
+        if type(rollout) is not bool:
+            raise TypeError(f"rollout must be True or False, got {rollout!r}.")
+        if not isinstance(refine, Integral):
+            raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
+        if refine < 0:
+            raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
         check_names(inputs, (*self.input_names, "labels", *EXACT_OPTIONS), f"{type(self).__name__}.generate_saliency")
         if refine:
             inputs = self._with_gradient(inputs, target, upsample)
-        with torch.set_grad_enabled(refine):
+        with torch.set_grad_enabled(bool(refine)):
             size, found = self._explain(inputs, target, contrast, blocks, upsample, rollout=rollout)
             chosen, selection, outputs, logits, block_logits, maps = found
             factors = decay_factors(chosen, self.config.head_decay if decay is None else decay)
-            with no_autocast(logits.device):
-                combined = sum(factor * block_logits[:, block] for factor, block in zip(factors, chosen))
-                explained = (selection[2].detach() * combined[:, None]).sum(-1)
-            gradient = torch.autograd.grad(explained.sum(), inputs[self.main_input_name])[0] if refine else None
-        weights = None
+            asked = selection[2].detach()
+
+            def explained_of(block_logits: torch.Tensor) -> torch.Tensor:
+                with no_autocast(block_logits.device):
+                    combined = sum(factor * block_logits[:, block] for factor, block in zip(factors, chosen))
+                    return (asked * combined[:, None]).sum(-1)
+
+            explained = explained_of(block_logits)
+            gradient = self._mean_gradient(inputs, explained, explained_of, int(refine)) if refine else None
         if refine:
-            weights = pixel_weights(inputs[self.main_input_name], gradient, size)
             logits, block_logits, explained = logits.detach(), block_logits.detach(), explained.detach()
             selection, maps = tuple(part.detach() for part in selection), [found.detach() for found in maps]
         with no_autocast(logits.device):
-            saliency = combine_maps(maps, factors, size, weights) if upsample else None
+            saliency = combine_maps(maps, factors, size) if upsample else None
+            if refine:
+                evidence = pixel_evidence(inputs[self.main_input_name], gradient, size).to(saliency.device)
+                saliency = refined_map(saliency, evidence)
             if upsample and normalize:
                 saliency = normalize_map(saliency, normalize, outputs.valid_positions)
         return self._answer(target, selection, logits, block_logits, maps, saliency, explained)
@@ -361,6 +373,19 @@ class MHEXClassifierMixin:
         if not isinstance(given, torch.Tensor):
             return inputs  # what reads the inputs says so
         return inputs | {self.main_input_name: given.detach().clone().requires_grad_()}
+
+    def _mean_gradient(self, inputs: dict, explained: torch.Tensor, explained_of, points: int) -> torch.Tensor:
+        """The gradient of `explained` by the input, the mean over `points` inputs: input * i / points for each i."""
+        name = self.main_input_name
+        total = torch.autograd.grad(explained.sum(), inputs[name])[0]
+        body_inputs = {key: value for key, value in inputs.items() if key != "labels"}
+        for point in range(1, points):
+            given = (inputs[name].detach() * (point / points)).requires_grad_()
+            model = eval_view(self)
+            outputs = model.base_model(**body_inputs | {name: given}, return_dict=True)
+            between = explained_of(model._logits(outputs.gate_scores)[1])
+            total = total + torch.autograd.grad(between.sum(), given)[0]
+        return total / points
 
     @torch.no_grad()
     def paper_saliency(

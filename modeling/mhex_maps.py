@@ -136,47 +136,56 @@ def upsample_map(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return upsampling_matrix(maps.shape[-2], size[0], maps) @ maps if len(size) == 2 else maps
 
 
-def pixel_weights(given: torch.Tensor, gradient: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """|input * gradient|, summed over channels, over its mean [B, 1, *size]; for inputs [B, C, *size] or [B, *size].
+def pixel_evidence(given: torch.Tensor, gradient: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
+    """input * gradient, summed over channels, [B, 1, *size]; for inputs [B, C, *size] or [B, *size]."""
+    product = given.detach().to(wide(given.dtype)) * gradient.to(wide(given.dtype))
+    return product.view(product.shape[0], -1, *size).sum(1, keepdim=True)
 
-    A thousandth is added, so that a position without a gradient spreads its share evenly.
+
+def refined_map(maps: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
+    """Maps [B, R, *size] whose shares are handed out again by the pixels' `evidence` [B, 1, *size]; sums stay.
+
+    What speaks for a class, the total of a map's positive part, goes to pixels by map times evidence where both are
+    positive; what speaks against it likewise where both are negative. Evidence counts net of what its surroundings, a
+    49th of the input, say to the contrary, so that noise cancels. A hundredth of the mean share goes by evidence alone,
+    and a thousandth of every share stays, so that without evidence a map is as it was.
     """
-    found = (given.to(wide(given.dtype)) * gradient.to(wide(given.dtype))).abs().detach()
-    found = found.view(found.shape[0], -1, *size).sum(1, keepdim=True)
-    mean = found.flatten(1).mean(1).view(-1, *(1,) * (found.ndim - 1))
-    return found / mean.clamp(min=torch.finfo(found.dtype).tiny) + 1e-3
+    size = maps.shape[2:]
+    window = tuple(2 * (side // (49 if len(size) == 1 else 7) // 2) + 1 for side in size)
+    refined = torch.zeros_like(maps)
+    for sign in (1, -1):
+        share, own = (sign * maps).clamp(min=0), (sign * evidence).clamp(min=0)
+        net = own * over(nearby_mean(sign * evidence, window).clamp(min=0), nearby_mean(own, window))
+        weight = (share + 0.01 * position_mean(share)) * over(net, position_mean(net)) + 1e-3 * share
+        refined += sign * weight * over(position_mean(share), position_mean(weight))
+    return refined
 
 
-def refined_map(maps: torch.Tensor, weights: torch.Tensor) -> torch.Tensor:
-    """Maps [B, R, *cells] at the size of the pixels' weights [B, 1, *size]; every map keeps its sum.
-
-    A cell's share goes to the pixels that `upsample_map` gives it to, each by its part there times its weight.
-    """
-    size, cells = weights.shape[2:], maps.shape[2:]
-    across = upsampling_matrix(cells[-1], size[-1], maps)
-    gathered = weights.to(maps) @ across
-    if len(size) == 2:
-        gathered = upsampling_matrix(cells[-2], size[-2], maps).mT @ gathered
-    return weights.to(maps) * upsample_map(maps / gathered, size)
+def over(value: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
+    """value / divisor for divisors of at least 0; 0 where both are."""
+    return value / divisor.clamp(min=torch.finfo(divisor.dtype).tiny)
 
 
-def combine_maps(
-    maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None, weights: torch.Tensor | None = None
-) -> torch.Tensor:
-    """Sum of factor * map over blocks, [B, R, *size]; neighbours of one resolution are added, then upsampled once.
+def position_mean(maps: torch.Tensor) -> torch.Tensor:
+    """The mean of each map [B, R, *size] over its positions, with sides of 1."""
+    return maps.mean(tuple(range(2, maps.ndim)), keepdim=True)
 
-    With pixels' `weights` [B, 1, *size] they are refined instead.
-    """
+
+def nearby_mean(maps: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:
+    """The mean of maps [B, 1, *size] over a window of odd sides around each position, inside the map."""
+    pool = F.avg_pool1d if len(window) == 1 else F.avg_pool2d
+    return pool(maps, window, stride=1, padding=tuple(side // 2 for side in window), count_include_pad=False)
+
+
+def combine_maps(maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None) -> torch.Tensor:
+    """Sum of factor * map over blocks, [B, R, *size]; neighbours of one resolution are added, then upsampled once."""
     sums: list[torch.Tensor] = []
     for factor, found in zip(factors, maps):
         if sums and sums[-1].shape == found.shape:  # compared, not hashed: shapes may be symbols while compiling
             sums[-1] = sums[-1] + factor * found.to(sums[-1].device)
         else:
             sums.append(factor * found)
-    if size is None:
-        parts = sums
-    else:
-        parts = [upsample_map(found, size) if weights is None else refined_map(found, weights) for found in sums]
+    parts = sums if size is None else [upsample_map(found, size) for found in sums]
     return sum((part.to(parts[0].device) for part in parts[1:]), parts[0])
 
 

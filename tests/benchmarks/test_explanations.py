@@ -13,7 +13,7 @@ from hf_mhex.benchmarks.explanations import Images, Sizes, Texts, explain_qualit
 from hf_mhex.benchmarks.explanations.images import ImageMeasures
 from hf_mhex.benchmarks.explanations.index import write_index
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, ROLLOUT, methods_for, mhex_map
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, REFINED_MORE, ROLLOUT, methods_for, mhex_map
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
 from hf_mhex.benchmarks.explanations.report import TABLES
 from hf_mhex.evaluation.controls import gaussian_blur
@@ -226,10 +226,13 @@ def test_the_report_names_a_method_that_is_surely_better(tmp_path):
         common | {"method": "few", "values": {"ROAD combined": [9.0, 9.0], "infidelity": values}},
         common | {"method": "random", "values": {"ROAD combined": values, "infidelity": [v - 0.05 for v in values]}},
     ]
+    own = {"ROAD combined": [v + 0.1 for v in values], "infidelity": [v - 0.05 for v in values]}
+    rows.append(common | {"method": REFINED_MORE, "values": own})
     write_report(rows, tmp_path, "t")
-    text = (tmp_path / "tables.md").read_text().split("Where MHEX loses")[1]
-    assert "- **ROAD combined**: other (by 0.300 over 6 rows)." in text
-    assert "- **infidelity**: random (by 0.050 over 6 rows, a control)." in text
+    text, of_refined = (tmp_path / "tables.md").read_text().split("### Where MHEX")[1:]
+    assert f"- **ROAD combined**: other (by 0.300 over 6 rows); {REFINED_MORE} (by 0.100 over 6 rows)." in text
+    assert "- **ROAD combined**: other (by 0.200 over 6 rows)." in of_refined and "infidelity" not in of_refined
+    assert f"- **infidelity**: random (by 0.050 over 6 rows, a control); {REFINED_MORE} (by 0.050" in text
 
 
 def test_the_report_says_whether_published_orders_show(tmp_path):

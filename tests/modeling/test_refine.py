@@ -1,27 +1,27 @@
-"""`refine=True`: shares spread over pixels by |pixel * gradient|, derived again; their sums; what is refused."""
+"""`refine`: shares handed out again by pixel * gradient, derived again; their sums; what is refused."""
 
 import pytest
 import torch
 
 from networks import IMAGES, SIGNALS, TEXTS, batch_for, lively
-from slow_method import weight_of_pixel
 
 FAMILIES = [*IMAGES, *SIGNALS]
 
 
 def small(name, dtype=torch.float32):
     if name in SIGNALS:
-        return batch_for(name, dtype, length=45)
+        return batch_for(name, dtype, length=117)
     return batch_for(name, dtype, size=(33, 37) if name in ("resnet", "convnext") else (24, 16))
 
 
 @pytest.mark.parametrize("name", FAMILIES)
 @pytest.mark.parametrize("options", [{}, {"target": 1, "contrast": "softmax"}, {"blocks": [-1], "contrast": "mean"}])
-def test_a_refined_map_adds_up(name, options):
+@pytest.mark.parametrize("points", [True, 2])
+def test_a_refined_map_adds_up(name, options, points):
     """As the coarse one does: to the same `explained`, with the same maps of blocks and the same logits."""
     model, inputs = lively(name), small(name)
     coarse = model.generate_saliency(**inputs, **options)
-    fine = model.generate_saliency(**inputs, **options, refine=True)
+    fine = model.generate_saliency(**inputs, **options, refine=points)
     bound = 1e-5 * max(1, coarse.logits.abs().max().item())
     assert (fine.saliency.flatten(1).sum(-1) - coarse.explained).abs().max() <= bound
     torch.testing.assert_close(fine.logits, coarse.logits)
@@ -32,34 +32,39 @@ def test_a_refined_map_adds_up(name, options):
 
 
 @pytest.mark.parametrize("name", ["resnet", "signal"])
-def test_a_refined_map_derived_again(name):
-    """Cell by cell and pixel by pixel, in float64."""
+@pytest.mark.parametrize("points", [1, 3])
+def test_a_refined_map_derived_again(name, points):
+    """Pixel by pixel, in float64: evidence net of the neighbours', and each sign's total by share times evidence."""
     model, inputs = lively(name, torch.float64), small(name, torch.float64)
     key = model.main_input_name
-    answer = model.generate_saliency(**inputs, contrast="mean", refine=True)
-    given = inputs[key].clone().requires_grad_()
-    logits = model(**{**inputs, key: given}).logits
-    lead = 0
-    for row, target in enumerate(answer.target.tolist()):
-        others = [label for label in range(logits.shape[1]) if label != target]
-        lead = lead + logits[row, target] - logits[row, others].mean()
-    (gradient,) = torch.autograd.grad(lead, given)
-    product = (given * gradient).abs().detach()
-    weights = product.view(len(product), -1, *answer.saliency.shape[1:]).sum(1)
-    depth = model.num_blocks - 1
-    for row in range(len(weights)):
-        spread = weights[row] / weights[row].mean() + 1e-3
-        expected = torch.zeros_like(spread)
-        for block, found in enumerate(answer.block_saliency):
-            factor = model.config.head_decay ** (depth - block)
-            for cell in torch.cartesian_prod(*map(torch.arange, found[row].shape)).view(-1, found[row].ndim).tolist():
-                part = spread.clone()
-                for axis, (place, cells, pixels) in enumerate(zip(cell, found[row].shape, spread.shape)):
-                    line = torch.tensor(
-                        [weight_of_pixel(pixel, pixels, place, cells) for pixel in range(pixels)], dtype=torch.float64
-                    )
-                    part = part * line.view([-1 if i == axis else 1 for i in range(spread.ndim)])
-                expected += factor * found[row][tuple(cell)] * part / part.sum()
+    coarse = model.generate_saliency(**inputs, contrast="mean")
+    answer = model.generate_saliency(**inputs, contrast="mean", refine=points)
+    evidence = torch.zeros_like(coarse.saliency)
+    for point in range(1, points + 1):
+        given = (inputs[key] * point / points).requires_grad_()
+        logits = model(**{**inputs, key: given}).logits
+        lead = 0
+        for row, target in enumerate(answer.target.tolist()):
+            others = [label for label in range(logits.shape[1]) if label != target]
+            lead = lead + logits[row, target] - logits[row, others].mean()
+        (gradient,) = torch.autograd.grad(lead, given)
+        product = inputs[key] * gradient / points
+        evidence += product.view(len(product), -1, *evidence.shape[1:]).sum(1)
+    reach = [side // (7 if name == "resnet" else 49) // 2 for side in evidence.shape[1:]]
+    assert min(reach) > 0
+    for row in range(len(evidence)):
+        places = torch.cartesian_prod(*map(torch.arange, evidence.shape[1:])).view(-1, evidence.ndim - 1).tolist()
+        expected = torch.zeros_like(evidence[row])
+        for sign in (1, -1):
+            share, signed = (sign * coarse.saliency[row]).clamp(min=0), sign * evidence[row]
+            net = torch.zeros_like(share)
+            for place in places:
+                near = signed[tuple(slice(max(0, at - by), at + by + 1) for at, by in zip(place, reach))].flatten()
+                if signed[tuple(place)] > 0 and near.sum() > 0:
+                    net[tuple(place)] = signed[tuple(place)] * near.sum() / near[near > 0].sum()
+            assert 0 < (net > 0).sum() < (signed > 0).sum()
+            weight = (share + share.mean() / 100) * net / net.mean() + share / 1000
+            expected += sign * weight / weight.sum() * share.sum()
         torch.testing.assert_close(answer.saliency[row], expected, rtol=1e-9, atol=1e-12)
 
 
@@ -106,8 +111,10 @@ def test_what_cannot_be_refined_is_refused():
         model.generate_saliency(**inputs, target="all", refine=True)
     with pytest.raises(ValueError, match="upsample=False"):
         model.generate_saliency(**inputs, upsample=False, refine=True)
-    with pytest.raises(TypeError, match="refine must be True or False"):
-        model.generate_saliency(**inputs, refine=1)
+    with pytest.raises(TypeError, match="refine must be True, False or a number of passes, got 1.5"):
+        model.generate_saliency(**inputs, refine=1.5)
+    with pytest.raises(ValueError, match="refine must be at least 1 pass .* got -1"):
+        model.generate_saliency(**inputs, refine=-1)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         model.generate_saliency(**inputs, refine=True)
     with pytest.raises(ValueError, match="a token has one position"):

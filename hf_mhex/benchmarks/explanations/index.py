@@ -12,14 +12,14 @@ import json
 import sys
 from pathlib import Path
 
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, DEFAULT, MHEX, REFINED
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, DEFAULT, MHEX, REFINED, REFINED_MORE
 from hf_mhex.benchmarks.explanations.pictures import CHANCE, MAIN
 from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP, better_by, write_report
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.writing import write_whole
 
-COLUMNS = ("measure", "MHEX", "its defaults", "refined", "best other method", "best control", "chance")
+COLUMNS = ("measure", "MHEX", "its defaults", "refined", "by 4 passes", "best other method", "best control", "chance")
 SHORT = tuple(measure for measure in MAIN if measure not in ("grid pointing 2x2", "random logit"))
 LINKS = {
     "tables.md": "tables",
@@ -52,9 +52,9 @@ def write_index(folder: Path) -> Path:
         "# Explanations compared",
         "`make benchmark` makes a folder for each set, and this page from their summaries; [Measuring explanations]"
         "(../../docs/evaluation.md) defines the measures. Means on the test rows with 95 % intervals. Settings were "
-        "chosen on validation rows. An asterisk marks methods that differ from MHEX on the same rows for sure; a "
-        "dagger those of many passes, judged on fewer rows. `CAM of the last block` is MHEX's own last head; `refined` "
-        "takes one backward pass more.",
+        "chosen on validation rows. An asterisk marks methods that differ from MHEX on the same rows for sure, a ring "
+        "(°) those that differ from the map refined by 4 passes; a dagger those of many passes, judged on fewer rows. "
+        "`CAM of the last block` is MHEX's own last head; `refined` takes one backward pass, `by 4 passes` four.",
     ]
     for path in summaries:
         found = json.loads(path.read_text(encoding="utf-8"))
@@ -80,7 +80,7 @@ def standing_rows(summary: dict) -> list[tuple[str, ...]]:
         for measure in MAIN:
             if not any(measure in entry["measures"] for entry in methods.values()):
                 continue
-            own = [written(methods, name, measure) for name in (MHEX, DEFAULT, REFINED)]
+            own = [written(methods, name, measure) for name in (MHEX, DEFAULT, REFINED, REFINED_MORE)]
             best = [best_of(methods, names, measure) for names in (others, CONTROLS)]
             chance = f"{CHANCE[measure]:.2f}" if measure in CHANCE else ""
             title = f"{measure} ({DIRECTIONS[measure]} is better)"
@@ -114,8 +114,8 @@ def written(methods: dict, name: str, measure: str) -> str:
     found = methods.get(name, {"measures": {}})["measures"].get(measure)
     if found is None:
         return ""
-    star = "*" if better_by(found.get("mhex minus this")) else ""
-    return f"{found['mean']:.3f}{star} [{found['low']:.3f}, {found['high']:.3f}]"
+    marks = [mark for key, mark in (("mhex minus this", "*"), ("refined minus this", "°")) if better_by(found.get(key))]
+    return f"{found['mean']:.3f}{''.join(marks)} [{found['low']:.3f}, {found['high']:.3f}]"
 
 
 if __name__ == "__main__":

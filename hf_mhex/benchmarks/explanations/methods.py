@@ -12,7 +12,7 @@ from hf_mhex.evaluation.controls import blurred_copy, centred_gaussian, constant
 
 MHEX = "MHEX"
 DEFAULT, PAPER, ROLLOUT = "MHEX, defaults", "MHEX, the paper's CAM", "MHEX, rollout"
-REFINED = "MHEX, refined"
+REFINED, REFINED_MORE = "MHEX, refined", "MHEX, refined by 4 passes"
 BLURRED = "blurred MHEX"
 REBUILT = (PAPER, "T-Explainer")  # rows that do not name their implementation were made by one that is replaced
 CONTROLS = ("constant", "centred Gaussian", "random", "input edges", BLURRED)
@@ -71,7 +71,9 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
         found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
         if inputs == "images":
             one_pass = candidates(inputs, several_classes, rollout=False)
-            found.append(Method(REFINED, partial(mhex_map, refine=True), settings=one_pass, detail="one backward pass"))
+            for name, passes in ((REFINED, 1), (REFINED_MORE, 4)):
+                call, detail = partial(mhex_map, refine=passes), f"with a gradient, {passes} times"
+                found.append(Method(name, call, settings=one_pass, detail=detail))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
     found += image_methods() if inputs == "images" else text_methods()

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, REBUILT
+from hf_mhex.benchmarks.explanations.methods import CONTROLS, MHEX, REBUILT, REFINED_MORE
 from hf_mhex.benchmarks.explanations.orders import compare_orders, orders_section
 from hf_mhex.benchmarks.tables import markdown_table
 from hf_mhex.environment import ran_on
@@ -58,13 +58,14 @@ TABLES = {
 DIRECTIONS = {name: direction for table in TABLES.values() for name, direction in table.items()}
 MEDIANS = ("grid pointing 2x2", "grid pointing 3x3")
 ARROWS = {UP: " ↑", DOWN: " ↓", NEITHER: ""}
+AGAINST = {"mhex minus this": MHEX, "refined minus this": REFINED_MORE}  # what every method is paired with
 
 
 def write_report(rows: list[dict], output: Path, title: str) -> dict:
     """Write summary.json and tables.md into `output`; return the summary.
 
     The summary holds, by network, method and measure, the mean (of the Grid Pointing Game also median and quartiles)
-    with its interval, and the difference of MHEX from the method with its own.
+    with its interval, and the differences of `AGAINST` from the method with their own.
     """
     choices = [row for row in rows if row["part"] == "validation"]
     tested = [row for row in rows if row["part"] == "test"]
@@ -74,8 +75,7 @@ def write_report(rows: list[dict], output: Path, title: str) -> dict:
     for network, methods in summary.items():
         parts.append(f"## On the {network} network")
         parts += [table(name, columns, methods) for name, columns in TABLES.items() if present(columns, methods)]
-        if MHEX in methods:
-            parts.append(losses(methods))
+        parts += [losses(methods, key) for key, method in AGAINST.items() if method in methods]
         compared = compare_orders(tested, network, lambda name: DIRECTIONS[name] == DOWN)
         if compared:
             parts.append(orders_section(compared))
@@ -119,16 +119,11 @@ def summarise(rows: list[dict]) -> dict:
         for name in DIRECTIONS:
             if name in values:
                 entry["measures"][name] = statistics(name, values[name], values.get("mosaic"))
-                own = next(
-                    (
-                        r
-                        for r in rows
-                        if (r["network"], r["method"], r["group"]) == (row["network"], MHEX, row["group"])
-                    ),
-                    None,
-                )
-                if own is not None and row["method"] != MHEX:
-                    entry["measures"][name]["mhex minus this"] = difference(own["values"], values, name)
+                for key, method in AGAINST.items():
+                    about = (row["network"], method, row["group"])
+                    own = next((r for r in rows if (r["network"], r["method"], r["group"]) == about), None)
+                    if own is not None and row["method"] != method:
+                        entry["measures"][name][key] = difference(own["values"], values, name)
     return found
 
 
@@ -213,15 +208,15 @@ def cell(column: str, found: dict | None) -> list[str]:
     return cells
 
 
-def losses(methods: dict) -> str:
-    """Where another method is surely better than MHEX on the same rows, measure by measure."""
-    lines = ["### Where MHEX loses", ""]
+def losses(methods: dict, key: str) -> str:
+    """Where another method is surely better than one of `AGAINST` on the same rows, measure by measure."""
+    lines = [f"### Where {AGAINST[key]} loses", ""]
     for name, direction in DIRECTIONS.items():
         if direction == NEITHER:
             continue
         better = []
         for method, entry in methods.items():
-            paired = entry["measures"].get(name, {}).get("mhex minus this")
+            paired = entry["measures"].get(name, {}).get(key)
             if better_by(paired) == (-1 if direction == UP else 1):
                 size = f"{abs(paired['mean']):.3f} over {paired['rows']} rows"
                 better.append(f"{method} (by {size}{', a control' if method in CONTROLS else ''})")
