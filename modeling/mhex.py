@@ -12,7 +12,6 @@ p, a, the logits and the maps are computed in float32 (float64 in a float64 mode
 
 import warnings
 from dataclasses import dataclass
-from numbers import Integral
 
 import torch
 from torch import nn
@@ -28,6 +27,7 @@ from .mhex_maps import (
     check_blocks,
     check_names,
     check_options,
+    check_refine,
     check_sharpness,
     check_target,
     choose,
@@ -323,10 +323,7 @@ class MHEXClassifierMixin:
         check_options(contrast, decay, normalize, self.num_labels, target)
         if type(rollout) is not bool:
             raise TypeError(f"rollout must be True or False, got {rollout!r}.")
-        if not isinstance(refine, Integral):
-            raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
-        if refine < 0:
-            raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
+        check_refine(refine, self.main_input_name)
         check_names(inputs, (*self.input_names, "labels", *EXACT_OPTIONS), f"{type(self).__name__}.generate_saliency")
         if refine:
             inputs = self._with_gradient(inputs, target, upsample)
@@ -358,8 +355,6 @@ class MHEXClassifierMixin:
     def _with_gradient(self, inputs: dict, target, upsample: bool) -> dict:
         """The inputs with one whose gradient is kept; ValueError where none is to be had or nothing refined."""
         given = inputs.get(self.main_input_name)
-        if isinstance(given, torch.Tensor) and not given.is_floating_point():
-            raise ValueError("refine=True spreads shares over pixels or samples; a token has one position; use False.")
         if isinstance(target, str) or not upsample:
             raise ValueError(
                 f"refine=True refines one map at input size; got target={target!r}, upsample={upsample}. Ask for one "

@@ -5,6 +5,7 @@ Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C 
 
 from contextlib import nullcontext
 from difflib import get_close_matches
+from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -344,6 +345,16 @@ def check_options(contrast, decay, normalize, num_labels: int, target=None) -> N
             check_contrast(contrast, target)
     if decay is not None and (not hasattr(decay, "__float__") or not 0 <= decay <= 1):
         raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
+
+
+def check_refine(refine, main_input: str) -> None:
+    """Raise TypeError or ValueError for a number of passes that cannot be, and for inputs that have no gradient."""
+    if not isinstance(refine, Integral):
+        raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
+    if refine < 0:
+        raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
+    if refine and main_input == "input_ids":
+        raise ValueError(f"refine={refine} spreads shares over pixels or samples; a token has one position; use False.")
 
 
 def check_contrast(contrast, target) -> None:

@@ -37,6 +37,9 @@ def explain(
     rollout: Annotated[
         bool, typer.Option("--rollout", help="Carry maps back through attention to the words or patches.")
     ] = False,
+    refine: Annotated[
+        int, typer.Option(help="Image, signal: passes with a gradient, for a finer map with the same sums.", min=0)
+    ] = 0,
     stride: Annotated[
         int | None, typer.Option(help="Text: read a long one in windows that share so many tokens.")
     ] = None,
@@ -101,6 +104,7 @@ def explain(
             "column": column,
             "id-column": id_column,
             "engine": engine,
+            "refine": refine or None,
         }
         given |= {"target-column": target_column, "words": words or None, "overlays": overlays or None}
         foreign = [name for name, value in given.items() if value is not None]
@@ -110,7 +114,7 @@ def explain(
             )
         report_channels(network, processor, item, split, rows, output or Path("outputs/channels"), json_)
         return
-    options = label_options(network.config, target, contrast) | {"decay": decay, "rollout": rollout}
+    options = label_options(network.config, target, contrast) | {"decay": decay, "rollout": rollout, "refine": refine}
     if blocks is not None:
         try:
             options["blocks"] = None if blocks == "all" else [int(block) for block in blocks.split(",")]

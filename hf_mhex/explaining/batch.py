@@ -21,7 +21,7 @@ from hf_mhex.data.labels import keys_of
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
-from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options
+from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options, check_refine
 from hf_mhex.modeling.mhex_words import ExplainedText, read_texts
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMPORTED_IN = os.getpid()
-OPTIONS = ("contrast", "blocks", "decay", "rollout")  # of `generate_saliency`, for rows of data
+OPTIONS = ("contrast", "blocks", "decay", "rollout", "refine")  # of `generate_saliency`, for rows of data
 
 
 @dataclass
@@ -94,11 +94,13 @@ def check_row_options(model, target, options: dict) -> dict:
     labels = model.config.num_labels
     if target is not None and (type(target) is not int or not 0 <= target < labels):
         raise ValueError(f"target must be None or a class index in [0, {labels - 1}], got {target!r}.")
-    found = dict.fromkeys(OPTIONS) | {"rollout": False} | options
+    found = dict.fromkeys(OPTIONS) | {"rollout": False, "refine": False} | options
     found["blocks"] = check_blocks(found["blocks"], model.num_blocks)
     check_options(found["contrast"], found["decay"], None, labels, target)
     if found["rollout"] not in (False, model.base_model.can_roll_out):
         raise ValueError(f"rollout must be False for {type(model).__name__}, got {found['rollout']!r}.")
+    check_refine(found["refine"], model.main_input_name)
+    found["refine"] = int(found["refine"])
     return found
 
 
@@ -283,7 +285,7 @@ class Explainer:
         batch_size: rows that pass through the model at once.
         device: None for the accelerator where there is one.
         prefix: what the names of the answer's own columns begin with, as "why_".
-        options: `contrast`, `blocks`, `decay` and `rollout` of `generate_saliency`.
+        options: `contrast`, `blocks`, `decay`, `rollout` and `refine` of `generate_saliency`.
 
     Raises TypeError for an unknown option; at the first batch ValueError or TypeError for a value that cannot be.
     """

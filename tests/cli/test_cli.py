@@ -111,6 +111,9 @@ def test_explain_an_image(models, capsys, tmp_path):
     assert abs(found["sum"] - found["explained"]) < 1e-4 and abs(found["explained"] - found["logit"]) < 1e-4
     assert abs(found["score"] - float(answer.logits.softmax(-1).max())) < 1e-5
     assert Image.open(picture).size[0] > 200
+    code, out, _ = mhex(*arguments, "--contrast", "none", "--refine", "2", "--json", capsys=capsys)
+    finer = json.loads(out)
+    assert code == 0 and abs(finer["sum"] - found["sum"]) < 1e-4 and finer["logit"] == found["logit"]
     code, out, _ = mhex(*arguments, "--target", "fox", "--contrast", "dog", "--blocks", "0,-1", capsys=capsys)
     assert code == 0 and out.startswith("fox (") and str(picture) in out
     assert " dog by blocks 0, 4 alone; red speaks for fox, blue against it" in out

@@ -71,9 +71,10 @@ def explain(model, data, folder, **options):
     return explain_dataset(*model, data, folder, progress=False, **options)
 
 
-def test_images(image_model, images, tmp_path):
+@pytest.mark.parametrize("refine", [0, 2])
+def test_images(image_model, images, tmp_path, refine):
     model, processor = image_model
-    options = {"contrast": "softmax", "blocks": [0, -1]}
+    options = {"contrast": "softmax", "blocks": [0, -1], "refine": refine}
     found = explain(image_model, images, tmp_path, rows_per_shard=10, batch_size=4, id_column="name", **options,
                     block_maps=True, overlays=True)  # fmt: skip
     assert (found.shards, found.rows, found.bad) == (3, 23, 0)
@@ -254,6 +255,7 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
         (image_model, images, {"column": "photo"}, "column='photo' must be a column of the data: picture, name, kind"),
         (image_model, images, {"words": True}, "words=True needs texts"),
         (image_model, images, {"rollout": True}, "rollout must be False"),
+        (text_model, texts, {"refine": 1}, "refine=1 spreads shares over pixels or samples"),
         (text_model, texts, {"overlays": True}, "overlays=True needs images"),
         (text_model, texts, {"map_dtype": "uint4"}, "map_dtype must be one of 'float16', 'int8'"),
         (text_model, texts, {"batch_size": 0}, "batch_size must be an int of at least 1"),
