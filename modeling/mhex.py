@@ -344,12 +344,14 @@ class MHEXClassifierMixin:
             logits, block_logits, explained = logits.detach(), block_logits.detach(), explained.detach()
             selection, maps = tuple(part.detach() for part in selection), [found.detach() for found in maps]
         with no_autocast(logits.device):
-            saliency = combine_maps(maps, factors, size) if upsample else None
-            if refine:
-                evidence = pixel_evidence(inputs[self.main_input_name], gradient, size).to(saliency.device)
-                saliency = refined_map(saliency, evidence)
-            if upsample and normalize:
-                saliency = normalize_map(saliency, normalize, outputs.valid_positions)
+            saliency = None
+            if upsample:
+                saliency = combine_maps(maps, factors, size)
+                if refine:
+                    evidence = pixel_evidence(inputs[self.main_input_name], gradient, size)
+                    saliency = refined_map(saliency, evidence.to(saliency.device))
+                if normalize:
+                    saliency = normalize_map(saliency, normalize, outputs.valid_positions)
         return self._answer(target, selection, logits, block_logits, maps, saliency, explained)
 
     def _with_gradient(self, inputs: dict, target, upsample: bool) -> dict:
