@@ -174,8 +174,11 @@ def position_mean(maps: torch.Tensor) -> torch.Tensor:
 
 def nearby_mean(maps: torch.Tensor, window: tuple[int, ...]) -> torch.Tensor:
     """The mean of maps [B, 1, *size] over a window of odd sides around each position, inside the map."""
-    pool = F.avg_pool1d if len(window) == 1 else F.avg_pool2d
-    return pool(maps, window, stride=1, padding=tuple(side // 2 for side in window), count_include_pad=False)
+    if len(window) == 1:
+        return F.avg_pool1d(maps, window[0], 1, window[0] // 2, count_include_pad=False)
+    height, width = window  # one side after the other: a window of 33 x 33 costs 66
+    maps = F.avg_pool2d(maps, (height, 1), 1, (height // 2, 0), count_include_pad=False)
+    return F.avg_pool2d(maps, (1, width), 1, (0, width // 2), count_include_pad=False)
 
 
 def combine_maps(maps: list[torch.Tensor], factors: list[float], size: tuple[int, ...] | None) -> torch.Tensor:
