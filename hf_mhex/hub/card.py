@@ -124,7 +124,8 @@ def render_card(
     family = family_of(facts["family"])
     values |= {"picture_text": text, "kind": family.input.name, "example": family.input.example}
     values["rollout"] = family.body.can_roll_out
-    return str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+    card = str(ModelCard.from_template(data, template_path=str(SHIPPED / TEMPLATE), **values)).rstrip() + "\n"
+    return re.sub(r"\n{3,}", "\n\n", card)  # parts that are left out leave their lines
 
 
 def capital(words: str) -> str:
