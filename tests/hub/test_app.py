@@ -142,13 +142,14 @@ def test_names_of_labels_are_no_markup(models):
 
 
 @pytest.mark.parametrize("contrast", [NO_CONTRAST, "mean", "runner_up", "softmax"])
-@pytest.mark.parametrize("kind", ["image", "text"])
+@pytest.mark.parametrize("kind", ["image", "refined image", "text"])
 def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
     """Both derived again: the map's sum over the parts, and what is explained of the input without them."""
     model, processor = load(models[kind == "text"])
     text = kind == "text"
     value = "A good phone, but unbelievably poor!" if text else load_sample("fashion_mnist")["test"][1]["image"]
-    answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), text)
+    way = kind != "image"  # of an image refine, of a text rollout
+    answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), way)
     gone = [1, 5, 6] if text else [10, 24, 25, 48]
     found = take_away(model, answer.parts, gone)
     inputs = dict(processor(value if text else value.convert("RGB"), return_tensors="pt"))
@@ -165,6 +166,9 @@ def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
             for column in range(40):
                 places[row, column] = (row * 7 // 40) * 7 + column * 7 // 40 in gone
         inputs["pixel_values"] = inputs["pixel_values"].masked_fill(places, 0)
+    if not text:
+        coarse = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), False)
+        assert np.array_equal(answer.first.saliency, coarse.first.saliency) == (not way)
     whole, left = torch.from_numpy(answer.first.logits).double(), model(**inputs).logits[0].detach().double()
     others = [label for label in range(3) if label != target]
     shares = {

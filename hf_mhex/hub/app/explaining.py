@@ -34,6 +34,7 @@ OVER = {
     "softmax": "the others, weighed by their scores,",
 }
 BESIDE = 3  # labels side by side
+PASSES = 4  # of refined maps
 NONE_GIVEN = {
     "image": "Pick, paste or upload an image first.",
     "text": "Type a text first.",
@@ -62,8 +63,19 @@ class Answer:
         return parts_html(self.parts, self.first.seen) if self.parts else CHOOSE_ALL
 
 
-def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], rollout=False) -> Answer:
+def ways_back(model) -> dict[str, str]:
+    """What brings the maps of a model back to its input, by the option of `generate_saliency`, in the page's words."""
+    found = {"rollout": "Carry maps back to the input, through the attention (rollout)"}
+    found = found if model.base_model.can_roll_out else {}
+    finer = {"refine": f"Share maps out by the gradient, in {PASSES} passes (refine)"}
+    return found if family_of(model).kind == "text" else found | finer
+
+
+def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], *ways: bool) -> Answer:
     """The explanation of the label to explain, then those of the best others, as the page's choices want them.
+
+    Args:
+        ways: which of the model's `ways_back` are taken.
 
     Raises ValueError, to be shown, where no block is chosen, and what `hf_mhex.explain` raises for the value.
     """
@@ -74,8 +86,9 @@ def explain_input(model, processor, value, target: str, contrast: str, blocks: l
         "target": None if target == PREDICTED else names[target],
         "blocks": None if len(blocks) == model.num_blocks else sorted(blocks),
         "contrast": None if contrast == NO_CONTRAST else contrast,
-        "rollout": rollout,
     }
+    taken = dict(zip(ways_back(model), ways))
+    options |= {"rollout": taken.get("rollout", False), "refine": PASSES * taken.get("refine", False)}
     item = read_input(model, processor, value)
     [first] = explain_items(model, processor, item, options)
     others = [label for label in first.ranking if label != first.target][: BESIDE - 1]

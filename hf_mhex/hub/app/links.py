@@ -17,8 +17,8 @@ from hf_mhex.explaining.dataset import weights_digest
 
 LARGEST = 65_536  # bytes of a file that a link carries itself
 FILE, NAME, SAMPLE, SHA, TEXT = "file", "name", "sample", "sha256", "text"  # of the input
-MODEL, REVISION, LABEL, CONTRAST, BLOCKS, ROLLOUT = "model", "revision", "label", "contrast", "blocks", "rollout"
-FIELDS = (MODEL, REVISION, LABEL, CONTRAST, BLOCKS, ROLLOUT, FILE, NAME, SAMPLE, SHA, TEXT)
+MODEL, REVISION, LABEL, CONTRAST, BLOCKS = "model", "revision", "label", "contrast", "blocks"
+FIELDS = (MODEL, REVISION, LABEL, CONTRAST, BLOCKS, "rollout", "refine", FILE, NAME, SAMPLE, SHA, TEXT)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ def write_link(model: Pinned, choices: dict, given: dict) -> str:
     """The link's part from # on.
 
     Args:
-        choices: `label`, `contrast`, `blocks` and `rollout` as far as they are not the page's own.
+        choices: `label`, `contrast`, `blocks`, `rollout` and `refine` as far as they are not the page's own.
         given: what `text_given` or `file_given` says of the input.
     """
     return "#" + urlencode({MODEL: model.name, REVISION: model.revision} | choices | given)

@@ -19,7 +19,15 @@ from hf_mhex.escaping import escaped
 from hf_mhex.explaining.explanation import lead_contrast
 from hf_mhex.families import KINDS, family_of
 from hf_mhex.hub.app import links
-from hf_mhex.hub.app.explaining import CONTRASTS, NO_CONTRAST, PREDICTED, explain_file, explain_sentence, read_file
+from hf_mhex.hub.app.explaining import (
+    CONTRASTS,
+    NO_CONTRAST,
+    PREDICTED,
+    explain_file,
+    explain_sentence,
+    read_file,
+    ways_back,
+)
 from hf_mhex.hub.app.parts import Parts, parts_line
 from hf_mhex.loading import load
 
@@ -185,7 +193,7 @@ def link_choices(options: list, chosen: Sequence) -> dict:
 
 
 def choices(model) -> list[gr.components.Component]:
-    """The class, what it is compared with, the blocks to explain with, and, where the body can do it, the rollout."""
+    """The class, what it is compared with, the blocks to explain with, and the ways back to the input."""
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     blocks = list(range(model.num_blocks))
     contrasts = CONTRASTS if len(labels) > 1 else CONTRASTS[:1]
@@ -205,9 +213,8 @@ def choices(model) -> list[gr.components.Component]:
                 elem_classes=links.BLOCKS,
             ),
         ]  # fmt: skip
-    if model.base_model.can_roll_out:
-        said = "Carry maps back to the input, through the attention (rollout)"
-        found.append(gr.Checkbox(family_of(model).input.name == "text", label=said, elem_classes=links.ROLLOUT))
+    for way, said in ways_back(model).items():
+        found.append(gr.Checkbox(family_of(model).kind == "text", label=said, elem_classes=way))
     return found
 
 

@@ -38,7 +38,7 @@ class Parts:
 
     Args:
         kind: of the input. inputs: the model's, of one row. numbers: the part of each position, see `row_parts`.
-        scores: what the map gives to each part. options: `target`, `contrast` and `rollout` that were explained.
+        scores: what the map gives to each part. options: those that were explained, `target` and more.
         mask_id: what stands for a word that is taken away; None hides it from all others.
         label: the explained label.
     """
@@ -63,7 +63,7 @@ def parts_of(model, processor, item: Prepared, found: Explanation, options: dict
         numbers = row_parts(model, inputs, kind)
         scores = part_sums(torch.from_numpy(found.saliency), numbers, int(numbers.max()) + 1).tolist()
     mask_id = tokenizer_options(processor).get("mask_id")
-    options = {name: options[name] for name in ("contrast", "rollout")} | {"target": found.target}
+    options = {name: options[name] for name in ("contrast", "rollout", "refine")} | {"target": found.target}
     return Parts(kind, inputs, numbers, scores, options, mask_id, found.label)
 
 
