@@ -126,7 +126,7 @@ STUDIES = {
         ("max_train_rows=5000", "num_train_epochs=8", "image_size=28", "mosaics=0", MASKED),
         ("accuracy",),
         (3e-3, 1e-2, 3e-2),
-        5,
+        10,
         arms=("plain", "consistency"),
     ),
     "pneumoniamnist_parts": Study(
