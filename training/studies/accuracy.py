@@ -134,7 +134,7 @@ STUDIES = {
         ("image_size=28", "num_train_epochs=10", MASKED),
         ("medmnist_auc", "balanced_accuracy", THRESHOLD),
         (1e-3, 3e-3, 1e-2),
-        10,
+        5,
         arms=("plain", "consistency"),
     ),
     "ag_news_parts": Study(

@@ -65,10 +65,12 @@ class Answer:
 
 def ways_back(model) -> dict[str, str]:
     """What brings the maps of a model back to its input, by the option of `generate_saliency`, in the page's words."""
-    found = {"rollout": "Carry maps back to the input, through the attention (rollout)"}
-    found = found if model.base_model.can_roll_out else {}
-    finer = {"refine": f"Share maps out by the gradient, in {PASSES} passes (refine)"}
-    return found if family_of(model).kind == "text" else found | finer
+    found = {}
+    if model.base_model.can_roll_out:
+        found["rollout"] = "Carry maps back to the input, through the attention (rollout)"
+    if family_of(model).kind != "text":
+        found["refine"] = f"Share maps out by the gradient, in {PASSES} passes (refine)"
+    return found
 
 
 def explain_input(model, processor, value, target: str, contrast: str, blocks: list[int], *ways: bool) -> Answer:
