@@ -5,7 +5,6 @@ Shapes: B rows of a batch, K labels, R explained classes (1, or K for "all"), C 
 
 from contextlib import nullcontext
 from difflib import get_close_matches
-from numbers import Integral
 from typing import NamedTuple
 
 import torch
@@ -352,7 +351,7 @@ def check_options(contrast, decay, normalize, num_labels: int, target=None) -> N
 
 def check_refine(refine, main_input: str) -> None:
     """Raise TypeError or ValueError for a number of passes that cannot be, and for inputs that have no gradient."""
-    if not isinstance(refine, Integral):
+    if not isinstance(refine, int):
         raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
     if refine < 0:
         raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
