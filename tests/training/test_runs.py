@@ -146,7 +146,7 @@ def test_texts_of_several_labels_and_numbers(problem, tmp_path):
     columns = {"text": found, "a": [int(label < 2) for label in labels], "b": [label % 2 for label in labels]}
     source = write_csv(tmp_path / "rows.csv", columns)
     changes = [*FEW, f"source={source}", f"model.weights={small_bert(tmp_path / 'bert')}", "label_columns=[a, b]"]
-    changes += [f"problem_type={problem}", "label_names=[early, odd]", "metrics=null"]
+    changes += [f"problem_type={problem}", "label_names=[early, odd]", "metrics=null", "part_consistency=null"]
     changes += ["learning_rate=3e-3", "head_learning_rate=3e-3"] if problem == "regression" else []
     row = run.train(load_recipe("ag_news_minilm", changes), tmp_path / "run")
     assert fell(read_log(tmp_path / "run"))
