@@ -372,7 +372,10 @@ class MHEXClassifierMixin:
         return inputs | {self.main_input_name: given.detach().clone().requires_grad_()}
 
     def _mean_gradient(self, inputs: dict, explained: torch.Tensor, explained_of, points: int) -> torch.Tensor:
-        """The gradient of `explained` by the input, the mean over `points` inputs: input * i / points for each i."""
+        """The gradient of `explained` [B] by the input, in its shape: the mean over input * i / points.
+
+        `explained_of` turns logits of blocks [B, blocks, K] into `explained`.
+        """
         name = self.main_input_name
         total = torch.autograd.grad(explained.sum(), inputs[name])[0]
         body_inputs = {key: value for key, value in inputs.items() if key != "labels"}
