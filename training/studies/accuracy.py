@@ -134,7 +134,7 @@ STUDIES = {
         ("image_size=28", "num_train_epochs=10", MASKED),
         ("medmnist_auc", "balanced_accuracy", THRESHOLD),
         (1e-3, 3e-3, 1e-2),
-        5,
+        10,
         arms=("plain", "consistency"),
     ),
     "ag_news_parts": Study(
@@ -142,7 +142,7 @@ STUDIES = {
         ("max_train_rows=2400", "num_train_epochs=1", MASKED),
         ("accuracy",),
         (1e-4, 2e-4, 4e-4),
-        10,
+        20,
         5.0,
         ("plain", "consistency"),
     ),
