@@ -26,6 +26,7 @@ from .mhex_maps import (
     cam,
     check_blocks,
     check_names,
+    check_one_map,
     check_options,
     check_refine,
     check_sharpness,
@@ -35,7 +36,6 @@ from .mhex_maps import (
     decay_factors,
     no_autocast,
     normalize_map,
-    pixel_evidence,
     refined_map,
     resize_maps,
     select_classes,
@@ -45,7 +45,7 @@ from .mhex_maps import (
 
 OUTPUT_OPTIONS = ("output_attentions", "output_hidden_states", "return_dict")
 FORWARD_OPTIONS = ("labels", "num_items_in_batch", "explain", *OUTPUT_OPTIONS)
-EXACT_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
+EXACT_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine", "mask_token_id")
 PAPER_OPTIONS = ("target", "mode", "sign", "sharpness", "decay", "contrast", "blocks", "normalize", "upsample")
 
 
@@ -295,6 +295,7 @@ class MHEXClassifierMixin:
         upsample: bool = True,
         rollout: bool = False,
         refine: bool | int = False,
+        mask_token_id: int | None = None,
         **inputs,
     ) -> MHEXSaliency:
         """Exact class saliency from one pass, without gradients, as in eval mode. Labels among the inputs are ignored.
@@ -313,9 +314,10 @@ class MHEXClassifierMixin:
             upsample: False leaves the combined map out.
             rollout: carry every block's map back through attention to the input's positions (`carried_back`); sums
                 stay. Attention is then computed plainly.
-            refine: hand the shares out again by pixel * gradient of `explained` (`refined_map`); sums stay. True costs
-                a backward pass and its memory; a number n takes the mean gradient of n inputs, from input / n to the
-                input itself, at n - 1 passes more. For one target of an image or a signal.
+            refine: hand the shares out again by input * gradient of `explained`; sums stay (images and signals:
+                `refined_map`, texts: `refined_tokens`). True costs a backward pass and its memory; a number n takes the
+                mean gradient of n inputs on the way from nothing to the input, at n - 1 passes more. For one target.
+            mask_token_id: the token that stands for an absent word; to refine the map of a text.
             inputs: those of `forward`.
 
         Raises ValueError or TypeError naming the argument.
@@ -323,10 +325,12 @@ class MHEXClassifierMixin:
         check_options(contrast, decay, normalize, self.num_labels, target)
         if type(rollout) is not bool:
             raise TypeError(f"rollout must be True or False, got {rollout!r}.")
-        check_refine(refine, self.main_input_name)
+        check_refine(refine)
         check_names(inputs, (*self.input_names, "labels", *EXACT_OPTIONS), f"{type(self).__name__}.generate_saliency")
         if refine:
-            inputs = self._with_gradient(inputs, target, upsample)
+            check_one_map(target, upsample)
+            self._read_inputs({key: value for key, value in inputs.items() if key != "labels"})
+            name, absent, inputs = self._with_gradient(inputs, mask_token_id)
         with torch.set_grad_enabled(bool(refine)):
             size, found = self._explain(inputs, target, contrast, blocks, upsample, rollout=rollout)
             chosen, selection, outputs, logits, block_logits, maps = found
@@ -339,7 +343,8 @@ class MHEXClassifierMixin:
                     return (asked * combined[:, None]).sum(-1)
 
             explained = explained_of(block_logits)
-            gradient = self._mean_gradient(inputs, explained, explained_of, int(refine)) if refine else None
+            if refine:
+                evidence = self._evidence(inputs, name, absent, explained, explained_of, int(refine))
         if refine:
             logits, block_logits, explained = logits.detach(), block_logits.detach(), explained.detach()
             selection, maps = tuple(part.detach() for part in selection), [found.detach() for found in maps]
@@ -348,44 +353,39 @@ class MHEXClassifierMixin:
             if upsample:
                 saliency = combine_maps(maps, factors, size)
                 if refine:
-                    evidence = pixel_evidence(inputs[self.main_input_name], gradient, size)
-                    saliency = refined_map(saliency, evidence.to(saliency.device))
+                    saliency = self._refined(saliency, evidence.to(saliency.device), outputs.valid_positions)
                 if normalize:
                     saliency = normalize_map(saliency, normalize, outputs.valid_positions)
         return self._answer(target, selection, logits, block_logits, maps, saliency, explained)
 
-    def _with_gradient(self, inputs: dict, target, upsample: bool) -> dict:
-        """The inputs with one whose gradient is kept; ValueError where none is to be had or nothing refined."""
-        given = inputs.get(self.main_input_name)
-        if isinstance(target, str) or not upsample:
-            raise ValueError(
-                f"refine=True refines one map at input size; got target={target!r}, upsample={upsample}. Ask for one "
-                "target at a time, with upsample=True."
-            )
-        if torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
-            raise ValueError(
-                "refine=True needs a gradient, which inference_mode, compile and export do not give; use "
-                "torch.no_grad() and the model as it is, or refine=False."
-            )
-        if not isinstance(given, torch.Tensor):
-            return inputs  # what reads the inputs says so
-        return inputs | {self.main_input_name: given.detach().clone().requires_grad_()}
-
-    def _mean_gradient(self, inputs: dict, explained: torch.Tensor, explained_of, points: int) -> torch.Tensor:
-        """The gradient of `explained` [B] by the input, in its shape: the mean over input * i / points.
-
-        `explained_of` turns logits of blocks [B, blocks, K] into `explained`.
-        """
+    def _with_gradient(self, inputs: dict, mask_token_id: int | None) -> tuple[str, torch.Tensor, dict]:
+        """Name of the input whose gradient is kept, what stands for its absence, and the inputs with it."""
+        if mask_token_id is not None:
+            raise ValueError(f"mask_token_id stands for a word, and the model reads none; got {mask_token_id!r}.")
         name = self.main_input_name
-        total = torch.autograd.grad(explained.sum(), inputs[name])[0]
+        given = inputs[name].detach().clone()
+        return name, given.new_zeros(()), inputs | {name: given.requires_grad_()}
+
+    def _evidence(self, inputs: dict, name: str, absent, explained, explained_of, points: int) -> torch.Tensor:
+        """(input - absent) * gradient of `explained` [B], in the input's shape, float32 or wider.
+
+        The gradient is the mean of those at absent + (input - absent) * i / points. `explained_of` turns logits of
+        blocks [B, blocks, K] into `explained`.
+        """
+        whole = inputs[name].detach()
+        total = torch.autograd.grad(explained.sum(), inputs[name])[0].to(wide(whole.dtype))
         body_inputs = {key: value for key, value in inputs.items() if key != "labels"}
         for point in range(1, points):
-            given = (inputs[name].detach() * (point / points)).requires_grad_()
+            given = torch.lerp(absent.expand_as(whole), whole, point / points).requires_grad_()
             model = eval_view(self)
             outputs = model.base_model(**body_inputs | {name: given}, return_dict=True)
             between = explained_of(model._logits(outputs.gate_scores)[1])
-            total = total + torch.autograd.grad(between.sum(), given)[0]
-        return total / points
+            total += torch.autograd.grad(between.sum(), given)[0]
+        return (whole - absent).to(total.dtype) * total / points
+
+    def _refined(self, saliency: torch.Tensor, evidence: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        """A map [B, 1, *size] whose shares are handed out again by `evidence` in the input's shape; sums stay."""
+        return refined_map(saliency, evidence.view(len(evidence), -1, *saliency.shape[2:]).sum(1, keepdim=True))
 
     @torch.no_grad()
     def paper_saliency(

@@ -136,12 +136,6 @@ def upsample_map(maps: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
     return upsampling_matrix(maps.shape[-2], size[0], maps) @ maps if len(size) == 2 else maps
 
 
-def pixel_evidence(given: torch.Tensor, gradient: torch.Tensor, size: tuple[int, ...]) -> torch.Tensor:
-    """input * gradient, summed over channels, [B, 1, *size]; for inputs [B, C, *size] or [B, *size]."""
-    product = given.detach().to(wide(given.dtype)) * gradient.to(wide(given.dtype))
-    return product.view(product.shape[0], -1, *size).sum(1, keepdim=True)
-
-
 def refined_map(maps: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
     """Maps [B, R, *size] whose shares are handed out again by the pixels' `evidence` [B, 1, *size]; sums stay.
 
@@ -159,6 +153,18 @@ def refined_map(maps: torch.Tensor, evidence: torch.Tensor) -> torch.Tensor:
         weight = (share + 0.01 * position_mean(share)) * over(net, position_mean(net)) + 1e-3 * share
         refined += sign * weight * over(position_mean(share), position_mean(weight))
     return refined
+
+
+def refined_tokens(maps: torch.Tensor, evidence: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+    """The mean of maps [B, R, T] and the tokens' `evidence` [B, 1, T], which is in logits too; sums stay.
+
+    What then lacks of a sum, half of what the absent words would be answered with, goes to the `valid` tokens [B, T]
+    (None for all) alike.
+    """
+    kept = torch.ones_like(evidence) if valid is None else valid[:, None].to(evidence.dtype)
+    mean = kept * (maps + evidence) / 2
+    rest = (maps - mean).sum(-1, keepdim=True)
+    return mean + kept * rest / kept.sum(-1, keepdim=True).clamp(min=1)
 
 
 def over(value: torch.Tensor, divisor: torch.Tensor) -> torch.Tensor:
@@ -349,14 +355,26 @@ def check_options(contrast, decay, normalize, num_labels: int, target=None) -> N
         raise ValueError(f"decay must be None or lie in [0, 1], got {decay!r}.")
 
 
-def check_refine(refine, main_input: str) -> None:
-    """Raise TypeError or ValueError for a number of passes that cannot be, and for inputs that have no gradient."""
+def check_refine(refine) -> None:
+    """Raise TypeError or ValueError for a number of passes that cannot be."""
     if not isinstance(refine, int):
         raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
     if refine < 0:
         raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
-    if refine and main_input == "input_ids":
-        raise ValueError(f"refine={refine} spreads shares over pixels or samples; a token has one position; use False.")
+
+
+def check_one_map(target, upsample: bool) -> None:
+    """Raise ValueError where a map cannot be refined: of several targets, without its size, or without a gradient."""
+    if isinstance(target, str) or not upsample:
+        raise ValueError(
+            f"refine=True refines one map at input size; got target={target!r}, upsample={upsample}. Ask for one "
+            "target at a time, with upsample=True."
+        )
+    if torch.is_inference_mode_enabled() or torch.compiler.is_compiling():
+        raise ValueError(
+            "refine=True needs a gradient, which inference_mode, compile and export do not give; use "
+            "torch.no_grad() and the model as it is, or refine=False."
+        )
 
 
 def check_contrast(contrast, target) -> None:

@@ -6,7 +6,7 @@ import torch
 
 from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
 from .mhex_blocks import GatedBlock, Trace, attend
-from .mhex_maps import check_names
+from .mhex_maps import check_names, refined_tokens
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
     from .mhex_loss import deep_supervision_loss  # noqa: F401
@@ -32,6 +32,10 @@ class MHEXTextBody(MHEXPreTrainedMixin):
     def max_tokens(self) -> int:
         """Longest input that the positions allow, in tokens with special ones."""
         return self.config.max_position_embeddings
+
+    def positions_of(self, input_ids: torch.LongTensor) -> torch.LongTensor | None:
+        """Position ids of tokens [B, T] where they depend on the tokens themselves; else None."""
+        return None
 
     def run(self, trace: Trace, inputs: dict, options: dict):
         """The plain model's own forward, with `trace` handed down to the layers."""
@@ -154,6 +158,25 @@ class MHEXTextClassifier(MHEXClassifierMixin):
             inputs_embeds=inputs_embeds,
             **options,
         )
+
+    def _with_gradient(self, inputs: dict, mask_token_id: int | None) -> tuple[str, torch.Tensor, dict]:
+        top = self.config.vocab_size
+        if isinstance(mask_token_id, bool) or not isinstance(mask_token_id, int) or not 0 <= mask_token_id < top:
+            raise ValueError(
+                f"refine takes words away, and needs the token that stands for an absent one in [0, {top - 1}]; got "
+                f"mask_token_id={mask_token_id!r}. Pass mask_token_id=tokenizer.mask_token_id, or leave refine out."
+            )
+        embed, ids = self.get_input_embeddings(), inputs.get("input_ids")
+        given = inputs["inputs_embeds"] if ids is None else embed(ids)
+        if ids is not None:
+            inputs = {name: value for name, value in inputs.items() if name != "input_ids"}
+            if inputs.get("position_ids") is None:
+                inputs["position_ids"] = self.base_model.positions_of(ids)
+        absent = embed(torch.tensor([[mask_token_id]], device=given.device))
+        return "inputs_embeds", absent, inputs | {"inputs_embeds": given.detach().clone().requires_grad_()}
+
+    def _refined(self, saliency: torch.Tensor, evidence: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:
+        return refined_tokens(saliency, evidence.sum(-1)[:, None], valid)
 
     def _read_inputs(self, inputs: dict) -> tuple[int, None]:
         ids, embeds = inputs.get("input_ids"), inputs.get("inputs_embeds")

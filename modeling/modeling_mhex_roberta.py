@@ -2,6 +2,7 @@
 
 from typing import TYPE_CHECKING
 
+import torch
 from transformers.models.roberta.modeling_roberta import RobertaLayer, RobertaModel, RobertaPreTrainedModel
 
 from .configuration_mhex_roberta import MHEXRobertaConfig
@@ -50,6 +51,11 @@ class MHEXRobertaModel(MHEXTextBody, RobertaModel):
     def max_tokens(self) -> int:
         """Longest input: positions start behind the padding's, so that 512 of 514 are usable."""
         return self.config.max_position_embeddings - self.config.pad_token_id - 1
+
+    def positions_of(self, input_ids: torch.LongTensor) -> torch.LongTensor:
+        """Position ids of tokens [B, T], counted without the padding, which may stand on either side."""
+        real = (input_ids != self.config.pad_token_id).long()
+        return real.cumsum(1) * real + self.config.pad_token_id
 
     @property
     def blocks(self):

@@ -417,13 +417,22 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
             place = {"encoding": window, "start": number * (content - overlap), "is_last": window is windows[-1]}
             yield inputs | place | {"texts": (text, pair), "cut": cut}
 
-    def _forward(self, inputs, target=None, top_k=1, normalize=None, **options):
+    def _forward(self, inputs, target=None, top_k=1, normalize=None, refine=False, **options):
         carried = {name: inputs.pop(name) for name in ("encoding", "start", "is_last", "texts", "cut")}
-        found = self.model.generate_saliency(**inputs, **options, target="all" if target is None else target)
-        single = found.explained.ndim == 1
-        explained, maps = (values[:, None] if single else values for values in (found.explained, found.saliency))
+        labels = ["all" if target is None else target]
+        if refine:
+            options |= {"refine": refine, "mask_token_id": self.tokenizer.mask_token_id}
+            starts, ends = (carried[name] for name in ("start", "is_last"))
+            whole = not any(starts) and all(ends) if isinstance(starts, list) else starts == 0 and ends
+            if target is None and top_k == 1 and whole:
+                labels = [None]
+            elif target in (None, "all"):  # the best labels are known when all windows are
+                labels = torch.arange(self.model.config.num_labels).unbind()
+        found = [self.model.generate_saliency(**inputs, **options, target=label) for label in labels]
+        explained = torch.cat([one.explained.view(len(one.logits), -1) for one in found], 1)
+        maps = torch.cat([one.saliency.view(len(one.logits), -1, one.saliency.shape[-1]) for one in found], 1)
         valid = inputs["attention_mask"].bool()
-        return {"logits": found.logits, "explained": explained, "saliency": maps, "valid": valid, **carried}
+        return {"logits": found[0].logits, "explained": explained, "saliency": maps, "valid": valid, **carried}
 
     def postprocess(self, windows, target=None, top_k=1, normalize=None):
         weights, logits, explained = join_windows(windows)

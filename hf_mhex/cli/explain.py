@@ -38,7 +38,10 @@ def explain(
         bool, typer.Option("--rollout", help="Carry maps back through attention to the words or patches.")
     ] = False,
     refine: Annotated[
-        int, typer.Option(help="Image, signal: passes with a gradient, for a finer map with the same sums.", min=0)
+        int,
+        typer.Option(
+            help="Passes with a gradient, for a map that follows the input more closely, with the same sums.", min=0
+        ),
     ] = 0,
     stride: Annotated[
         int | None, typer.Option(help="Text: read a long one in windows that share so many tokens.")

@@ -81,7 +81,7 @@ def without_parts(
     Args:
         model: an MHEX classifier in eval mode. inputs: of one row [1, ...], on its device.
         numbers: the part of each position of the map, see `row_parts`. gone: the sets, [M, parts].
-        mask_id: as in `part_removal`. options: `target`, `contrast` and `rollout` of `generate_saliency`.
+        mask_id: as in `part_removal`. options: of `generate_saliency`.
     """
     answer = model.generate_saliency(**inputs, **options)
     parts = part_sums(answer.saliency[0], numbers, gone.shape[1])

@@ -86,7 +86,13 @@ class Answer:
         return f"{type(self.error).__name__}: {lines[0] if lines else ''}"
 
 
-def check_row_options(model, target, options: dict) -> dict:
+def with_mask_token(processor, options: dict) -> dict:
+    """The options with the tokenizer's mask token, where the map of a text is to be refined and they name none."""
+    known = getattr(processor, "mask_token_id", None)
+    return {"mask_token_id": known} | options if options.get("refine") and known is not None else options
+
+
+def check_row_options(model, processor, target, options: dict) -> dict:
     """Options of `generate_saliency` for rows of data, each with its value; ValueError or TypeError for a wrong one.
 
     Checked before the first row: what `explain_rows` meets is a row's own error.
@@ -99,8 +105,11 @@ def check_row_options(model, target, options: dict) -> dict:
     check_options(found["contrast"], found["decay"], None, labels, target)
     if found["rollout"] not in (False, model.base_model.can_roll_out):
         raise ValueError(f"rollout must be False for {type(model).__name__}, got {found['rollout']!r}.")
-    check_refine(found["refine"], model.main_input_name)
+    check_refine(found["refine"])
     found["refine"] = int(found["refine"])
+    found = with_mask_token(processor, found)
+    if found["refine"] and family_of(model).kind == "text" and "mask_token_id" not in found:
+        raise ValueError(f"refine={found['refine']} of texts needs a tokenizer with a mask token; use refine=False.")
     return found
 
 
@@ -320,7 +329,7 @@ class Explainer:
                 torch.set_num_threads(1)
             self._loaded = _load_once(self.source, self.revision, self.device, _state_of(self.source))
         model, processor = self._loaded
-        options = check_row_options(model, self.target, self.options) | {"target": self.target}
+        options = check_row_options(model, processor, self.target, self.options) | {"target": self.target}
         from hf_mhex.data.opening import find_input
 
         column = self.column or find_input(list(batch), family_of(model).input, "column")

@@ -102,7 +102,7 @@ def explain_dataset(
     check_processor(model, processor)
     _check(model, kind.name, target, target_column, words, overlays, map_dtype, batch_size, rows_per_shard)
     _check_engine(engine, workers)
-    options = check_row_options(model, target, options | {"blocks": blocks})
+    options = check_row_options(model, processor, target, options | {"blocks": blocks})
     labels = [model.config.id2label[number] for number in range(model.config.num_labels)]
     source = RowSource(data, kind, rows_per_shard, column, id_column, target_column, labels)
     if engine is not None and not source.by_number:

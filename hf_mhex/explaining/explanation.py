@@ -17,7 +17,7 @@ from transformers import PreTrainedConfig
 
 from hf_mhex.data import Row
 from hf_mhex.escaping import escaped
-from hf_mhex.explaining.batch import Prepared, collate, label_index, prepare, seen_picture
+from hf_mhex.explaining.batch import Prepared, collate, label_index, prepare, seen_picture, with_mask_token
 from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.explaining.windows import explain_windows
 from hf_mhex.explaining.words import words_of
@@ -232,7 +232,7 @@ def read_one(model, processor, value) -> Prepared:
 
 def explain_items(model, processor, item: Prepared, options: dict) -> list[Explanation]:
     """The answer of `explain` to an input that was read."""
-    options = by_index(model, options)
+    options = with_mask_token(processor, by_index(model, options))
     inputs = {name: values.to(model.device) for name, values in collate([item], processor).items()}
     found = model.generate_saliency(**inputs, **options)
     places = [(0, label) for label in range(model.config.num_labels)] if options.get("target") == "all" else [0]

@@ -22,6 +22,7 @@ from hf_mhex.hub.app.explaining import (
     explain_sentence,
     labels_beside,
     read_file,
+    ways_back,
 )
 from hf_mhex.hub.app.parts import parts_line, take_away
 from hub_models import save_image_model, save_signal_model, save_text_model
@@ -142,14 +143,15 @@ def test_names_of_labels_are_no_markup(models):
 
 
 @pytest.mark.parametrize("contrast", [NO_CONTRAST, "mean", "runner_up", "softmax"])
-@pytest.mark.parametrize("kind", ["image", "refined image", "text"])
+@pytest.mark.parametrize("kind", ["image", "refined image", "text", "refined text"])
 def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
     """Both derived again: the map's sum over the parts, and what is explained of the input without them."""
-    model, processor = load(models[kind == "text"])
-    text = kind == "text"
+    text = "text" in kind
+    model, processor = load(models[text])
     value = "A good phone, but unbelievably poor!" if text else load_sample("fashion_mnist")["test"][1]["image"]
-    way = kind != "image"  # of an image refine, of a text rollout
-    answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), way)
+    taken = {"refine": "refined" in kind, "rollout": kind == "text"}
+    ways = [taken[way] for way in ways_back(model)]
+    answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), *ways)
     gone = [1, 5, 6] if text else [10, 24, 25, 48]
     found = take_away(model, answer.parts, gone)
     inputs = dict(processor(value if text else value.convert("RGB"), return_tensors="pt"))
@@ -166,9 +168,8 @@ def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
             for column in range(40):
                 places[row, column] = (row * 7 // 40) * 7 + column * 7 // 40 in gone
         inputs["pixel_values"] = inputs["pixel_values"].masked_fill(places, 0)
-    if not text:
-        coarse = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), False)
-        assert np.array_equal(answer.first.saliency, coarse.first.saliency) == (not way)
+    coarse = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)))
+    assert np.array_equal(answer.first.saliency, coarse.first.saliency) == (not any(ways))
     whole, left = torch.from_numpy(answer.first.logits).double(), model(**inputs).logits[0].detach().double()
     others = [label for label in range(3) if label != target]
     shares = {

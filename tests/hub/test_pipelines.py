@@ -19,6 +19,7 @@ from hf_mhex import (
     image_processor_for,
 )
 from hf_mhex.data.images import read_image, to_pixel_values
+from hf_mhex.explaining.words import explain_words
 from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR, paint_map
 from minilm import MINILM
 from networks import enliven, lively_resnet
@@ -98,7 +99,13 @@ def every_way(pipe, items, rows, **options):
 
 
 @pytest.mark.parametrize(
-    "options", [slow({}), {"top_k": 2, "contrast": "softmax"}, slow({"target": "unclear", "blocks": [0, -1]})]
+    "options",
+    [
+        slow({}),
+        {"top_k": 2, "contrast": "softmax"},
+        slow({"target": "unclear", "blocks": [0, -1]}),
+        {"refine": 2, "contrast": "softmax"},
+    ],
 )
 @pytest.mark.parametrize("long", [{}, {"long_text": "windows", "overlap": 5, "max_length": 16}])
 def test_texts_have_one_answer_however_they_come(texts, options, long):
@@ -161,6 +168,7 @@ def test_a_stream_is_read_as_it_is_asked_for(texts):
     [
         {"long_text": "windows", "overlap": 7},
         {"long_text": "windows", "overlap": 0, "max_length": 11, "rollout": True},
+        {"long_text": "windows", "overlap": 3, "max_length": 11, "refine": 2},
         {},
     ],
 )
@@ -297,6 +305,17 @@ def test_a_refined_map_is_the_model_s(images, pictures, options):
     assert answer["overlay"].size == (40, 40)
     with pytest.raises(ValueError, match="refine=True refines one map"):
         images(pictures[0], refine=True, top_k=2)
+
+
+def test_a_refined_map_of_a_text_is_the_model_s(texts):
+    inputs = texts.tokenizer(TEXTS[0], return_tensors="pt")
+    options = {"refine": 2, "mask_token_id": texts.tokenizer.mask_token_id}
+    for given in ({}, {"top_k": None}, {"target": "unclear"}):
+        for answer in texts(TEXTS[0], refine=2, **given):
+            expected = texts.model.generate_saliency(**inputs, **options, target=answer["target"])
+            words = explain_words(TEXTS[0], inputs, expected.saliency)[0].words
+            assert [word["score"] for word in answer["words"]] == pytest.approx([w.score for w in words], abs=1e-5)
+            assert answer["explained"] == pytest.approx(expected.explained.item(), abs=1e-5)
 
 
 def test_paths_arrays_and_gray_pictures(images, pictures, tmp_path):

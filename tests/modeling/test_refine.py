@@ -68,6 +68,68 @@ def test_a_refined_map_derived_again(name, points):
         torch.testing.assert_close(answer.saliency[row], expected, rtol=1e-9, atol=1e-12)
 
 
+MASK = 3  # any token may stand for an absent word
+
+
+@pytest.mark.parametrize("name", TEXTS)
+@pytest.mark.parametrize("options", [{}, {"target": 1, "contrast": "softmax", "rollout": True}, {"blocks": [0]}])
+@pytest.mark.parametrize("points", [True, 3])
+def test_a_refined_map_of_a_text_derived_again(name, options, points):
+    """Token by token: half the map, half (e - e_mask) . gradient, and what lacks of the sum shared alike."""
+    model, inputs = lively(name, torch.float64), batch_for(name, torch.float64)
+    options = {key: value for key, value in options.items() if key != "rollout" or model.base_model.can_roll_out}
+    coarse = model.generate_saliency(**inputs, **options)
+    fine = model.generate_saliency(**inputs, **options, refine=points, mask_token_id=MASK)
+    torch.testing.assert_close(fine.saliency.sum(-1), coarse.explained)
+    torch.testing.assert_close(fine.logits, coarse.logits)
+    table = model.get_input_embeddings().weight.detach()
+    for row, length in enumerate(inputs["attention_mask"].sum(1).tolist()):
+        ids = inputs["input_ids"][row, :length]
+        target, weights = int(coarse.target[row]), torch.zeros(model.config.num_labels, dtype=torch.float64)
+        if "contrast" in options:
+            others = [label for label in range(len(weights)) if label != target]
+            weights[others] = -coarse.logits[row, others].softmax(-1)
+        weights[target] = 1
+        evidence = torch.zeros(length, dtype=torch.float64)
+        for point in range(1, int(points) + 1):
+            given = (table[MASK] + (table[ids] - table[MASK]) * point / int(points)).requires_grad_()
+            answer = model(inputs_embeds=given[None])
+            logits = answer.block_logits[0, 0] if "blocks" in options else answer.logits[0]
+            (gradient,) = torch.autograd.grad((weights * logits).sum(), given)
+            for place in range(length):
+                evidence[place] += (table[ids[place]] - table[MASK]) @ gradient[place] / int(points)
+        mean = (coarse.saliency[row, :length] + evidence) / 2
+        expected = mean + (coarse.explained[row] - mean.sum()) / length
+        torch.testing.assert_close(fine.saliency[row, :length], expected, rtol=1e-6, atol=1e-9)
+        assert not fine.saliency[row, length:].any()
+        assert length == 1 or not torch.allclose(fine.saliency[row], coarse.saliency[row], atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TEXTS)
+def test_padding_on_either_side_changes_no_refined_map(name):
+    """A model that counts positions from the tokens counts them alike when it is given embeddings."""
+    model, inputs = lively(name, torch.float64), batch_for(name, torch.float64)
+    ids = inputs["input_ids"][:1, : int(inputs["attention_mask"][0].sum())]
+    pad = torch.full((1, 3), model.config.pad_token_id)
+    options = {"refine": 2, "mask_token_id": MASK}
+    alone = model.generate_saliency(input_ids=ids, **options)
+    right = {"input_ids": torch.cat([ids, pad], 1), "attention_mask": torch.cat([ids * 0 + 1, pad * 0], 1)}
+    torch.testing.assert_close(model.generate_saliency(**right, **options).saliency[:, :-3], alone.saliency)
+    left = {"input_ids": torch.cat([pad, ids], 1), "attention_mask": torch.cat([pad * 0, ids * 0 + 1], 1)}
+    coarse, fine = model.generate_saliency(**left), model.generate_saliency(**left, **options)
+    torch.testing.assert_close(fine.logits, coarse.logits)
+    torch.testing.assert_close(fine.saliency.sum(-1), coarse.explained)
+    assert not fine.saliency[:, :3].any()
+
+
+def test_a_refined_map_of_embeddings_is_that_of_their_tokens():
+    model, inputs = lively("bert", torch.float64), batch_for("bert", torch.float64)
+    expected = model.generate_saliency(**inputs, refine=2, mask_token_id=MASK).saliency
+    embedded = model.get_input_embeddings()(inputs.pop("input_ids")).detach()
+    found = model.generate_saliency(inputs_embeds=embedded, **inputs, refine=2, mask_token_id=MASK).saliency
+    torch.testing.assert_close(found, expected)
+
+
 def test_a_row_does_not_depend_on_its_batch():
     model, inputs = lively("resnet", torch.float64), small("resnet", torch.float64)
     together = model.generate_saliency(**inputs, refine=True).saliency
@@ -117,7 +179,10 @@ def test_what_cannot_be_refined_is_refused():
         model.generate_saliency(**inputs, refine=-1)
     with torch.inference_mode(), pytest.raises(ValueError, match="inference_mode"):
         model.generate_saliency(**inputs, refine=True)
-    with pytest.raises(ValueError, match="a token has one position"):
-        lively(TEXTS[0]).generate_saliency(**batch_for(TEXTS[0]), refine=True)
+    with pytest.raises(ValueError, match="mask_token_id stands for a word, and the model reads none; got 1"):
+        model.generate_saliency(**inputs, refine=True, mask_token_id=1)
+    for wrong in (None, -1, True, 10**6, 1.0):
+        with pytest.raises(ValueError, match=r"Pass mask_token_id=tokenizer.mask_token_id, or leave refine out"):
+            lively(TEXTS[0]).generate_saliency(**batch_for(TEXTS[0]), refine=True, mask_token_id=wrong)
     with pytest.raises(ValueError, match="pixel_values must be given"):
         model.generate_saliency(refine=True)

@@ -22,6 +22,8 @@ def mhex_map(model, inputs, target, **options) -> torch.Tensor:
     """The combined map of `generate_saliency`, [B, H, W] or [B, T]."""
     if "part" in options:
         options["blocks"] = blocks_of(options.pop("part"), model.num_blocks)
+    if options.get("refine") and isinstance(inputs, dict):
+        options["mask_token_id"] = inputs["mask_id"]
     return model.generate_saliency(**given_inputs(inputs), target=target, **options).saliency.float()
 
 
@@ -70,10 +72,10 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
         found = [Method(MHEX, mhex_map, settings=settings), Method(DEFAULT, mhex_map), PAPER_METHOD]
         found.append(Method(ROLLOUT, partial(mhex_map, rollout=True), fits=can_roll_out))
         if inputs == "images":
-            one_pass = candidates(inputs, several_classes, rollout=False)
-            for name, passes in ((REFINED, 1), (REFINED_MORE, 4)):
-                call, detail = partial(mhex_map, refine=passes), f"with a gradient, {passes} times"
-                found.append(Method(name, call, settings=one_pass, detail=detail))
+            settings = candidates(inputs, several_classes, rollout=False)
+        for name, passes in ((REFINED, 1), (REFINED_MORE, 4)):
+            call, detail = partial(mhex_map, refine=passes), f"with a gradient, {passes} times"
+            found.append(Method(name, call, settings=settings, detail=detail))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
     found += image_methods() if inputs == "images" else text_methods()

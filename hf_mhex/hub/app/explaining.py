@@ -68,8 +68,7 @@ def ways_back(model) -> dict[str, str]:
     found = {}
     if model.base_model.can_roll_out:
         found["rollout"] = "Carry maps back to the input, through the attention (rollout)"
-    if family_of(model).kind != "text":
-        found["refine"] = f"Share maps out by the gradient, in {PASSES} passes (refine)"
+    found["refine"] = f"Share maps out by the gradient, in {PASSES} passes (refine)"
     return found
 
 

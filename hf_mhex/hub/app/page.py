@@ -214,7 +214,8 @@ def choices(model) -> list[gr.components.Component]:
             ),
         ]  # fmt: skip
     for way, said in ways_back(model).items():
-        found.append(gr.Checkbox(family_of(model).kind == "text", label=said, elem_classes=way))
+        taken = way == "rollout" and family_of(model).kind == "text"
+        found.append(gr.Checkbox(taken, label=said, elem_classes=way))
     return found
 
 

@@ -19,7 +19,7 @@ from hf_mhex.evaluation.part_removal import (
     tokenizer_options,
     without_parts,
 )
-from hf_mhex.explaining.batch import Prepared, collate
+from hf_mhex.explaining.batch import Prepared, collate, with_mask_token
 from hf_mhex.explaining.explanation import Explanation, picture_tag
 from hf_mhex.families import family_of
 from hf_mhex.modeling.mhex_words import ExplainedText, token_places
@@ -64,7 +64,7 @@ def parts_of(model, processor, item: Prepared, found: Explanation, options: dict
         scores = part_sums(torch.from_numpy(found.saliency), numbers, int(numbers.max()) + 1).tolist()
     mask_id = tokenizer_options(processor).get("mask_id")
     options = {name: options[name] for name in ("contrast", "rollout", "refine")} | {"target": found.target}
-    return Parts(kind, inputs, numbers, scores, options, mask_id, found.label)
+    return Parts(kind, inputs, numbers, scores, with_mask_token(processor, options), mask_id, found.label)
 
 
 def word_numbers(item: Prepared, seen: ExplainedText) -> torch.LongTensor:
