@@ -9,7 +9,7 @@ from __future__ import annotations
 import numpy as np
 import torch
 
-from hf_mhex.baselines.networks import device_of, logits_of
+from hf_mhex.baselines.networks import device_of, grid_of, logits_of
 
 CHUNK = 64  # rows in one pass
 
@@ -27,12 +27,12 @@ def rows_of(inputs) -> list:
 
 
 class Cells:
-    """Square cells, at most cells x cells, of an image [C, H, W] whose baseline is 0; answers are on the CPU."""
+    """Square cells (`grid_of`) of an image [C, H, W] whose baseline is 0; answers are on the CPU."""
 
     def __init__(self, model, image: torch.Tensor, target: int, cells: int):
         self.model, self.image, self.target = model, image, target
         height, width = image.shape[-2:]
-        lines, columns = min(cells, height), min(cells, width)
+        lines, columns = grid_of((height, width), cells)
         line = torch.arange(height) * lines // height
         column = torch.arange(width) * columns // width
         self.number = line[:, None] * columns + column

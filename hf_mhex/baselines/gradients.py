@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import torch
 
 from hf_mhex.baselines import Method, library
-from hf_mhex.baselines.networks import EmbeddingsToLogits, PixelsToLogits, private_copy
+from hf_mhex.baselines.networks import EmbeddingsToLogits, PixelsToLogits, grid_of, private_copy
 
 
 def on_pixels(name: str, fixed: dict | None = None, baselines: bool = False):
@@ -42,12 +42,13 @@ def quiet():
 
 
 def occlusion(model, inputs, target, cells: int = 14) -> torch.Tensor:
-    """captum's Occlusion with a square of H / cells pixels that moves by its own size; 0 stands for what is hidden.
+    """captum's Occlusion with a square of a grid (`grid_of`) that moves by its own size; 0 stands for what is hidden.
 
     What hiding a square changes is spread over its pixels, so that the square's values add up to it.
     """
     explainer = library("captum.attr").Occlusion(PixelsToLogits(model))
-    height, width = (max(1, side // cells) for side in inputs.shape[-2:])
+    grid = grid_of(inputs.shape[-2:], cells)
+    height, width = (side // count for side, count in zip(inputs.shape[-2:], grid))
     window = (inputs.shape[1], height, width)
     with torch.no_grad():
         found = explainer.attribute(

@@ -29,6 +29,54 @@ class PixelsToLogits(nn.Module):
         return logits_of(self.model(pixel_values))
 
 
+class Strip(nn.Module):
+    """A network of signals as one of images [B, C, 1, L], so that every method for images explains it.
+
+    Args:
+        model: a classifier of input_values [B, C, L], MHEX or plain.
+    """
+
+    def __init__(self, model):
+        super().__init__()
+        self.model, self.config = model, model.config
+
+    def forward(self, pixel_values: torch.Tensor):
+        """The network's answer to strips [B, C, 1, L]."""
+        return self.model(input_values=pixel_values[:, :, 0])
+
+    @property
+    def base_model(self):
+        """The body of the network."""
+        return self.model.base_model
+
+    @property
+    def num_blocks(self) -> int:
+        """Number of residual blocks of an MHEX network."""
+        return self.model.num_blocks
+
+    def generate_saliency(self, pixel_values: torch.Tensor, **options):
+        """The network's own, with `saliency` [B, 1, L]."""
+        return self._laid_flat(self.model.generate_saliency, pixel_values, options)
+
+    def paper_saliency(self, pixel_values: torch.Tensor, **options):
+        """The network's own, with `saliency` [B, 1, L]."""
+        return self._laid_flat(self.model.paper_saliency, pixel_values, options)
+
+    def _laid_flat(self, explain, pixel_values: torch.Tensor, options: dict):
+        answer = explain(input_values=pixel_values[:, :, 0], **options)
+        answer.saliency = answer.saliency.unsqueeze(-2)
+        return answer
+
+
+def grid_of(sides: tuple[int, ...], cells: int) -> tuple[int, int]:
+    """Lines and columns of the grid over an image of sides (H, W): at most `cells` each, or of a strip as many in all.
+
+    A strip is one pixel high.
+    """
+    height, width = sides
+    return (1, min(cells**2, width)) if height == 1 else (min(cells, height), min(cells, width))
+
+
 class EmbeddingsToLogits(nn.Module):
     """inputs_embeds [B, T, C] and attention_mask [B, T] to logits [B, K]; `embed` gives the word embeddings."""
 
@@ -74,15 +122,18 @@ def target_layer(model: nn.Module, stage: int = -1) -> nn.Module:
         stage -= getattr(trunk, "global_pool", None) == "token"
         return trunk.get_submodule(trunk.feature_info[stage]["module"])
     block = gated.stages()[stage][1][-1]
-    return block.feature_map if stage == -1 else block
+    has_head = hasattr(block.gate, "weight")  # the plain twin of a network of signals has the same body, open gates
+    return block.feature_map if stage == -1 and has_head else block
 
 
 def as_maps(model: nn.Module, pixel_values: torch.Tensor):
     """`transform(features) -> [B, C, h, w]` for a network's features of these pixels.
 
     Features are [B, C, h, w], [B, h, w, C] or tokens [B, T, C], as timm lays them out; class and register tokens are
-    left out.
+    left out. Those of a `Strip` are [B, C, L'].
     """
+    if any(isinstance(module, Strip) for module in model.modules()):
+        return lambda features: features[:, :, None]
     trunk = trunk_of(model)
 
     def transform(features: torch.Tensor) -> torch.Tensor:

@@ -6,10 +6,12 @@ from pathlib import Path
 
 import torch
 
-from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.baselines.networks import Strip
+from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, signal_part, text_part
 from hf_mhex.benchmarks.explanations.parts import Images
-from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words
+from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_signal, page_of_words
 from hf_mhex.evaluation.problems import check_single_labels
+from hf_mhex.explaining.signals import seen_signal
 from hf_mhex.families import family_of
 from hf_mhex.loading import load
 from hf_mhex.processors import max_length, restore_image
@@ -17,14 +19,14 @@ from hf_mhex.processors import max_length, restore_image
 MOST = 2000  # rows of a part that are read; mosaics choose the surest of them
 
 
-def load_networks(model: Path, plain: Path | None, device: torch.device):
+def load_networks(model: Path, plain: Path | None, device: torch.device, signals: bool = False):
     """{"mhex": ..., "plain": ...} in eval mode, and the processor.
 
-    The plain twin is what a recipe with model.kind=plain saves. Raises ValueError for one with other labels, and for a
-    model of signals or of anything but single labels.
+    The plain twin is what a recipe with model.kind=plain saves. Networks of signals come as `Strip`s. Raises ValueError
+    for a twin with other labels, for a model of anything but single labels, and without `signals` for one of signals.
     """
     mhex, processor = load(model)
-    if family_of(mhex).kind == "signal":
+    if family_of(mhex).kind == "signal" and not signals:
         raise ValueError(f"model {str(model)!r} is for signals; these measures are of images and texts.")
     check_single_labels(mhex)
     networks = {"mhex": mhex}
@@ -38,6 +40,8 @@ def load_networks(model: Path, plain: Path | None, device: torch.device):
         network.to(device)
         if family_of(mhex).kind == "image":
             network.to(memory_format=torch.channels_last)  # faster on a processor
+    if family_of(mhex).kind == "signal":
+        networks = {name: Strip(network) for name, network in networks.items()}
     return networks, processor
 
 
@@ -55,17 +59,22 @@ def load_parts(recipe: str, overrides: list[str], model, processor, seed: int):
         inputs, labels = [rows[row][kind] for row in chosen], [int(rows.labels[row]) for row in chosen]
         if kind == "image":
             parts.append(image_part(inputs, labels, processor, channels))
+        elif kind == "signal":
+            parts.append(signal_part(inputs, labels, processor))
         else:
             parts.append(text_part(inputs, labels, processor, max_length(model, processor)))
     return parts
 
 
 def picture_page(networks: dict, rows: list[dict], test, processor, output: Path) -> list[Path]:
-    """Maps side by side, one file a network: PNG for images, HTML for texts."""
+    """Maps side by side, one file a network: PNG for images and signals, HTML for texts."""
     paths, images = [], isinstance(test, Images)
     for name, network in networks.items():
         methods = chosen_methods(rows, "images" if images else "texts", name)
-        if images:
+        if isinstance(network, Strip):
+            seen = seen_signal(test.pixels[0, :, 0], network, processor)
+            paths.append(page_of_signal(network, test, methods, seen, output / f"maps-{name}.png"))
+        elif images:
             path = output / f"maps-{name}.png"
             paths.append(page_of_maps(network, test, methods, lambda x: restore_image(x, processor), path))
         else:

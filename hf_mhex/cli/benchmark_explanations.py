@@ -19,9 +19,9 @@ def explanations(
     plain: Annotated[Path | None, typer.Option(help="Folder of its plain twin (model.kind=plain).")] = None,
     output: Annotated[Path | None, typer.Option(help="Folder for rows, tables and pictures.")] = None,
     only: Annotated[str | None, typer.Option(help="Methods to compare with, separated by commas; all.")] = None,
-    rows: Annotated[int | None, typer.Option(help="Test rows, of images 96 and of texts 64.")] = None,
+    rows: Annotated[int | None, typer.Option(help="Test rows, of images and signals 96, of texts 64.")] = None,
     questions: Annotated[int, typer.Option(help="Questions of the 2 x 2 Grid Pointing Game; 3 x 3 has half.")] = 72,
-    slow: Annotated[int | None, typer.Option(help="Rows for slow methods; 24 images, 12 texts.")] = None,
+    slow: Annotated[int | None, typer.Option(help="Rows for slow methods; 24 images or signals, 12 texts.")] = None,
     on: Annotated[
         str | None, typer.Option(help="mhex or plain: measure on it alone and write no tables; two may run at once.")
     ] = None,
@@ -44,10 +44,12 @@ def explanations(
     from hf_mhex.families import family_of
 
     output = output or Path("outputs/benchmark") / Path(recipe).stem
-    networks, processor = load_networks(model, plain, find_device(device))
+    networks, processor = load_networks(model, plain, find_device(device), signals=True)
     validation, test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)
-    images = family_of(networks["mhex"]).kind == "image"
-    sizes = Sizes(rows=rows or (96 if images else 64), questions=questions, slow=slow or (24 if images else 12))
+    kind = family_of(networks["mhex"]).kind
+    sizes = Sizes(
+        rows=rows or (64 if kind == "text" else 96), questions=questions, slow=slow or (12 if kind == "text" else 24)
+    )
     told: dict = {"rows": sizes.rows, "questions": questions, "slow": sizes.slow, "seed": seed}
     told |= {"plain": source_name(plain)} if plain else {}
     command = command_line("mhex benchmark explanations", [recipe, source_name(model)], overrides, told)
@@ -69,7 +71,8 @@ def explanations(
     summary = write_report(found, output, f"Explanations compared: {output.name}")
     plot_measures(summary, output)
     pages = picture_page(networks, found, test, processor, output)
-    pages += write_analyses(networks["mhex"], test, processor, output)
+    if kind != "signal":  # the paper's drops, which they go with, are of images and texts
+        pages += write_analyses(networks["mhex"], test, processor, output)
     if json_:
         typer.echo(json.dumps(summary))
         return

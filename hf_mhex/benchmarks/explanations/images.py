@@ -10,6 +10,7 @@ from functools import partial
 import torch
 
 from hf_mhex import evaluation as ev
+from hf_mhex.baselines.networks import grid_of
 from hf_mhex.benchmarks.explanations.parts import Images, Sizes, image_scores, logits_of_part, maps_of, probabilities
 from hf_mhex.evaluation.localisation import Mosaics
 from hf_mhex.evaluation.part_removal import part_numbers
@@ -41,8 +42,17 @@ class ImageMeasures:
         self.target, self.another = logits.topk(min(2, logits.shape[-1]), -1).indices.T[[0, -1]]
 
     def groups(self, slow: bool) -> tuple[str, ...]:
-        """The groups that a method goes through: a 3 x 3 mosaic costs nine images, too much for slow ones."""
-        return tuple(group for group in GROUPS if not (slow and group == "grid 3x3"))
+        """The groups that a method goes through: a 3 x 3 mosaic costs nine images, too much for slow ones.
+
+        Strips stand in no mosaic: what a signal means depends on the place.
+        """
+        left_out = ("grid 2x2", "grid 3x3") if not self.points else ("grid 3x3",) if slow else ()
+        return tuple(group for group in GROUPS if group not in left_out)
+
+    @property
+    def points(self) -> bool:
+        """Whether the Grid Pointing Game is played."""
+        return self.part.pixels.shape[2] > 1
 
     def measure(self, group: str, call, slow: bool = False) -> dict:
         """Measures by name, each a list of values a row; "mosaic" and "seconds" (a row) where they apply.
@@ -208,8 +218,8 @@ def in_batches(call):
 
 
 def square_numbers(sides: tuple[int, ...], cells: int = CELLS) -> torch.Tensor:
-    """The number of the square that each pixel of [H, W] lies in, `cells` along a side, [H * W]."""
-    return part_numbers(sides, cells).flatten()
+    """The number of the square that each pixel of [H, W] lies in, `cells` along a side (`grid_of`), [H * W]."""
+    return part_numbers(sides, max(grid_of(sides, cells))).flatten()
 
 
 def sums_of_squares(values: torch.Tensor, cells: int = CELLS) -> torch.Tensor:

@@ -1,4 +1,4 @@
-"""Parts of a set from pictures or texts with their labels."""
+"""Parts of a set from pictures, signals or texts with their labels."""
 
 from __future__ import annotations
 
@@ -15,6 +15,12 @@ def image_part(pictures: Sequence, labels: Sequence[int], processor, num_channel
     """Pictures, as `read_image` takes them, through an image processor."""
     pixels = [to_pixel_values(read_image(picture, num_channels), processor) for picture in pictures]
     return Images(torch.stack(pixels), torch.as_tensor(labels).long())
+
+
+def signal_part(signals: Sequence, labels: Sequence[int], extractor) -> Images:
+    """Signals [L] or [C, L] of one length through a feature extractor, as strips [N, C, 1, L]."""
+    values = [torch.as_tensor(extractor(signal, return_tensors="pt")["input_values"]) for signal in signals]
+    return Images(torch.cat(values)[:, :, None], torch.as_tensor(labels).long())
 
 
 def text_part(texts: Sequence[str], labels: Sequence[int], tokenizer, most: int) -> Texts:

@@ -37,7 +37,7 @@ class Sizes:
 
 @dataclass(frozen=True)
 class Images:
-    """Images [N, C, H, W] as networks take them, and their labels [N]."""
+    """Images [N, C, H, W] as networks take them, or signals as strips [N, C, 1, L], and their labels [N]."""
 
     pixels: torch.Tensor
     labels: torch.Tensor

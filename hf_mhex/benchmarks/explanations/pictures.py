@@ -17,6 +17,7 @@ from hf_mhex.benchmarks.explanations.parts import Images, Texts, logits_of_part,
 from hf_mhex.benchmarks.explanations.report import DIRECTIONS, UP
 from hf_mhex.explaining.words import explain_words
 from hf_mhex.pictures.maps import overlay
+from hf_mhex.pictures.signals import Signal, line_picture
 from hf_mhex.pictures.words import words_html
 from hf_mhex.writing import whole, write_whole
 
@@ -87,6 +88,23 @@ def page_of_maps(model, part: Images, methods: list[tuple], picture, path: Path,
         lines.append(paste(tiles, down=False))
     with whole(path) as place:
         paste(lines, down=True).quantize(256).save(place)
+    return path
+
+
+def page_of_signal(model, part: Images, methods: list[tuple], seen: Signal, path: Path) -> Path:
+    """A PNG: the first signal of a part of strips, once for each method, coloured by its map.
+
+    Args:
+        seen: the signal without its standardisation.
+    """
+    first = part.take([0])
+    target = logits_of_part(model, first).argmax(-1)
+    maps = {
+        method.name: in_batches(partial(method.call, **settings))(model, first.pixels, target)[0, 0].numpy()
+        for method, settings in methods
+    }
+    with whole(path) as place:
+        line_picture(seen, maps, model.config.id2label[int(target)]).quantize(256).save(place)
     return path
 
 

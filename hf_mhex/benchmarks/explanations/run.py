@@ -111,8 +111,9 @@ def choose(journal: Journal, measures, method: Method, kind: str, common: dict, 
     """The settings of a method that do best on the validation part: {} where there is nothing to choose.
 
     One criterion for every method. Images: mean positive share in the 2 x 2 grid ("pointing") plus insertion - deletion
-    by 7 x 7 squares ("removal"), so that neither localisation nor faithfulness is bought with the other. Texts:
-    comprehensiveness - sufficiency by [MASK] ("removal"). The first of equals, which is the default.
+    by 7 x 7 squares ("removal"), so that neither localisation nor faithfulness is bought with the other; of signals
+    the second alone. Texts: comprehensiveness - sufficiency by [MASK] ("removal"). The first of equals, which is the
+    default.
     """
     if not method.settings:
         return {}
@@ -133,7 +134,7 @@ def choose(journal: Journal, measures, method: Method, kind: str, common: dict, 
 def criterion(measures, call: Callable, method: Method) -> dict[str, float]:
     """What settings are chosen by, half by half; see `choose`."""
     found = {"removal": fmean(measures.measure("choice", call, method.slow)["choice"])}
-    if isinstance(measures, images.ImageMeasures):
+    if measures.points:
         found["pointing"] = fmean(measures.measure("grid 2x2", call, method.slow)["grid pointing 2x2"])
     return {name: round(value, 4) for name, value in found.items()}
 

@@ -22,6 +22,8 @@ STEPS = 5  # of insertion and deletion: texts are short, and their games share m
 class TextMeasures:
     """The measures over one part, for one network; arguments as in `ImageMeasures`."""
 
+    points = False  # there is no Grid Pointing Game of texts
+
     def __init__(self, model, part: Texts, sizes: Sizes, scorers: dict | None = None, others=(), seed: int = 0):
         self.model, self.part, self.sizes, self.seed = model, part, sizes, seed
         self.scorers = {"same": model, **(scorers or {})}
