@@ -114,8 +114,10 @@ def print_removal(found: dict) -> None:
         (title, *(f"{found[n]['estimate']:.3f} [{found[n]['low']:.3f}, {found[n]['high']:.3f}]" for n in names))
         for title, names in (
             ("the map", ("correlation", "error")),
+            ("the map refined by 4 passes", ("refined_correlation", "refined_error")),
             ("an even map", ("even_correlation", "even_error")),
         )
+        if found[names[0]]
     ]
     print_table(("foretold by", "correlation with the real change", "mean error"), rows)
 

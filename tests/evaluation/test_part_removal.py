@@ -22,8 +22,12 @@ KINDS = ("resnet", "vit", "signal", "bert", "deberta_v2")
 def test_derived_again(name):
     """The change, the errors and the correlations of two rows, by loops over sets and parts."""
     model, inputs = lively(name, torch.float64), batch_for(name, torch.float64, batch=2)
-    found = part_removal(model, [inputs], rows=2, draws=5, seed=3)
+    mask = {"mask_id": 5} if name == "bert" else {}
+    found = part_removal(model, [inputs], rows=2, draws=5, seed=3, **mask)
     draw, errors, even, changes, related = torch.Generator().manual_seed(3), [], [], [], []
+    refined_errors, refined_related = [], []
+    refines = name != "deberta_v2"  # it is given no mask token
+    tokens = {"mask_token_id": 5} if mask else {}
     for one in single_rows([inputs], 2):
         given = one[model.main_input_name]
         text = not given.is_floating_point()
@@ -34,19 +38,26 @@ def test_derived_again(name):
         gone = torch.rand(5, count, generator=draw).argsort(1).argsort(1) < sizes
         answer = model.generate_saliency(**one, contrast="mean")
         lead, target = float(answer.explained), int(answer.target)
-        said, real = [], []
+        finer = model.generate_saliency(**one, contrast="mean", refine=4, **tokens) if refines else answer
+        said, finer_said, real = [], [], []
         for chosen in gone:
             places = torch.tensor([bool(chosen[int(n)]) for n in numbers.flatten()]).view(numbers.shape)
             said.append(float(sum(answer.saliency[0][numbers == part].sum() for part in range(count) if chosen[part])))
+            sums = [finer.saliency[0][numbers == part].sum() for part in range(count) if chosen[part]]
+            finer_said.append(float(sum(sums)))
             changed = dict(one)
-            if text:
+            if mask:
+                changed["input_ids"] = torch.where(places, 5, given)
+            elif text:
                 changed["attention_mask"] = torch.where(places, 0, one.get("attention_mask", torch.ones_like(given)))
             else:
                 changed[model.main_input_name] = torch.where(places, torch.zeros_like(given), given)
             logits = model(**changed).logits[0].detach()
             others = [float(logits[k]) for k in range(len(logits)) if k != target]
             real.append(lead - (float(logits[target]) - sum(others) / len(others)))
-        said, real = torch.tensor(said, dtype=torch.float64), torch.tensor(real, dtype=torch.float64)
+        said, finer_said, real = (torch.tensor(values, dtype=torch.float64) for values in (said, finer_said, real))
+        refined_errors.append((finer_said - real).abs().mean())
+        refined_related.append(torch.corrcoef(torch.stack([finer_said, real]))[0, 1])
         errors.append((said - real).abs().mean())
         even.append((lead * gone.double().mean(1) - real).abs().mean())
         changes.append(real.abs().mean())
@@ -56,9 +67,11 @@ def test_derived_again(name):
         (found.even_error, even),
         (found.change, changes),
         (found.correlation, related),
+        *([(found.refined_error, refined_errors), (found.refined_correlation, refined_related)] if refines else []),
     ):
         assert interval.estimate == pytest.approx(float(torch.stack(values).mean()), rel=1e-6, abs=1e-9)
     assert (found.rows, found.draws, found.score) == (2, 5, "lead")
+    assert (found.refined_error is None) == (found.refined_correlation is None) == (not refines)
 
 
 def test_an_additive_network_is_foretold_exactly():
@@ -71,7 +84,7 @@ def test_an_additive_network_is_foretold_exactly():
         def forward(self, input_values):
             return type("Output", (), {"logits": input_values.sum(1, keepdim=True)})()
 
-        def generate_saliency(self, input_values, contrast):
+        def generate_saliency(self, input_values, contrast, **options):
             sums = input_values.sum(1, keepdim=True)
             return type("Answer", (), {"saliency": input_values, "logits": sums, "target": torch.zeros(1)})()
 

@@ -257,10 +257,21 @@ def test_a_card_says_how_far_its_maps_foretell(tmp_path):
     batch = {"pixel_values": torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(0))}
     told = part_removal(model, [batch], rows=4).as_dict()
     card = render_card(card_facts(tmp_path), {}, RECORD | {"part_removal": told}, "me/model", "v1")
-    for name in ("change", "correlation", "error", "even_correlation", "even_error"):
+    for name in (
+        "change",
+        "correlation",
+        "error",
+        "refined_correlation",
+        "refined_error",
+        "even_correlation",
+        "even_error",
+    ):
         found = told[name]
         assert f"{found['estimate']:.2f} [{found['low']:.2f}, {found['high']:.2f}]" in card
     assert f"For each logit that the map foretells, {told['slope']:.2f} really go." in card
+    untold = told | {"refined_correlation": None, "refined_error": None}  # texts without a mask token
+    card = render_card(card_facts(tmp_path), {}, RECORD | {"part_removal": untold}, "me/model", "v1")
+    assert "refined" not in card.split("### Without a part")[1].split("###")[0]
     assert "### Without a part" not in render_card(card_facts(tmp_path), {}, RECORD, "me/model", "v1")
 
 

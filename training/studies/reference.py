@@ -19,6 +19,7 @@ from typing import Annotated
 
 import typer
 
+from hf_mhex.benchmarks.explanations.analyses import batches_of
 from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
 from hf_mhex.benchmarks.explanations.parts import Images, Texts
 from hf_mhex.benchmarks.explanations.summary import summarise_quality
@@ -26,6 +27,7 @@ from hf_mhex.benchmarks.journal import Journal, without_folders
 from hf_mhex.data.rows import read_data
 from hf_mhex.environment import source_commit
 from hf_mhex.evaluation.intervals import student_interval
+from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
 from hf_mhex.hub.card import MAJORITY, record_of_training, write_card
 from hf_mhex.loading import load
 from hf_mhex.processors import max_length
@@ -35,6 +37,7 @@ from hf_mhex.training.studies.accuracy import STUDIES, by_seed
 from hf_mhex.writing import write_whole
 
 JUDGED = 1000  # test rows that the maps' measures draw from
+ROWS = 32  # of them lose parts
 SHOWN = 3
 
 
@@ -82,7 +85,10 @@ def make_reference(
     commit = source_commit()
     record |= {"command": command or record["command"]} | ({"commit": commit} if commit else {})
     record["plain_twin"] = twin_of(reference, ACCURACY)
-    record["explanation"] = summarise_quality(load(folder)[0], part, seed=row["seed"])
+    model, processor = load(folder)
+    record["explanation"] = summarise_quality(model, part, seed=row["seed"])
+    told = part_removal(model, batches_of(part, ROWS), ROWS, seed=row["seed"], **tokenizer_options(processor))
+    record["part_removal"] = told.as_dict()
     write_whole(folder / "results.json", json.dumps(record, indent=2) + "\n")
     for place in [folder] if cards is None else [folder, cards / name]:
         write_card(folder, f"hf-mhex/{name}", revision, items, place)

@@ -12,6 +12,7 @@ import torch
 from hf_mhex.data.images import read_image
 from hf_mhex.data.signals import read_signal
 from hf_mhex.escaping import escaped, escaped_markdown
+from hf_mhex.evaluation.part_removal import PASSES
 from hf_mhex.explaining.display import Display
 from hf_mhex.explaining.explanation import Explanation, explain_items, picture_tag, read_input
 from hf_mhex.families import family_of
@@ -34,7 +35,6 @@ OVER = {
     "softmax": "the others, weighed by their scores,",
 }
 BESIDE = 3  # labels side by side
-PASSES = 4  # of refined maps
 NONE_GIVEN = {
     "image": "Pick, paste or upload an image first.",
     "text": "Type a text first.",
