@@ -55,9 +55,9 @@ class Journal:
 
 
 def without_folders(override: str) -> str:
-    """A key=value without the folders of this machine, as published rows tell it."""
+    """A key=value without the folders of this machine, as a shell takes it and published rows tell it."""
     key, mark, value = override.partition("=")
-    return f"{key}{mark}{Path(value).name if Path(value).exists() else value}"
+    return shlex.quote(f"{key}{mark}{Path(value).name if Path(value).exists() else value}")
 
 
 def source_name(source: str | PathLike) -> str:

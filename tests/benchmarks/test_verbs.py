@@ -109,8 +109,9 @@ def test_a_published_command_names_nothing_of_the_machine():
         ("../../of/me/clothes", "clothes"),
     ):
         assert source_name(given) == told
-    told = command_line("mhex filters", ["m"], ["data.text=title"], {"target": "Ankle boot", "plain": None, "rows": 3})
-    assert told == "mhex filters m data.text=title --target 'Ankle boot' --rows 3"
+    options = {"target": "Ankle boot", "plain": None, "rows": 3}
+    told = command_line("mhex filters", ["m"], ["data.text=title", "labels=[a, b]"], options)
+    assert told == "mhex filters m data.text=title 'labels=[a, b]' --target 'Ankle boot' --rows 3"
 
 
 def one_row_of(data, folder):
