@@ -114,6 +114,7 @@ def train_images(folder: Path, device: torch.device) -> dict:
     data = load_sample(IMAGES.kind.sample)
     architecture = {"layers": [1, 2, 2, 1], "channels": [32, 48, 64, 96], "output_stride": 8}
     model = convert("resnet18", id2label=label_names(data), architecture_kwargs=architecture)
+    model.to(memory_format=torch.channels_last)  # a step takes about a tenth less time on a processor
     processor = image_processor_for(model.config, image_size=56, crop_pct=1.0, mean=(0.286,) * 3, std=(0.353,) * 3)
     processor.save_pretrained(folder)
     images = processor(list(data["train"]["image"]), return_tensors="pt")["pixel_values"]  # once, not every epoch
