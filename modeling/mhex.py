@@ -328,7 +328,7 @@ class MHEXClassifierMixin:
         check_refine(refine)
         check_names(inputs, (*self.input_names, "labels", *EXACT_OPTIONS), f"{type(self).__name__}.generate_saliency")
         if refine:
-            check_one_map(target, upsample)
+            check_one_map(self, target, upsample)
             self._read_inputs({key: value for key, value in inputs.items() if key != "labels"})
             name, absent, inputs = self._with_gradient(inputs, mask_token_id)
         with torch.set_grad_enabled(bool(refine)):

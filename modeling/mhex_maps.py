@@ -357,14 +357,30 @@ def check_options(contrast, decay, normalize, num_labels: int, target=None) -> N
 
 def check_refine(refine) -> None:
     """Raise TypeError or ValueError for a number of passes that cannot be."""
-    if not isinstance(refine, int):
+    if not hasattr(refine, "__index__"):
         raise TypeError(f"refine must be True, False or a number of passes, got {refine!r}.")
-    if refine < 0:
+    if refine.__index__() < 0:
         raise ValueError(f"refine must be at least 1 pass with a gradient, or 0 for none, got {refine}.")
 
 
-def check_one_map(target, upsample: bool) -> None:
+def check_mask_token(token, vocabulary: int) -> None:
+    """Raise ValueError unless `token` is the number of one in a vocabulary of that size."""
+    if not hasattr(token, "__index__") or isinstance(token, bool) or not 0 <= token.__index__() < vocabulary:
+        raise ValueError(
+            f"refine takes words away, and needs the token that stands for an absent one in [0, {vocabulary - 1}]; got "
+            f"mask_token_id={token!r}. Pass mask_token_id=tokenizer.mask_token_id, another token where the tokenizer "
+            "has none, or leave refine out."
+        )
+
+
+def check_one_map(model, target, upsample: bool) -> None:
     """Raise ValueError where a map cannot be refined: of several targets, without its size, or without a gradient."""
+    packed = next((module for module in model.modules() if "ao.nn.quantized" in type(module).__module__), None)
+    if packed is not None:
+        raise ValueError(
+            f"refine=True needs a gradient, which {type(packed).__name__} of torch.ao.quantization does not give; use "
+            "the model before quantization, or refine=False."
+        )
     if isinstance(target, str) or not upsample:
         raise ValueError(
             f"refine=True refines one map at input size; got target={target!r}, upsample={upsample}. Ask for one "

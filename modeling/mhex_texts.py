@@ -4,9 +4,9 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin
+from .mhex import MHEXClassifierMixin, MHEXModelOutput, MHEXPreTrainedMixin, eval_view
 from .mhex_blocks import GatedBlock, Trace, attend
-from .mhex_maps import check_names, refined_tokens
+from .mhex_maps import check_mask_token, check_names, refined_tokens
 
 if TYPE_CHECKING:  # never run: loaders copy what a file names, and older ones look no deeper
     from .mhex_loss import deep_supervision_loss  # noqa: F401
@@ -160,13 +160,8 @@ class MHEXTextClassifier(MHEXClassifierMixin):
         )
 
     def _with_gradient(self, inputs: dict, mask_token_id: int | None) -> tuple[str, torch.Tensor, dict]:
-        top = self.config.vocab_size
-        if isinstance(mask_token_id, bool) or not isinstance(mask_token_id, int) or not 0 <= mask_token_id < top:
-            raise ValueError(
-                f"refine takes words away, and needs the token that stands for an absent one in [0, {top - 1}]; got "
-                f"mask_token_id={mask_token_id!r}. Pass mask_token_id=tokenizer.mask_token_id, or leave refine out."
-            )
-        embed, ids = self.get_input_embeddings(), inputs.get("input_ids")
+        check_mask_token(mask_token_id, self.config.vocab_size)
+        embed, ids = eval_view(self).get_input_embeddings(), inputs.get("input_ids")
         given = inputs["inputs_embeds"] if ids is None else embed(ids)
         if ids is not None:
             inputs = {name: value for name, value in inputs.items() if name != "input_ids"}

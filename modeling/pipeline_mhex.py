@@ -22,7 +22,17 @@ from transformers.pipelines.base import ChunkPipeline
 from .mhex_maps import check_blocks, check_names, combine_maps, decay_factors, normalize_map
 from .mhex_words import ExplainedText, own_places, read_texts, token_places, words_of_pair
 
-SALIENCY_OPTIONS = ("target", "contrast", "blocks", "decay", "normalize", "upsample", "rollout", "refine")
+SALIENCY_OPTIONS = (
+    "target",
+    "contrast",
+    "blocks",
+    "decay",
+    "normalize",
+    "upsample",
+    "rollout",
+    "refine",
+    "mask_token_id",
+)
 CONTRASTS = ("mean", "runner_up", "softmax")
 FOR, AGAINST = (0.80, 0.09, 0.11), (0.07, 0.33, 0.78)  # red and blue, RGB
 ORIENTATION = 0x0112  # in EXIF
@@ -421,7 +431,7 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         carried = {name: inputs.pop(name) for name in ("encoding", "start", "is_last", "texts", "cut")}
         labels = ["all" if target is None else target]
         if refine:
-            options |= {"refine": refine, "mask_token_id": self.tokenizer.mask_token_id}
+            options = {"mask_token_id": self.tokenizer.mask_token_id} | options | {"refine": refine}
             starts, ends = (carried[name] for name in ("start", "is_last"))
             whole = not any(starts) and all(ends) if isinstance(starts, list) else starts == 0 and ends
             if target is None and top_k == 1 and whole:

@@ -112,6 +112,8 @@ def trunk_of(model: nn.Module) -> nn.Module:
 def target_layer(model: nn.Module, stage: int = -1) -> nn.Module:
     """The module of a private copy whose output is that of a stage (-1: the last); `as_maps` lays it out.
 
+    In a network of fewer stages it is the first.
+
     Of an MHEX network that is the stage's last block. Nothing reads the output of the very last one: its head reads
     z (or ReLU(z)) before it, so that is what its layer gives. Where a plain network classifies by a token, nothing
     reads the last block's patches either, and stages are counted from the one before.
@@ -120,8 +122,9 @@ def target_layer(model: nn.Module, stage: int = -1) -> nn.Module:
     if gated is None:
         trunk = trunk_of(model)
         stage -= getattr(trunk, "global_pool", None) == "token"
-        return trunk.get_submodule(trunk.feature_info[stage]["module"])
-    block = gated.stages()[stage][1][-1]
+        return trunk.get_submodule(trunk.feature_info[max(stage, -len(trunk.feature_info))]["module"])
+    stages = gated.stages()
+    block = stages[max(stage, -len(stages))][1][-1]
     has_head = hasattr(block.gate, "weight")  # the plain twin of a network of signals has the same body, open gates
     return block.feature_map if stage == -1 and has_head else block
 

@@ -43,6 +43,8 @@ def explanations(
     from hf_mhex.cli.benchmark_data import load_networks, load_parts, picture_page
     from hf_mhex.families import family_of
 
+    if on == "plain" and plain is None:
+        raise ValueError("--on plain needs --plain, the folder of the plain twin.")
     output = output or Path("outputs/benchmark") / Path(recipe).stem
     networks, processor = load_networks(model, plain, find_device(device), signals=True)
     validation, test = load_parts(recipe, overrides or [], networks["mhex"], processor, seed)

@@ -41,12 +41,14 @@ def solve(missing: torch.Tensor, right: torch.Tensor) -> torch.Tensor:
 
     A pixel is coupled with its own line and the next ones alone, so the system is block tridiagonal with a W x W block
     for each line, and elimination line by line is exact, in H steps for all masks together (an iterative solver needs
-    hundreds where a large area is missing).
+    hundreds where a large area is missing). Lines run along the shorter side.
 
     Args:
         missing: [M, H, W]. right: what the known neighbours give to each missing pixel, [M, H, W, C], 0 elsewhere.
     """
     height, width = missing.shape[1:]
+    if width > height:  # lines as short as they can be: a signal is one of any length
+        return solve(missing.mT, right.transpose(1, 2)).transpose(1, 2)
     degree = F.conv2d(torch.ones(1, 1, height, width, dtype=KERNEL.dtype), KERNEL[None, None], padding=1)[0, 0]
     free, eye = missing.to(KERNEL.dtype), torch.eye(width, dtype=KERNEL.dtype)
     beside, across = (line_weights(width, *weights) for weights in (KERNEL[1, :2], KERNEL[0, :2]))

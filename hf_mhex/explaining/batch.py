@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from pyspark.sql.types import StructType
 
 IMPORTED_IN = os.getpid()
-OPTIONS = ("contrast", "blocks", "decay", "rollout", "refine")  # of `generate_saliency`, for rows of data
+# of `generate_saliency`, for rows of data
+OPTIONS = ("contrast", "blocks", "decay", "rollout", "refine", "mask_token_id")
 
 
 @dataclass
@@ -89,7 +90,8 @@ class Answer:
 def with_mask_token(processor, options: dict) -> dict:
     """The options with the tokenizer's mask token, where the map of a text is to be refined and they name none."""
     known = getattr(processor, "mask_token_id", None)
-    return {"mask_token_id": known} | options if options.get("refine") and known is not None else options
+    named = options.get("mask_token_id") is not None
+    return options if named or not options.get("refine") else options | {"mask_token_id": known}
 
 
 def check_row_options(model, processor, target, options: dict) -> dict:
@@ -108,8 +110,9 @@ def check_row_options(model, processor, target, options: dict) -> dict:
     check_refine(found["refine"])
     found["refine"] = int(found["refine"])
     found = with_mask_token(processor, found)
-    if found["refine"] and family_of(model).kind == "text" and "mask_token_id" not in found:
-        raise ValueError(f"refine={found['refine']} of texts needs a tokenizer with a mask token; use refine=False.")
+    if found["refine"] and family_of(model).kind == "text" and found["mask_token_id"] is None:
+        cure = "name a token that stands for an absent word, mask_token_id=..., or use refine=False"
+        raise ValueError(f"refine={found['refine']} of texts needs a mask token, which the tokenizer lacks; {cure}.")
     return found
 
 
@@ -294,7 +297,7 @@ class Explainer:
         batch_size: rows that pass through the model at once.
         device: None for the accelerator where there is one.
         prefix: what the names of the answer's own columns begin with, as "why_".
-        options: `contrast`, `blocks`, `decay`, `rollout` and `refine` of `generate_saliency`.
+        options: `contrast`, `blocks`, `decay`, `rollout`, `refine` and `mask_token_id` of `generate_saliency`.
 
     Raises TypeError for an unknown option; at the first batch ValueError or TypeError for a value that cannot be.
     """

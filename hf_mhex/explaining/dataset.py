@@ -90,7 +90,7 @@ def explain_dataset(
         engine: "ray" or "spark" (extra `engines`), or None for this process alone. workers: of the engine, at once; a
             lost one's shard is made again. The Ray or Spark that this process is connected to is used, else one of
             its own on this machine.
-        options: `contrast`, `decay`, `rollout` and `refine` of `generate_saliency`.
+        options: `contrast`, `decay`, `rollout`, `refine` and `mask_token_id` of `generate_saliency`.
 
     Raises ValueError or TypeError for an argument that cannot be, for a folder begun with other data, weights or
     settings (it names what differs), and for data without a row. Row by row, only ValueError and TypeError of the model

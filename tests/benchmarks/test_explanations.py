@@ -8,16 +8,17 @@ import timm
 import torch
 from PIL import Image
 
-from hf_mhex.baselines import Method
+from hf_mhex.baselines import Method, cams
 from hf_mhex.baselines.networks import Strip, grid_of
 from hf_mhex.benchmarks.explanations import Images, Sizes, Texts, explain_quality, write_report
 from hf_mhex.benchmarks.explanations.images import ImageMeasures
 from hf_mhex.benchmarks.explanations.index import write_index
-from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, text_part
+from hf_mhex.benchmarks.explanations.loading import image_part, shuffled, signal_part, text_part
 from hf_mhex.benchmarks.explanations.methods import CONTROLS, PAPER, REFINED_MORE, ROLLOUT, methods_for, mhex_map
 from hf_mhex.benchmarks.explanations.pictures import chosen_methods, page_of_maps, page_of_words, plot_measures
 from hf_mhex.benchmarks.explanations.report import TABLES
 from hf_mhex.evaluation.controls import gaussian_blur
+from hf_mhex.modeling.feature_extraction_mhex_signal import MHEXSignalFeatureExtractor
 from hf_mhex.training.plain import PlainSignalClassifier
 from networks import batch_for, lively, lively_bert, lively_resnet
 
@@ -353,6 +354,10 @@ def test_methods_ask_a_network_of_signals_about_strips():
     network.model(input_values=given).logits[range(3), target].sum().backward()
     [method] = [found for found in methods_for("images", "mhex") if found.name == "input x gradient"]
     torch.testing.assert_close(method.call(network, part.pixels[:3], target)[:, 0], (values * given.grad).sum(1))
+    shallow = Strip(lively("signal", torch.float32, widths=[8, 16], depths=[1, 1], strides=[1, 2]))
+    for method in cams.METHODS:  # they try three stages
+        for settings in method.settings:
+            assert method.call(shallow, part.pixels[:1], target[:1], **settings).shape == (1, 1, 117)
     assert grid_of((1, 117), 7) == (1, 49) and grid_of((1, 30), 7) == (1, 30) and grid_of((24, 5), 7) == (7, 5)
 
 
@@ -361,6 +366,14 @@ def test_a_plain_twin_scores_the_papers_measures(network):
     measures = ImageMeasures(network, image_parts(network)[1], SIZES, {"plain network": plain})
     found = measures.measure("rows", mhex_map)
     assert found["AVG drop (plain network)"] != found["AVG drop (same)"] and len(found["EAD (plain network)"]) == 5
+
+
+def test_signals_become_strips():
+    extractor = MHEXSignalFeatureExtractor()
+    part = signal_part([[0.0, 1.0, 2.0, 3.0, 4.0], [1.0] * 5], [0, 1], extractor)
+    assert part.pixels.shape == (2, 1, 1, 5) and part.pixels[0].flatten().tolist() == [0, 1, 2, 3, 4]
+    with pytest.raises(ValueError, match="signals must have at least 5 points to be judged by removal, got 4"):
+        signal_part([[0.0] * 4], [0], extractor)
 
 
 def test_pictures_and_texts_become_parts():

@@ -30,11 +30,12 @@ def slow_imputation(image, keep):
     return filled
 
 
-def test_equals_a_dense_solver_on_every_mask():
+@pytest.mark.parametrize("sides", [(9, 11), (11, 9), (1, 60), (60, 1)])
+def test_equals_a_dense_solver_on_every_mask(sides):
     generator = torch.Generator().manual_seed(0)
-    image = torch.randn(3, 9, 11, generator=generator)
-    keep = torch.rand(6, 9, 11, generator=generator) > torch.tensor([0.05, 0.2, 0.4, 0.6, 0.8, 0.95])[:, None, None]
-    keep[0, 0, 0] = keep[1, 8, 10] = False  # corners have three neighbours
+    image = torch.randn(3, *sides, generator=generator)
+    keep = torch.rand(6, *sides, generator=generator) > torch.tensor([0.05, 0.2, 0.4, 0.6, 0.8, 0.95])[:, None, None]
+    keep[0, 0, 0] = keep[1, -1, -1] = False  # corners have three neighbours, the ends of a line one
     found = impute(image, keep, noise=0.0)
     for row in range(6):
         assert torch.allclose(found[row].double(), slow_imputation(image, keep[row]), atol=1e-4)
@@ -55,6 +56,14 @@ def test_noise_lies_on_filled_pixels_only_and_is_reproducible():
     found = impute(image, keep, noise=0.5)
     assert found[0, 0, :20].std().item() == pytest.approx(0.5, rel=0.1)
     assert (found[0, 0, 20:] == 0).all() and torch.equal(found, impute(image, keep, noise=0.5))
+
+
+def test_a_long_signal_takes_little():
+    """A system as large as the signal would take 8 GB for each of the masks."""
+    keep = torch.ones(2, 1, 32_000, dtype=torch.bool)
+    keep[0, 0, 10:20] = keep[1, 0, 31_000:] = False
+    found = impute(torch.arange(32_000.0)[None, None], keep, noise=0.0)
+    assert torch.allclose(found[0, 0, 0, 9:21], torch.arange(9.0, 21.0)) and (found[1, 0, 0, 31_000:] == 30_999).all()
 
 
 def test_nothing_to_fill_from_is_refused():

@@ -262,7 +262,12 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
         (image_model, images, {"words": True}, "words=True needs texts"),
         (image_model, images, {"rollout": True}, "rollout must be False"),
         (text_model, texts, {"refine": -1}, "refine must be at least 1 pass"),
-        ((text_model[0], unmasked), texts, {"refine": 2}, "refine=2 of texts needs a tokenizer with a mask token"),
+        (
+            (text_model[0], unmasked),
+            texts,
+            {"refine": 2},
+            "refine=2 of texts needs a mask token, which",
+        ),
         (text_model, texts, {"overlays": True}, "overlays=True needs images"),
         (text_model, texts, {"map_dtype": "uint4"}, "map_dtype must be one of 'float16', 'int8'"),
         (text_model, texts, {"batch_size": 0}, "batch_size must be an int of at least 1"),

@@ -74,6 +74,15 @@ def test_a_short_text_is_one_window():
     assert one.saliency == pytest.approx(plain.saliency, abs=1e-5)
 
 
+def test_an_absent_word_is_what_the_caller_names():
+    model, tokenizer = model_and_tokenizer()
+    for given in ({}, {"mask_token_id": 2000}):
+        ways = ({"stride": 3}, {})
+        one, plain = (hf_mhex.explain(model, tokenizer, "a good phone", refine=2, **way, **given) for way in ways)
+        assert one.saliency == pytest.approx(plain.saliency, abs=1e-5)
+    assert one.saliency != pytest.approx(hf_mhex.explain(model, tokenizer, "a good phone", refine=2).saliency, abs=1e-3)
+
+
 def test_what_cannot_be_is_named():
     model, tokenizer = model_and_tokenizer()
     for stride in (38, -1, "5", True):

@@ -142,6 +142,13 @@ def test_names_of_labels_are_no_markup(models):
     assert "<b>x" not in labels_beside(answer.display)
 
 
+def test_what_needs_a_mask_token_is_not_offered_without_one(models):
+    model, tokenizer = load(models[True])
+    assert set(ways_back(model, tokenizer)) == {"rollout", "refine"}
+    tokenizer.mask_token = None
+    assert set(ways_back(model, tokenizer)) == {"rollout"}
+
+
 @pytest.mark.parametrize("contrast", [NO_CONTRAST, "mean", "runner_up", "softmax"])
 @pytest.mark.parametrize("kind", ["image", "refined image", "text", "refined text"])
 def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
@@ -150,7 +157,7 @@ def test_what_is_foretold_and_what_is_answered(models, kind, contrast):
     model, processor = load(models[text])
     value = "A good phone, but unbelievably poor!" if text else load_sample("fashion_mnist")["test"][1]["image"]
     taken = {"refine": "refined" in kind, "rollout": kind == "text"}
-    ways = [taken[way] for way in ways_back(model)]
+    ways = [taken[way] for way in ways_back(model, processor)]
     answer = explain_input(model, processor, value, PREDICTED, contrast, list(range(model.num_blocks)), *ways)
     gone = [1, 5, 6] if text else [10, 24, 25, 48]
     found = take_away(model, answer.parts, gone)

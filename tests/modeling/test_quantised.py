@@ -75,3 +75,5 @@ def test_torch_dynamic_quantisation():
     assert "DynamicQuantizedLinear" in repr(model.bert.encoder.layer[0].output.dense)
     after = stays_exact(model, inputs)
     assert (after.logits - before.logits).abs().max() < 0.1 * before.logits.abs().max()
+    with pytest.raises(ValueError, match="a gradient, which Linear of torch.ao.quantization does not give"):
+        model.generate_saliency(**inputs, refine=True, mask_token_id=3)

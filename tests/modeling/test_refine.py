@@ -1,5 +1,6 @@
 """`refine`: shares handed out again by pixel * gradient, derived again; their sums; what is refused."""
 
+import numpy as np
 import pytest
 import torch
 
@@ -151,6 +152,25 @@ def test_nothing_is_left_behind():
     torch.testing.assert_close(found.saliency, expected.saliency)
 
 
+def test_what_training_does_to_embeddings_is_left_out():
+    """As NEFTune's noise, which a hook adds in training mode."""
+    model, inputs = lively("bert", torch.float64), batch_for("bert", torch.float64)
+    options = {"refine": 2, "mask_token_id": MASK}
+    expected = model.generate_saliency(**inputs, **options).saliency
+    embeddings = model.get_input_embeddings()
+    noise = embeddings.register_forward_hook(lambda module, given, found: found + 0.1 if module.training else found)
+    model.train()
+    torch.testing.assert_close(model.generate_saliency(**inputs, **options).saliency, expected)
+    noise.remove()
+
+
+def test_numbers_may_be_numpy_s():
+    model, inputs = lively("bert", torch.float64), batch_for("bert", torch.float64)
+    expected = model.generate_saliency(**inputs, refine=2, mask_token_id=MASK).saliency
+    options = {"refine": np.int64(2), "mask_token_id": np.int64(MASK)}
+    assert torch.equal(model.generate_saliency(**inputs, **options).saliency, expected)
+
+
 def test_half_precision_and_autocast_stay_exact():
     model, inputs = lively("resnet").bfloat16(), small("resnet")
     answer = model.generate_saliency(**inputs, refine=True)
@@ -182,7 +202,7 @@ def test_what_cannot_be_refined_is_refused():
     with pytest.raises(ValueError, match="mask_token_id stands for a word, and the model reads none; got 1"):
         model.generate_saliency(**inputs, refine=True, mask_token_id=1)
     for wrong in (None, -1, True, 10**6, 1.0):
-        with pytest.raises(ValueError, match=r"Pass mask_token_id=tokenizer.mask_token_id, or leave refine out"):
+        with pytest.raises(ValueError, match="Pass mask_token_id=tokenizer.mask_token_id, another token"):
             lively(TEXTS[0]).generate_saliency(**batch_for(TEXTS[0]), refine=True, mask_token_id=wrong)
     with pytest.raises(ValueError, match="pixel_values must be given"):
         model.generate_saliency(refine=True)

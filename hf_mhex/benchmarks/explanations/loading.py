@@ -18,9 +18,15 @@ def image_part(pictures: Sequence, labels: Sequence[int], processor, num_channel
 
 
 def signal_part(signals: Sequence, labels: Sequence[int], extractor) -> Images:
-    """Signals [L] or [C, L] of one length through a feature extractor, as strips [N, C, 1, L]."""
+    """Signals [L] or [C, L] of one length through a feature extractor, as strips [N, C, 1, L].
+
+    Raises ValueError for fewer points than measures by removal need, of which ROAD leaves a fifth.
+    """
     values = [torch.as_tensor(extractor(signal, return_tensors="pt")["input_values"]) for signal in signals]
-    return Images(torch.cat(values)[:, :, None], torch.as_tensor(labels).long())
+    strips = torch.cat(values)[:, :, None]
+    if strips.shape[-1] < 5:
+        raise ValueError(f"signals must have at least 5 points to be judged by removal, got {strips.shape[-1]}.")
+    return Images(strips, torch.as_tensor(labels).long())
 
 
 def text_part(texts: Sequence[str], labels: Sequence[int], tokenizer, most: int) -> Texts:

@@ -63,12 +63,13 @@ class Answer:
         return parts_html(self.parts, self.first.seen) if self.parts else CHOOSE_ALL
 
 
-def ways_back(model) -> dict[str, str]:
+def ways_back(model, processor) -> dict[str, str]:
     """What brings the maps of a model back to its input, by the option of `generate_saliency`, in the page's words."""
     found = {}
     if model.base_model.can_roll_out:
         found["rollout"] = "Carry maps back to the input, through the attention (rollout)"
-    found["refine"] = f"Share maps out by the gradient, in {PASSES} passes (refine)"
+    if family_of(model).kind != "text" or processor.mask_token_id is not None:
+        found["refine"] = f"Share maps out by the gradient, in {PASSES} passes (refine)"
     return found
 
 
@@ -88,7 +89,7 @@ def explain_input(model, processor, value, target: str, contrast: str, blocks: l
         "blocks": None if len(blocks) == model.num_blocks else sorted(blocks),
         "contrast": None if contrast == NO_CONTRAST else contrast,
     }
-    taken = dict(zip(ways_back(model), ways))
+    taken = dict(zip(ways_back(model, processor), ways))
     options |= {"rollout": taken.get("rollout", False), "refine": PASSES * taken.get("refine", False)}
     item = read_input(model, processor, value)
     [first] = explain_items(model, processor, item, options)

@@ -192,7 +192,7 @@ def link_choices(options: list, chosen: Sequence) -> dict:
     return {name: ".".join(map(str, sorted(v))) if isinstance(v, list) else v for name, v in changed.items()}
 
 
-def choices(model) -> list[gr.components.Component]:
+def choices(model, processor) -> list[gr.components.Component]:
     """The class, what it is compared with, the blocks to explain with, and the ways back to the input."""
     labels = [model.config.id2label[index] for index in range(model.config.num_labels)]
     blocks = list(range(model.num_blocks))
@@ -213,7 +213,7 @@ def choices(model) -> list[gr.components.Component]:
                 elem_classes=links.BLOCKS,
             ),
         ]  # fmt: skip
-    for way, said in ways_back(model).items():
+    for way, said in ways_back(model, processor).items():
         taken = way == "rollout" and family_of(model).kind == "text"
         found.append(gr.Checkbox(taken, label=said, elem_classes=way))
     return found
@@ -251,7 +251,7 @@ def file_tab(model, processor, name: links.Pinned) -> Page:
                 [(f"sample {number}", path) for number, path in enumerate(samples)], label="Or pick one",
                 visible=bool(samples), elem_id="signals",
             )  # fmt: skip
-            options = choices(model)
+            options = choices(model, processor)
             button = gr.Button(f"Explain the {kind}", variant="primary")
         with gr.Column(scale=7, min_width=280), gr.Row(equal_height=False):
             with gr.Column(scale=4, min_width=280):
@@ -348,7 +348,7 @@ def text_tab(model, tokenizer, name: links.Pinned) -> Page:
         with gr.Column(scale=5, min_width=280):
             given = gr.Textbox(label="Text", lines=4, elem_id="text")
             examples = gr.Examples([[sentence] for sentence in SENTENCES], inputs=[given], label="Or pick one")
-            options = choices(model)
+            options = choices(model, tokenizer)
             button = gr.Button("Explain the text", variant="primary")
         with gr.Column(scale=7, min_width=280):
             prediction = predicted()
