@@ -75,12 +75,13 @@ def watched(call):
     return events
 
 
-def test_a_text_is_explained_without_touching_anything(tmp_path):
+@pytest.mark.parametrize("refine", [False, 2])
+def test_a_text_is_explained_without_touching_anything(tmp_path, refine):
     save_text_model(tmp_path)
     from hf_mhex import load
 
     pipe = TextSaliencyPipeline(load(tmp_path)[0], tokenizer=AutoTokenizer.from_pretrained(MINILM), device="cpu")
-    ways = {"batch_size": 2, "top_k": 2, "long_text": "windows", "overlap": 2, "max_length": 8}
+    ways = {"batch_size": 2, "top_k": 2, "long_text": "windows", "overlap": 2, "max_length": 8, "refine": refine}
     pipe(SENTENCES, **ways)
     assert watched(lambda: pipe(SENTENCES, **ways)) == []
 

@@ -31,7 +31,8 @@ def main(task, folder, inputs, answers, resaved):
     tensors = load_file(inputs / "inputs.safetensors")
     answer = model.generate_saliency(**tensors)
     every = model.generate_saliency(**tensors, target="all", contrast="softmax")
-    found = {"logits": answer.logits, "saliency": answer.saliency, "every": every.saliency}
+    refined = model.generate_saliency(**tensors, refine=2, mask_token_id=3 if "input_ids" in tensors else None)
+    found = {"logits": answer.logits, "saliency": answer.saliency, "every": every.saliency, "refined": refined.saliency}
     found |= {f"block.{block}": values for block, values in enumerate(every.block_saliency)}
     save_file({name: value.contiguous() for name, value in found.items()}, answers / "answers.safetensors")
 

@@ -76,6 +76,7 @@ def test_a_saved_folder_in_a_fresh_process(name, tmp_path):
     model, batch = save(name, folder, inputs)
     answer = model.generate_saliency(**batch)
     every = model.generate_saliency(**batch, target="all", contrast="softmax")
+    refined = model.generate_saliency(**batch, refine=2, mask_token_id=3 if "input_ids" in batch else None)
     assert answer.logits.abs().max() > 0.5
 
     def check(record, tensors):
@@ -84,6 +85,7 @@ def test_a_saved_folder_in_a_fresh_process(name, tmp_path):
         assert (tensors["logits"] - answer.logits).abs().max() <= 1e-6
         assert (tensors["saliency"] - answer.saliency).abs().max() <= 1e-6
         assert (tensors["every"] - every.saliency).abs().max() <= 1e-6
+        assert (tensors["refined"] - refined.saliency).abs().max() <= 1e-6
         for block, values in enumerate(every.block_saliency):
             assert (tensors[f"block.{block}"] - values).abs().max() <= 1e-6
         assert "trust_remote_code=True" in record["refusal"]
