@@ -359,7 +359,8 @@ class MHEXClassifierMixin:
         return self._answer(target, selection, logits, block_logits, maps, saliency, explained)
 
     def _with_gradient(self, inputs: dict, mask_token_id: int | None) -> tuple[str, torch.Tensor, dict]:
-        """Name of the input whose gradient is kept, what stands for its absence, and the inputs with it."""
+        """Name of the input whose gradient is kept; what stands for its absence, in a shape that broadcasts to the
+        input's; and the inputs with it."""
         if mask_token_id is not None:
             raise ValueError(f"mask_token_id stands for a word, and the model reads none; got {mask_token_id!r}.")
         name = self.main_input_name

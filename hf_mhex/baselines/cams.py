@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 
 from hf_mhex.baselines import Method, library
-from hf_mhex.baselines.networks import PixelsToLogits, Strip, as_maps, private_copy, target_layer, trunk_of
+from hf_mhex.baselines.networks import PixelsToLogits, as_maps, private_copy, reads_strips, target_layer, trunk_of
 
 
 def grad_cam_family(name: str):
@@ -36,9 +36,7 @@ def cam_of_layer(name: str, network, layer, inputs: torch.Tensor, target: torch.
 
 def ends_in_cam(model) -> bool:
     """Whether this is a plain timm network that ends in pooling and one linear layer, as CAM asks."""
-    if any(isinstance(module, Strip) for module in model.modules()):
-        return False
-    return isinstance(getattr(trunk_of(model), "fc", None), torch.nn.Linear)
+    return not reads_strips(model) and isinstance(getattr(trunk_of(model), "fc", None), torch.nn.Linear)
 
 
 def plain_cam(model, inputs, target) -> torch.Tensor:

@@ -68,6 +68,11 @@ class Strip(nn.Module):
         return answer
 
 
+def reads_strips(model: nn.Module) -> bool:
+    """Whether a network of signals lies in this one as a `Strip`."""
+    return any(isinstance(module, Strip) for module in model.modules())
+
+
 def grid_of(sides: tuple[int, ...], cells: int) -> tuple[int, int]:
     """Lines and columns of the grid over an image of sides (H, W): at most `cells` each, or of a strip as many in all.
 
@@ -135,7 +140,7 @@ def as_maps(model: nn.Module, pixel_values: torch.Tensor):
     Features are [B, C, h, w], [B, h, w, C] or tokens [B, T, C], as timm lays them out; class and register tokens are
     left out. Those of a `Strip` are [B, C, L'].
     """
-    if any(isinstance(module, Strip) for module in model.modules()):
+    if reads_strips(model):
         return lambda features: features[:, :, None]
     trunk = trunk_of(model)
 

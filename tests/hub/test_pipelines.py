@@ -20,7 +20,8 @@ from hf_mhex import (
 )
 from hf_mhex.data.images import read_image, to_pixel_values
 from hf_mhex.explaining.words import explain_words
-from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR, paint_map
+from hf_mhex.modeling.mhex import EXACT_OPTIONS
+from hf_mhex.modeling.pipeline_mhex import AGAINST, FOR, SALIENCY_OPTIONS, paint_map
 from minilm import MINILM
 from networks import enliven, lively_resnet
 
@@ -305,6 +306,10 @@ def test_a_refined_map_is_the_model_s(images, pictures, options):
     assert answer["overlay"].size == (40, 40)
     with pytest.raises(ValueError, match="refine=True refines one map"):
         images(pictures[0], refine=True, top_k=2)
+
+
+def test_pipelines_take_every_option_of_the_models():
+    assert set(SALIENCY_OPTIONS) == set(EXACT_OPTIONS)
 
 
 def test_a_refined_map_of_a_text_is_the_model_s(texts):
