@@ -12,6 +12,12 @@ from hf_mhex.modeling.mhex_loss import absent_loss, deep_supervision_loss
 from hf_mhex.modeling.mhex_maps import Features, block_map, decay_factors, no_autocast, pooled_descriptor
 
 
+def within(model: nn.Module) -> nn.Module:
+    """The classifier in the wrappers of parallel training (DDP, FSDP, DeepSpeed) and of PEFT."""
+    found = extract_model_from_parallel(model)
+    return found.get_base_model() if hasattr(found, "get_base_model") else found
+
+
 def balanced_weights(labels: np.ndarray, num_labels: int) -> list[float]:
     """Weights inverse to how many rows a label has, K numbers for `config.class_weights`.
 
@@ -39,7 +45,7 @@ def mosaic_loss(model: nn.Module, inputs: dict, labels: torch.Tensor, num_items_
     """The deep-supervision loss [] of images joined to mosaics, each part classified by the positions of its own.
 
     Args:
-        model: an MHEX image classifier, also wrapped by DDP, FSDP or DeepSpeed.
+        model: an MHEX image classifier, also wrapped by DDP, FSDP, DeepSpeed or PEFT.
         inputs: those of its forward, with pixel_values of M mosaics (`mosaics_of` joins them).
         labels: one label a part, [M, R, S], or several, [M, R, S, K], for a grid of R x S parts.
         num_items_in_batch: what the loss's sum is divided by (Trainer's count over accumulated batches).
@@ -53,7 +59,7 @@ def mosaic_outputs(model: nn.Module, inputs: dict, labels: torch.Tensor, num_ite
     """loss [], block_losses [blocks], and logits and block_logits of all M * R * S parts; see `mosaic_loss`."""
     if labels.ndim not in (3, 4):
         raise ValueError(f"labels of mosaics must be [M, R, S] or [M, R, S, K], got {list(labels.shape)}.")
-    whole = extract_model_from_parallel(model)
+    whole = within(model)
     config, heads, gates = whole.config, whole.heads, whole.base_model.gates
     found: dict[int, tuple] = {}  # by block: one that is checkpointed passes twice
 

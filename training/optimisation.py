@@ -8,6 +8,7 @@ import numpy as np
 from torch import nn
 from torch.utils.data import Sampler
 
+from hf_mhex.training.losses import within
 from hf_mhex.training.settings import OptimisationSettings
 
 MEGABATCH = 50  # batches whose rows are sorted by length together
@@ -18,8 +19,9 @@ def depths(model: nn.Module) -> dict[str, int | None]:
 
     What stands between two blocks belongs to the later one, and what follows the last one to that.
     """
-    body = model.base_model
-    blocks = list(model.blocks if hasattr(model, "blocks") else body.blocks)
+    whole = within(model)
+    body = whole.base_model
+    blocks = list(whole.blocks if hasattr(whole, "blocks") else body.blocks)
     fresh = [*getattr(body, "gates", ()), getattr(body, "pooler", None)]
     if hasattr(body, "get_classifier"):  # timm's network, whole
         fresh.append(body.get_classifier())

@@ -5,8 +5,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from peft import get_peft_model
 from torch.nn.parallel import DistributedDataParallel
 
+import hf_mhex
 from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 from hf_mhex.training import balanced_weights, mosaic_loss
 from hf_mhex.training.losses import mosaic_outputs
@@ -119,6 +121,14 @@ def test_wrapped_or_checkpointed_it_is_the_same_loss_and_every_weight_learns(fam
     for other, same in others:
         assert other == pytest.approx(loss, rel=1e-12)
         assert all(torch.allclose(same[name], gradient, atol=1e-12) for name, gradient in gradients.items())
+
+
+def test_with_lora_the_loss_of_mosaics_is_that_of_the_network_it_adapts():
+    model, labels = lively("vit"), torch.arange(8).view(2, 2, 2) % 4
+    inputs = image_batch(2, (64, 64), dtype=torch.float64)
+    wanted = mosaic_loss(model, inputs, labels)
+    adapted = get_peft_model(model, hf_mhex.lora_config(model, r=2, target_modules=["qkv"])).double().eval()
+    assert torch.allclose(mosaic_loss(adapted, inputs, labels), wanted, rtol=1e-9)
 
 
 def test_what_is_no_mosaic_is_refused():
