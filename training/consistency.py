@@ -12,22 +12,23 @@ second network so.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from numbers import Integral
 
 import torch
 import torch.nn.functional as F
-from accelerate.utils import extract_model_from_parallel
 from torch import nn
 from transformers.utils import ModelOutput
 
 from hf_mhex.data.settings import bounded, choose
 from hf_mhex.evaluation.controls import gaussian_blur
+from hf_mhex.evaluation.part_removal import tokenizer_options
 from hf_mhex.modeling.mhex_maps import Features, decay_factors, no_autocast, upsampling_matrix
-from hf_mhex.training.losses import label_entries
+from hf_mhex.training.losses import label_entries, within
 
 FILLS = ("zero", "mean", "blur", "noise")  # in place of pixels and of a signal's points
 HIDES = ("mask", "attention")  # in place of tokens
+AUTO = "auto"
 
 
 @dataclass(frozen=True)
@@ -78,6 +79,27 @@ class PartConsistency:
         return tuple(self.removals)
 
 
+def usual_weight(asked: float | str | None, model: nn.Module, tokenizer) -> float | None:
+    """The weight that a run asked for; of "auto" 1 for texts of one label each whose tokenizer has [MASK], else None.
+
+    What was measured decides: see docs/training.md, "Maps that say what parts do". ValueError for another word.
+    """
+    if not isinstance(asked, str):
+        return asked
+    choose("part_consistency", asked, (AUTO,))
+    text = model.main_input_name == "input_ids" and getattr(tokenizer, "mask_token_id", None) is not None
+    return 1.0 if text and model.config.problem_type == "single_label_classification" else None
+
+
+def with_tokens(settings: PartConsistency | None, tokenizer) -> PartConsistency | None:
+    """The settings with the numbers of [MASK] and of special tokens, where there is a tokenizer that knows them."""
+    if settings is None or not hasattr(tokenizer, "all_special_ids"):
+        return settings
+    found = tokenizer_options(tokenizer)
+    mask_id = found["mask_id"] if settings.mask_id is None else settings.mask_id
+    return replace(settings, mask_id=mask_id, special_ids=settings.special_ids or found["special_ids"])
+
+
 @dataclass
 class PartConsistencyOutput(ModelOutput):
     """Output of `part_consistency_outputs`; logits and block_logits are those of the whole rows.
@@ -109,7 +131,7 @@ def part_consistency_loss(
     rows at once. A plain network without heads gets the usual loss of both.
 
     Args:
-        model: any MHEX classifier, also wrapped by DDP, FSDP or DeepSpeed.
+        model: any MHEX classifier, also wrapped by DDP, FSDP, DeepSpeed or PEFT.
         inputs: those of its forward: pixel_values [B, C, H, W], input_values [B, C, L] or [B, L], or input_ids [B, T].
         labels: as the model's own [B] or [B, K]; rows whose single label is -100 lose no part.
         settings: None for `PartConsistency()`. For [MASK] in a text's removed places give it `mask_id`.
@@ -131,7 +153,7 @@ def part_consistency_outputs(
 ) -> PartConsistencyOutput:
     """The loss, its term, and what the model says of whole rows; see `part_consistency_loss`."""
     settings = PartConsistency() if settings is None else settings
-    whole = extract_model_from_parallel(model)
+    whole = within(model)
     given = main_input(whole, inputs)
     if not isinstance(labels, torch.Tensor):
         cure = "pass those of the batch as a tensor"

@@ -25,6 +25,7 @@ from hf_mhex.evaluation.metrics import measure
 from hf_mhex.evaluation.metrics.scores import Undefined
 from hf_mhex.evaluation.part_removal import part_removal, tokenizer_options
 from hf_mhex.modeling.mhex import MHEXClassifierMixin
+from hf_mhex.training.consistency import usual_weight
 from hf_mhex.training.job import Job, check_batch, prepare
 from hf_mhex.training.progress import tell_by_epoch
 from hf_mhex.training.recipe import Recipe
@@ -84,10 +85,11 @@ def check_metrics(recipe: Recipe, job: Job) -> None:
 
 def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
     """The Trainer of a job."""
+    asked = usual_weight(recipe.optimisation.part_consistency, job.model, job.processor)
     trainer = MHEXTrainer(
         optimisation=recipe.optimisation,
         metrics=recipe.evaluation.metrics,
-        part_consistency=recipe.optimisation.consistency(),
+        part_consistency=recipe.optimisation.consistency(asked),
         model=job.model,
         args=arguments,
         train_dataset=job.train,

@@ -4,7 +4,7 @@ from dataclasses import dataclass, field
 
 from hf_mhex.data.settings import bounded, choose
 from hf_mhex.families import FAMILIES, Family
-from hf_mhex.training.consistency import PartConsistency
+from hf_mhex.training.consistency import AUTO, PartConsistency
 
 KINDS = ("mhex", "plain")
 PROBLEMS = ("single_label_classification", "multi_label_classification", "regression")
@@ -103,9 +103,12 @@ class OptimisationSettings:
     layer_decay: float = field(default=1.0, metadata={"help": "learning rate of a block over that of the next one"})
     head_learning_rate: float | None = field(default=None, metadata={"help": "that of gates and heads"})
     early_stopping_patience: int | None = field(default=None, metadata={"help": "evaluations without a better one"})
-    part_consistency: float | None = field(
-        default=None,
-        metadata={"help": "weight of the term by which maps say what parts do; 0: parts with their usual loss alone"},
+    part_consistency: float | str | None = field(
+        default=AUTO,
+        metadata={
+            "help": "weight of the term by which maps say what parts do; 0: parts with their usual loss alone; null: "
+            "neither; auto: 1 for texts of one label each whose tokenizer has [MASK], else null"
+        },
     )
     part_share: float = field(default=0.5, metadata={"help": "rows that pass once more without some of their parts"})
     parts: int = field(default=7, metadata={"help": "most cells along a side of an image; each row draws its grid"})
@@ -124,14 +127,16 @@ class OptimisationSettings:
             bounded("optimisation.early_stopping_patience", self.early_stopping_patience, 1)
         if self.class_weights == "balanced" and self.sampling == "balanced":
             raise ValueError("optimisation.class_weights and .sampling are both 'balanced': skew would count twice.")
-        self.consistency()
+        if isinstance(self.part_consistency, str):
+            choose("optimisation.part_consistency", self.part_consistency, (AUTO,))
+        self.consistency(1.0 if isinstance(self.part_consistency, str) else self.part_consistency)
 
-    def consistency(self) -> PartConsistency | None:
-        """What part consistency a run has; None for none."""
-        if self.part_consistency is None:
+    def consistency(self, weight: float | None) -> PartConsistency | None:
+        """The part consistency of a run whose weight is known (`usual_weight`); None for none."""
+        if weight is None:
             return None
         removals = None if self.part_removals is None else tuple(self.part_removals)
-        return PartConsistency(self.part_consistency, self.part_share, self.parts, removals)
+        return PartConsistency(weight, self.part_share, self.parts, removals)
 
 
 def needs_a_measure(patience: int) -> str:

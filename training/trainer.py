@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 import torch
 from transformers import EarlyStoppingCallback, Trainer
 
 from hf_mhex.evaluation.metrics import measure
-from hf_mhex.evaluation.part_removal import tokenizer_options
-from hf_mhex.training.consistency import PartConsistency, part_consistency_outputs
+from hf_mhex.training.consistency import AUTO, PartConsistency, part_consistency_outputs, usual_weight, with_tokens
 from hf_mhex.training.losses import label_entries, mosaic_outputs
 from hf_mhex.training.optimisation import EpochSampler, freeze, parameter_groups
 from hf_mhex.training.settings import OptimisationSettings, needs_a_measure
@@ -77,7 +74,8 @@ class MHEXTrainer(Trainer):
         metrics: names of `hf_mhex.evaluation.metrics` to evaluate by, None for those of the model's problem type; a
             `compute_metrics` of your own goes before them.
         part_consistency: weight of the term that teaches the network to say of parts what its map says of them, or
-            a `PartConsistency` with more to choose; None for neither term nor parts. Its draws follow seed and step, so
+            a `PartConsistency` with more to choose; None for neither term nor parts; "auto" for 1 where texts have one
+            label each and the tokenizer [MASK], and else for None. Its draws follow seed and step, so
             that a resumed run repeats them. With it the losses in the logs are those of whole rows and parts together,
             and `loss_parts` is the term; mosaics lose no parts, and evaluation has neither.
 
@@ -92,7 +90,7 @@ class MHEXTrainer(Trainer):
         *arguments,
         optimisation: OptimisationSettings | None = None,
         metrics: list[str] | None = None,
-        part_consistency: PartConsistency | float | None = None,
+        part_consistency: PartConsistency | float | str | None = AUTO,
         **options,
     ):
         if args is not None and args.label_smoothing_factor:
@@ -131,9 +129,11 @@ class MHEXTrainer(Trainer):
                 f"weighed; start one process each: torchrun --nproc-per-node {self.args.n_gpu} ..., or set "
                 "CUDA_VISIBLE_DEVICES=0."
             )
-        if part_consistency is not None and not isinstance(part_consistency, PartConsistency):
-            part_consistency = PartConsistency(weight=part_consistency)
-        self.part_consistency = self.with_tokens(part_consistency)
+        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
+        if not isinstance(part_consistency, PartConsistency):
+            weight = usual_weight(part_consistency, self.model, tokenizer)
+            part_consistency = None if weight is None else PartConsistency(weight=weight)
+        self.part_consistency = with_tokens(part_consistency, tokenizer)
         self.parts[True] = LossParts(None if part_consistency is None else part_consistency.weight)
         self.part_draws: tuple[int, torch.Generator] | None = None  # a step's, from which its micro-batches draw
 
@@ -164,15 +164,6 @@ class MHEXTrainer(Trainer):
         shared = items is not None and self.args.average_tokens_across_devices
         loss = outputs["loss"] * (self.accelerator.num_processes if shared else 1)
         return (loss, outputs) if return_outputs else loss
-
-    def with_tokens(self, settings: PartConsistency | None) -> PartConsistency | None:
-        """The settings with the numbers of [MASK] and of special tokens, where there is a tokenizer that knows them."""
-        tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
-        if settings is None or not hasattr(tokenizer, "all_special_ids"):
-            return settings
-        found = tokenizer_options(tokenizer)
-        mask_id = found["mask_id"] if settings.mask_id is None else settings.mask_id
-        return replace(settings, mask_id=mask_id, special_ids=settings.special_ids or found["special_ids"])
 
     def draws_of_step(self) -> torch.Generator:
         """Random numbers of this step on this process; a resumed run draws the same."""

@@ -4,8 +4,10 @@ import pytest
 import torch
 import torch.distributed as dist
 import torch.nn.functional as F
+from peft import get_peft_model
 from torch.nn.parallel import DistributedDataParallel
 
+import hf_mhex
 from hf_mhex.training import PartConsistency, part_consistency_loss
 from hf_mhex.training import consistency as tested
 from networks import IMAGES, SIGNALS, TEXTS, batch_for, checkpoint_activations, lively
@@ -81,6 +83,22 @@ def test_the_claim_is_the_map_over_what_is_kept(family, monkeypatch):
     options = {"removals": ("attention",) if family in TEXTS else ("zero",)}
     found = part_consistency_loss(model, inputs, labels, settings_for(family, weight=3.0, **options))
     assert torch.allclose(found, by_hand(family, model, inputs, labels, kept[0], 3.0), rtol=1e-8)
+
+
+@pytest.mark.parametrize("family, target", [("bert", "query"), ("vit", "qkv")])
+def test_with_lora_the_loss_is_that_of_the_network_it_adapts(family, target):
+    """A new adapter changes nothing, so the loss stays; and it learns."""
+    model, settings = lively(family), settings_for(family)
+    inputs, labels = batch_for(family, torch.float64, batch=4), labels_for(SINGLE, 4)
+    losses = []
+    for adapted in (False, True):
+        if adapted:
+            model = get_peft_model(model, hf_mhex.lora_config(model, r=2, target_modules=[target])).double().eval()
+        draws = torch.Generator().manual_seed(7)
+        losses.append(part_consistency_loss(model, inputs, labels, settings, generator=draws))
+    assert torch.allclose(*losses, rtol=1e-9)
+    losses[1].backward()
+    assert any(weight.grad.any() for name, weight in model.named_parameters() if "lora_B" in name)
 
 
 @pytest.mark.parametrize("family", ["bert", "resnet", *SIGNALS])

@@ -1,4 +1,4 @@
-"""The README's example of a plain Trainer, as printed, on the reader's own files."""
+"""The README's example of a Trainer, as printed, on the reader's own files."""
 
 import os
 import re
@@ -13,18 +13,17 @@ from hf_mhex import load
 from schemas import small_bert, texts, write_csv
 
 ROOT = Path(__file__).parents[2]
-MARKED = re.compile(r"<!-- plain-trainer -->\s*```python\n(.*?)```", re.S)
+MARKED = re.compile(r"<!-- trainer -->\s*```python\n(.*?)```", re.S)
 
 
 def test_as_printed(tmp_path):
-    """In a folder with a train.csv, a test.csv and a BERT under the name that the example asks for."""
+    """In a folder with a train.csv and a BERT under the name that the example asks for."""
     code = MARKED.search((ROOT / "README.md").read_text())[1]
     assert len([line for line in code.splitlines() if line.strip()]) <= 12
     torch.manual_seed(0)
     small_bert(tmp_path / "bert-base-uncased")
-    for name, rows in (("train", 64), ("test", 16)):
-        found, labels = texts(rows)
-        write_csv(tmp_path / f"{name}.csv", {"text": found, "label": [label % 2 for label in labels]})
+    found, labels = texts(64)
+    write_csv(tmp_path / "train.csv", {"text": found, "label": [label % 2 for label in labels]})
     environment = os.environ | {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1", "TRANSFORMERS_VERBOSITY": "error"}
     done = subprocess.run(
         [sys.executable, "-c", code], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False

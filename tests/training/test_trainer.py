@@ -7,8 +7,17 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from transformers import AutoConfig, AutoModel, BertTokenizerFast, Trainer, TrainingArguments
+from peft import get_peft_model
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    BertTokenizerFast,
+    DataCollatorWithPadding,
+    Trainer,
+    TrainingArguments,
+)
 
+import hf_mhex
 from hf_mhex.training import MHEXTrainer, PartConsistency, mosaic_loss
 from hf_mhex.training.job import prepare
 from hf_mhex.training.optimisation import EpochSampler, depths, freeze, parameter_groups
@@ -165,7 +174,7 @@ def check_rates(model, num_blocks):
     rates = {}
     for group in parameter_groups(model, settings, 1.0, 0.1, set()):
         rates |= {names[id(parameter)]: group["lr"] for parameter in group["params"]}
-    assert rates.keys() == found.keys()
+    assert rates.keys() == {name for name, weight in model.named_parameters() if weight.requires_grad}
     for name, rate in rates.items():
         assert rate == (9.0 if found[name] is None else 0.5 ** (num_blocks - found[name]))
     return {name for name, depth in found.items() if depth is None}
@@ -183,6 +192,16 @@ def test_depths_and_learning_rates_of_every_family_and_its_plain_twin(name, tmp_
     new = check_rates(twin, model.num_blocks)
     answered = {name.rsplit(".", 1)[0] for name, weight in twin.named_parameters() if weight.shape[0] == 4}
     assert any(place.startswith(tuple(answered)) for place in new) and len(new) <= 6
+
+
+def test_adapters_learn_at_the_depth_of_their_layer(tmp_path):
+    """And the gates and heads beside them as what is new."""
+    model = lively("bert", dtype=torch.float32)
+    adapted = get_peft_model(model, hf_mhex.lora_config(model, r=2, target_modules=["query"]))
+    new = check_rates(adapted, model.num_blocks)
+    assert all(".gate." in name or ".heads." in name for name in new)
+    found = {name: depth for name, depth in depths(adapted).items() if "lora_" in name}
+    assert found and all(depth == 1 + int(name.split("layer.")[1].split(".")[0]) for name, depth in found.items())
 
 
 @pytest.mark.parametrize("name", ["bert", "resnet", "convnext"])
@@ -380,6 +399,39 @@ def test_part_consistency_takes_mask_and_special_tokens_from_the_tokenizer(tmp_p
         trainer = MHEXTrainer(lively("bert"), arguments, processing_class=tokenizer, part_consistency=asked)
         assert trainer.part_consistency.mask_id == mask_id
         assert set(trainer.part_consistency.special_ids) == kept
+
+
+SINGLE, MULTI = "single_label_classification", "multi_label_classification"
+
+
+@pytest.mark.parametrize("family, problem_type, mask_token, taught", [
+    ("bert", SINGLE, "[MASK]", True), ("distilbert", SINGLE, "[MASK]", True), ("bert", SINGLE, None, False),
+    ("bert", MULTI, "[MASK]", False), ("bert", "regression", "[MASK]", False), ("resnet", SINGLE, "[MASK]", False),
+])  # fmt: skip
+@pytest.mark.parametrize("source", ["processing_class", "data_collator"])
+def test_texts_of_one_label_with_a_mask_token_are_taught_with_parts_unless_told_not_to(
+    family, problem_type, mask_token, taught, source, tmp_path
+):
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"]))
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"), mask_token=mask_token)
+    model = lively(family, num_labels=1 if problem_type == "regression" else 3, problem_type=problem_type)
+    given = {source: DataCollatorWithPadding(tokenizer) if source == "data_collator" else tokenizer}
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True)
+    found = MHEXTrainer(model, args, **given).part_consistency
+    assert (found is not None) == taught
+    assert found is None or (found.weight, found.mask_id) == (1.0, tokenizer.mask_token_id)
+    assert MHEXTrainer(model, args, **given, part_consistency=None).part_consistency is None
+
+
+def test_a_recipe_of_texts_is_taught_with_parts_by_default(tmp_path):
+    for name, taught in (("sample_product_reviews", True), ("sample_fashion_mnist", False)):
+        for change, expected in (("part_share=0.25", taught), ("part_consistency=null", False)):
+            found = load_recipe(name, ["max_train_rows=10", "use_cpu=true", change])
+            trainer = trainer_of(found, tmp_path)
+            assert (trainer.part_consistency is not None) == expected
+            assert not expected or trainer.part_consistency.share == 0.25
+    with pytest.raises(ValueError, match="optimisation.part_consistency must be .*'auto'.* got 'always'"):
+        load_recipe("sample_product_reviews", ["part_consistency=always"])
 
 
 @pytest.mark.parametrize("level", [logging.WARNING, logging.ERROR])

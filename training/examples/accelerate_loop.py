@@ -3,7 +3,7 @@
     python accelerate_loop.py RECIPE OUTPUT [KEY=VALUE]...
     accelerate launch accelerate_loop.py RECIPE OUTPUT [KEY=VALUE]...
 
-Of a recipe it takes the model, the data, the order of rows, and of `training` what `DEFAULTS` names.
+Of a recipe it takes the model, the data, the order of rows, part consistency, and of `training` what `DEFAULTS` names.
 """
 
 import shutil
@@ -15,7 +15,8 @@ from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from transformers import get_scheduler
 
-from hf_mhex.training import load_recipe, mosaic_loss
+from hf_mhex.training import load_recipe, mosaic_loss, part_consistency_loss
+from hf_mhex.training.consistency import usual_weight, with_tokens
 from hf_mhex.training.job import prepare
 from hf_mhex.training.losses import label_entries
 from hf_mhex.training.optimisation import EpochSampler
@@ -31,6 +32,8 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
     epochs = int(given["num_train_epochs"])
     accelerator = Accelerator(cpu=given["use_cpu"], mixed_precision="bf16" if given["bf16"] else "no")
     job = prepare(recipe, given["seed"])
+    weight = usual_weight(recipe.optimisation.part_consistency, job.model, job.processor)
+    parts = with_tokens(recipe.optimisation.consistency(weight), job.processor)
     size = given["per_device_train_batch_size"]
     sampler = EpochSampler(job.train, recipe.optimisation.sampling, given["seed"], size * accelerator.num_processes)
     loader = DataLoader(job.train, size, sampler=sampler, collate_fn=job.collate)
@@ -51,6 +54,8 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
             items = accelerator.reduce(label_entries(labels), "sum")
             if labels.ndim > 2:
                 loss = mosaic_loss(model, batch, labels, items)
+            elif parts is not None:
+                loss = part_consistency_loss(model, batch, labels, parts, num_items_in_batch=items)
             else:
                 loss = model(**batch, labels=labels, num_items_in_batch=items).loss
             accelerator.backward(loss * accelerator.num_processes)

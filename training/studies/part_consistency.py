@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import tempfile
 import time
+from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 from statistics import mean
@@ -20,6 +21,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 import typer
+from torch import nn
 
 from hf_mhex import evaluation as ev
 from hf_mhex.benchmarks.explanations.images import square_numbers, sums_of_squares
@@ -91,17 +93,21 @@ SETS = {
 ROWS, SAMPLES = 64, 32
 
 
-def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
-    """Train one network and measure its map on the first validation rows."""
-    recipe_name, changes, file = SETS[name]
+def run_one(
+    name: str, changes: list[str], seed: int, data: Path, alter: Callable[[nn.Module], None] | None = None
+) -> tuple[dict, Job]:
+    """Train one network, which `alter` may change first, and measure its map on the first validation rows."""
+    recipe_name, small, file = SETS[name]
     if file == SHAPES and not (data / file).is_file():
         write_shapes(data / file)
     source = [f"source={data / file}"] if file else []
-    recipe = load_recipe(recipe_name, [*changes, *source, *LAST, f"training.seed={seed}", *ARMS[arm]])
+    recipe = load_recipe(recipe_name, [*small, *source, *LAST, f"training.seed={seed}", *changes])
     started = time.perf_counter()
     with tempfile.TemporaryDirectory() as folder:
         arguments = recipe.training_arguments(Path(folder))
         job = prepare(recipe, seed)
+        if alter is not None:
+            alter(job.model)
         trainer = make_trainer(recipe, arguments, job)
         trainer.train()
         seconds = time.perf_counter() - started
@@ -109,10 +115,11 @@ def run_one(name: str, arm: str, seed: int, data: Path) -> dict:
     measures = text_measures(job) if recipe.model.registered.kind == "text" else image_measures(job, seed)
     if file == SHAPES:
         measures |= truth_measures(job, np.load(data / file)["val_masks"])
-    row = {"set": name, "arm": arm, "seed": seed, "epochs": int(arguments.num_train_epochs)}
+    row: dict = {"epochs": int(arguments.num_train_epochs)}
     row |= {"accuracy": answer.get("accuracy", answer.get("medmnist_acc")), "auc": answer.get("medmnist_auc")}
     row |= {measure: round(value, 4) for measure, value in measures.items()}
-    return row | {"train_seconds": round(seconds, 1), "rows": ROWS, "commit": source_commit(), **environment()}
+    row |= {"train_seconds": round(seconds, 1), "rows": ROWS, "commit": source_commit(), **environment()}
+    return row, job
 
 
 def image_measures(job: Job, seed: int) -> dict[str, float]:
@@ -157,7 +164,7 @@ def truth_measures(job: Job, masks: np.ndarray) -> dict[str, float]:
     return {"on_shape": float(shares[right].mean()), "shape_area": float(near[right].mean())}
 
 
-def text_measures(job: Job) -> dict[str, float]:
+def text_measures(job: Job, rollout: bool = False) -> dict[str, float]:
     """Comprehensiveness, sufficiency and sensitivity-n by [MASK] and by deletion of the content tokens."""
     model, tokenizer, rows = job.model.eval(), job.processor, []
     ask = text_scores(model)
@@ -165,7 +172,7 @@ def text_measures(job: Job) -> dict[str, float]:
     for row in range(ROWS):
         batch = job.collate([job.validation[row]])
         given = {"input_ids": batch["input_ids"], "attention_mask": batch["attention_mask"]}
-        answer = model.generate_saliency(**given)
+        answer = model.generate_saliency(**given, rollout=rollout)
         target, found = int(answer.target), {}
         for how in ("mask", "delete"):
             fixed = (given["input_ids"][0], given["attention_mask"][0], target, how)
@@ -279,7 +286,7 @@ def main(
         for name in sets or SETS:
             for arm in arms or ARMS:
                 if journal.find(set=name, arm=arm, seed=seed) is None:
-                    row = run_one(name, arm, seed, data)
+                    row = {"set": name, "arm": arm, "seed": seed} | run_one(name, ARMS[arm], seed, data)[0]
                     journal.add(row)
                     typer.echo(row)
                     if one:
