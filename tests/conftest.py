@@ -1,6 +1,8 @@
 """What a run leaves out, said at its end; and what tests of several rooms share."""
 
 import gc
+import shutil
+import tempfile
 from collections import Counter
 from pathlib import Path
 
@@ -49,6 +51,15 @@ def pytest_terminal_summary(terminalreporter, config):
     if left:
         targets = ", ".join(f"make {target} {count}" for target, count in sorted(left.items()))
         terminalreporter.write_line(f"Left out for being slow, {left.total()} tests: {targets}.")
+
+
+def pytest_unconfigure(config):
+    """Say that a disk is full: tests fail of it in many ways, and pytest-xdist ends in an error of its own."""
+    places = set() if hasattr(config, "workerinput") else {tempfile.gettempdir(), str(ROOT)}
+    for place in places:
+        left = shutil.disk_usage(place).free // 2**20
+        if left < 200:
+            print(f"{left} MB are left where {place} is. Tests need some 600 MB there; free them, or set TMPDIR.")
 
 
 @pytest.fixture

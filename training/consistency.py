@@ -325,7 +325,10 @@ def pooled_part(features: Features, rows: torch.Tensor, keep: torch.Tensor, text
     if features.valid is not None:
         valid = features.valid[rows]
         share, count = share * valid, valid.sum(-1, keepdim=True).clamp(min=1)
-    total = sum((summand[rows].to(share.dtype) @ share[:, :, None])[..., 0] for summand in features.summands)
+    first, *others = (summand.to(share.dtype) for summand in features.summands)
+    z = sum(others, first)
+    spread = share.new_zeros(len(z), share.shape[1]).index_copy(0, rows, share)  # z[rows] would cost a copy each way
+    total = (z @ spread[:, :, None])[rows, :, 0]
     return total / count * (features.p[rows] > 0)
 
 

@@ -29,12 +29,12 @@ from hf_mhex.environment import environment, made_at, ran_on, source_commit
 from hf_mhex.evaluation.intervals import student_interval
 from hf_mhex.families import FAMILIES
 from hf_mhex.training.models import minilm_folder
-from hf_mhex.training.studies.accuracy import Study, run_one
+from hf_mhex.training.studies.accuracy import UNMASKED, Study, run_one
 from hf_mhex.training.studies.signals import coffee_fold
 from hf_mhex.writing import write_whole
 
 LAYERS = 2  # of MiniLM's six
-TEXT = ("num_train_epochs=2", "max_length=32", "per_device_train_batch_size=16")
+TEXT = ("num_train_epochs=2", "max_length=32", "per_device_train_batch_size=16", UNMASKED)
 IMAGE = ("image_size=28", "model.config={}", "mosaics=0", "num_train_epochs=4")
 BESIDE_PLAIN: dict[str, tuple[str, ...]] = {"plain": (), "MHEX": ()}
 

@@ -4,8 +4,9 @@
 
 prints one JSON row a network. A step is forward, loss, backward and AdamW (fused, Trainer's default), on random inputs.
 `time_ratio` is the median over rounds in which the two networks take turns; `parts_ratio` is that of a step of MHEX
-with part consistency to one without. Memory is counted, not sampled: 16 bytes a parameter (weight, gradient, AdamW's
-two moments) and what autograd keeps for the backward pass.
+with part consistency to one without, and `rows_ratio` that of half as many rows more, which is the least it can cost.
+Parts are drawn for half of the rows exactly, so that rounds are alike. Memory is counted, not sampled: 16 bytes a
+parameter (weight, gradient, AdamW's two moments) and what autograd keeps for the backward pass.
 """
 
 from __future__ import annotations
@@ -14,10 +15,12 @@ import json
 import statistics
 import sys
 import time
+from unittest.mock import patch
 
 import torch
 
-from hf_mhex.training.consistency import part_consistency_loss
+from hf_mhex.training import consistency
+from hf_mhex.training.consistency import PartConsistency, draw_parts, part_consistency_loss
 from hf_mhex.training.models import build
 from hf_mhex.training.settings import ModelSettings, ProcessingSettings
 
@@ -69,23 +72,29 @@ def measure(case: str, rounds: int) -> dict:
     network, batch, size = CASES[case]
     models = pair(network)
     inputs = inputs_for(models[0], batch, size)
+    larger = inputs_for(models[0], batch + batch // 2, size)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in models]
 
-    def step(number: int, parts: bool = False) -> float:
+    def half(*given) -> list:
+        return draw_parts(*given[:3], PartConsistency(share=1.0), given[4])[::2]
+
+    def step(number: int, given: dict = inputs, parts: bool = False) -> float:
         started = time.perf_counter()
-        loss = part_consistency_loss(models[0], inputs, inputs["labels"]) if parts else models[number](**inputs).loss
+        loss = part_consistency_loss(models[0], given, given["labels"]) if parts else models[number](**given).loss
         loss.backward()
         optimizers[number].step()
         optimizers[number].zero_grad()
         return time.perf_counter() - started
 
-    step(0), step(1), step(0, parts=True)
-    times, with_parts = [], []
-    for number in range(rounds):
-        first = step(number % 2)
-        second = step(1 - number % 2)
-        times.append((first, second) if number % 2 == 0 else (second, first))
-        with_parts.append(step(0, parts=True) / times[-1][0])
+    times, with_parts, with_rows = [], [], []
+    with patch.object(consistency, "draw_parts", half):
+        step(0), step(1), step(0, larger), step(0, parts=True)
+        for number in range(rounds):
+            first = step(number % 2)
+            second = step(1 - number % 2)
+            times.append((first, second) if number % 2 == 0 else (second, first))
+            with_rows.append(step(0, larger) / times[-1][0])
+            with_parts.append(step(0, parts=True) / times[-1][0])
     sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in models]
     kept = [kept_bytes(model, inputs) for model in models]
     totals = [16 * size + activations for size, activations in zip(sizes, kept)]
@@ -93,6 +102,7 @@ def measure(case: str, rounds: int) -> dict:
         "network": case,
         "time_ratio": round(statistics.median(mhex / plain for mhex, plain in times), 3),
         "parts_ratio": round(statistics.median(with_parts), 3),
+        "rows_ratio": round(statistics.median(with_rows), 3),
         "seconds_mhex": round(statistics.median(mhex for mhex, _ in times), 3),
         "seconds_plain": round(statistics.median(plain for _, plain in times), 3),
         "parameters_mhex": sizes[0],
