@@ -138,7 +138,7 @@ def deleted() -> dict:
     def joined(model, inputs, rows, parts, keep, settings):
         given = inputs["input_ids"]
         mask = inputs.get("attention_mask", torch.ones_like(given))
-        order = (~keep).long().argsort(1, stable=True)
+        order = (~keep).long().argsort(dim=1, stable=True)
         more = {name: value[rows] for name, value in inputs.items()}
         more |= {"input_ids": given[rows].gather(1, order), "attention_mask": (mask[rows] * keep).gather(1, order)}
         whole = {**inputs, "attention_mask": mask}
@@ -171,7 +171,7 @@ def rolled_out() -> dict:
         own = {name: value[rows] for name, value in inputs.items()}
         with torch.no_grad():
             shares = eval_view(model).base_model(**own, rollout=True).shares
-            vectors = keep[:, None].to(torch.float32)
+            vectors = keep[:, None].to(next(model.parameters()).dtype)
             carried.clear()
             for block in range(len(shares)):
                 vectors = through(shares[block], vectors, back=False)

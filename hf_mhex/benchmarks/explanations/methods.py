@@ -74,8 +74,8 @@ def methods_for(inputs: str, kind: str, several_classes: bool = True, rollout: b
         if inputs == "images":
             settings = candidates(inputs, several_classes, rollout=False)
         for name, passes in ((REFINED, 1), (REFINED_MORE, 4)):
-            call, detail = partial(mhex_map, refine=passes), f"with a gradient, {passes} times"
-            found.append(Method(name, call, settings=settings, detail=detail))
+            detail = f"{passes} {'passes' if passes > 1 else 'pass'} with a gradient"
+            found.append(Method(name, partial(mhex_map, refine=passes), settings=settings, detail=detail))
     if inputs == "images":
         found.append(LAST_BLOCK_CAM if kind == "mhex" else PLAIN_CAM)
     found += image_methods() if inputs == "images" else text_methods()
