@@ -88,7 +88,9 @@ def usual_weight(asked: float | str | None, model: nn.Module, tokenizer) -> floa
         return asked
     choose("part_consistency", asked, (AUTO,))
     text = model.main_input_name == "input_ids" and getattr(tokenizer, "mask_token_id", None) is not None
-    return 1.0 if text and model.config.problem_type == "single_label_classification" else None
+    known = model.config.problem_type  # None until the first labels tell
+    single = known == "single_label_classification" or (known is None and model.config.num_labels > 1)
+    return 1.0 if text and single else None
 
 
 def with_tokens(settings: PartConsistency | None, tokenizer) -> PartConsistency | None:
@@ -161,7 +163,10 @@ def part_consistency_outputs(
     batch, text = len(given), not given.is_floating_point()
     mask = inputs.get("attention_mask")
     if text and mask is not None and mask.ndim != 2:
-        raise ValueError(f"attention_mask must be [batch, tokens] for part consistency, got {list(mask.shape)}.")
+        raise ValueError(
+            f"attention_mask must be [batch, tokens] for part consistency, got {list(mask.shape)}; or train with "
+            "part_consistency=None."
+        )
     parts = draw_parts(given, mask, labels, settings, generator)
     items = label_entries(labels).clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     rows = torch.tensor([part.row for part in parts], dtype=torch.long, device=given.device)
@@ -209,7 +214,10 @@ def main_input(model: nn.Module, inputs: dict) -> torch.Tensor:
     """The tensor whose parts are removed; ValueError where it is not among the inputs."""
     name = model.main_input_name
     if not isinstance(inputs.get(name), torch.Tensor):
-        raise ValueError(f"part consistency removes parts of {name}, which must be given; got {', '.join(inputs)}.")
+        raise ValueError(
+            f"part consistency removes parts of {name}, which must be given; got {', '.join(inputs)}. Give it, or "
+            "train with part_consistency=None."
+        )
     return inputs[name]
 
 

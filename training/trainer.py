@@ -16,12 +16,12 @@ from hf_mhex.training.settings import OptimisationSettings, needs_a_measure
 class LossParts:
     """Sums over label entries of the main and the blocks' losses and hits, to be averaged when they are logged.
 
-    weight: what the term of part consistency weighs in the loss; None where there is none.
+    weight: what the term of part consistency weighs in the loss.
     """
 
-    def __init__(self, weight: float | None = None):
-        self.weight = weight or 0.0
-        self.term = weight is not None
+    def __init__(self, weight: float = 0.0):
+        self.weight = weight
+        self.term = False
         self.sums: torch.Tensor | None = None
         self.blocks = 0
 
@@ -30,6 +30,7 @@ class LossParts:
         own = label_entries(labels)
         items = own if items is None else items
         term = outputs.get("part_loss")
+        self.term = self.term or term is not None
         term = outputs["loss"].new_zeros(()) if term is None else term
         blocks = outputs.get("block_logits")
         block_losses = outputs["loss"].new_zeros(0) if blocks is None else outputs["block_losses"]
@@ -129,12 +130,13 @@ class MHEXTrainer(Trainer):
                 f"weighed; start one process each: torchrun --nproc-per-node {self.args.n_gpu} ..., or set "
                 "CUDA_VISIBLE_DEVICES=0."
             )
+        self.parts_by_default = part_consistency == AUTO
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         if not isinstance(part_consistency, PartConsistency):
             weight = usual_weight(part_consistency, self.model, tokenizer)
             part_consistency = None if weight is None else PartConsistency(weight=weight)
         self.part_consistency = with_tokens(part_consistency, tokenizer)
-        self.parts[True] = LossParts(None if part_consistency is None else part_consistency.weight)
+        self.parts[True] = LossParts(0.0 if part_consistency is None else part_consistency.weight)
         self.part_draws: tuple[int, torch.Generator] | None = None  # a step's, from which its micro-batches draw
 
     def _get_num_items_in_batch(self, batch_samples, device):
@@ -154,7 +156,7 @@ class MHEXTrainer(Trainer):
         if labels.ndim > 2 and hasattr(self.model, "heads"):
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             outputs = mosaic_outputs(model, rest, labels, items)
-        elif labels.ndim <= 2 and model.training and self.part_consistency is not None:
+        elif self.takes_parts(model, labels):
             draws = self.draws_of_step()
             outputs = part_consistency_outputs(model, inputs, labels, self.part_consistency, draws, items)
         else:
@@ -164,6 +166,11 @@ class MHEXTrainer(Trainer):
         shared = items is not None and self.args.average_tokens_across_devices
         loss = outputs["loss"] * (self.accelerator.num_processes if shared else 1)
         return (loss, outputs) if return_outputs else loss
+
+    def takes_parts(self, model, labels: torch.Tensor) -> bool:
+        """Whether a batch loses parts: in training, unless it is of mosaics; by default where rows have one label."""
+        asked = self.part_consistency is not None and not (self.parts_by_default and labels.is_floating_point())
+        return asked and model.training and labels.ndim <= 2
 
     def draws_of_step(self) -> torch.Generator:
         """Random numbers of this step on this process; a resumed run draws the same."""

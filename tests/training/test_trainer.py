@@ -291,10 +291,10 @@ def rows_of_ids():
 
 
 def test_it_serves_without_a_recipe(tmp_path):
-    """Trainer's own samplers, learning rates and metrics where no recipe says otherwise."""
+    """Trainer's own samplers, learning rates and metrics where no recipe says otherwise, and no parts are asked for."""
     arguments = {"report_to": "none", "use_cpu": True, "seed": 1, "logging_steps": 2, "max_steps": 4}
     found = []
-    for kind in (MHEXTrainer, Trainer):
+    for kind in (partial(MHEXTrainer, part_consistency=None), Trainer):
         model = lively("bert", dtype=torch.float32, hidden_dropout_prob=0.0)
         tokenizer = BertTokenizerFast.from_pretrained(small_bert(tmp_path / "bert"))
         args = TrainingArguments(str(tmp_path), **arguments, train_sampling_strategy="group_by_length")
@@ -405,7 +405,7 @@ SINGLE, MULTI = "single_label_classification", "multi_label_classification"
 
 
 @pytest.mark.parametrize("family, problem_type, mask_token, taught", [
-    ("bert", SINGLE, "[MASK]", True), ("distilbert", SINGLE, "[MASK]", True), ("bert", SINGLE, None, False),
+    ("bert", SINGLE, "[MASK]", True), ("distilbert", None, "[MASK]", True), ("bert", SINGLE, None, False),
     ("bert", MULTI, "[MASK]", False), ("bert", "regression", "[MASK]", False), ("resnet", SINGLE, "[MASK]", False),
 ])  # fmt: skip
 @pytest.mark.parametrize("source", ["processing_class", "data_collator"])
@@ -421,6 +421,20 @@ def test_texts_of_one_label_with_a_mask_token_are_taught_with_parts_unless_told_
     assert (found is not None) == taught
     assert found is None or (found.weight, found.mask_id) == (1.0, tokenizer.mask_token_id)
     assert MHEXTrainer(model, args, **given, part_consistency=None).part_consistency is None
+
+
+@pytest.mark.parametrize("labels, taught", [(torch.arange(8) % 3, True), (torch.eye(3)[torch.arange(8) % 3], False)])
+def test_the_first_labels_tell_whether_a_text_has_one(labels, taught, tmp_path):
+    """As `convert` leaves it: the model's problem type is unknown until then."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"]))
+    model, inputs = lively("bert", torch.float32, num_labels=3), batch_for("bert", batch=8)
+    rows = [{**{n: v[row] for n, v in inputs.items()}, "labels": labels[row]} for row in range(8)]
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, max_steps=2, logging_steps=1)
+    tokenizer = BertTokenizerFast(str(tmp_path / "vocab.txt"))
+    trainer = MHEXTrainer(model, args, train_dataset=rows, processing_class=tokenizer)
+    assert model.config.problem_type is None
+    trainer.train()
+    assert all(("loss_parts" in entry) == taught for entry in trainer.state.log_history if "loss" in entry)
 
 
 def test_a_recipe_of_texts_is_taught_with_parts_by_default(tmp_path):
