@@ -24,7 +24,7 @@ from hf_mhex.data.settings import bounded, choose
 from hf_mhex.evaluation.controls import gaussian_blur
 from hf_mhex.evaluation.part_removal import tokenizer_options
 from hf_mhex.modeling.mhex_maps import Features, decay_factors, no_autocast, upsampling_matrix
-from hf_mhex.training.losses import label_entries, within
+from hf_mhex.training.losses import label_entries, outside_graph, within
 
 FILLS = ("zero", "mean", "blur", "noise")  # in place of pixels and of a signal's points
 HIDES = ("mask", "attention")  # in place of tokens
@@ -183,7 +183,7 @@ def part_consistency_outputs(
             part = pooled_part(features, rows.to(features.p.device), keep.to(features.p.device), text)
             claims[block] = whole.heads[block](whole.base_model.gates[block](part))
 
-    callback = {"explain": claim} if explains else {}
+    callback = {"explain": outside_graph(model, claim)} if explains else {}
     every = torch.cat([labels, labels[rows.to(labels.device)]])
     outputs = model(**passed, labels=every, num_items_in_batch=items, **callback)
     part_loss = outputs.logits.new_zeros(())

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import numpy as np
 import torch
 from accelerate.utils import extract_model_from_parallel
@@ -16,6 +18,13 @@ def within(model: nn.Module) -> nn.Module:
     """The classifier in the wrappers of parallel training (DDP, FSDP, DeepSpeed) and of PEFT."""
     found = extract_model_from_parallel(model)
     return found.get_base_model() if hasattr(found, "get_base_model") else found
+
+
+def outside_graph(model: nn.Module, call: Callable) -> Callable:
+    """A callback of the forward of a model: a compiled one leaves its graph for it."""
+    inside = (model, getattr(model, "module", model))
+    compiled = any(hasattr(found, "_orig_mod") or found._compiled_call_impl is not None for found in inside)
+    return torch.compiler.disable(call) if compiled else call
 
 
 def balanced_weights(labels: np.ndarray, num_labels: int) -> list[float]:
@@ -77,7 +86,7 @@ def mosaic_outputs(model: nn.Module, inputs: dict, labels: torch.Tensor, num_ite
                 absent = torch.stack(costs, dim=1).flatten(0, 1)
         found[block] = logits, absent
 
-    outputs = model(**inputs, labels=labels[:, 0, 0], explain=teach)
+    outputs = model(**inputs, labels=labels[:, 0, 0], explain=outside_graph(model, teach))
     device = outputs.logits.device
     block_logits = torch.stack([found[block][0].to(device) for block in range(len(heads))], dim=1)
     absent = None

@@ -101,6 +101,21 @@ def test_with_lora_the_loss_is_that_of_the_network_it_adapts(family, target):
     assert any(weight.grad.any() for name, weight in model.named_parameters() if "lora_B" in name)
 
 
+@pytest.mark.parametrize("family", ["bert", "resnet"])
+def test_a_compiled_network_has_the_loss_of_the_network_itself(family, request):
+    """It leaves its graph where the map of a part is read."""
+    request.addfinalizer(torch.compiler.reset)
+    model, settings = lively(family), settings_for(family)
+    inputs, labels = batch_for(family, torch.float64, batch=4), labels_for(SINGLE, 4)
+    losses = []
+    for called in (model, torch.compile(model, backend="eager")):
+        draws = torch.Generator().manual_seed(7)
+        losses.append(part_consistency_loss(called, inputs, labels, settings, generator=draws))
+    assert torch.allclose(*losses, rtol=1e-9)
+    losses[1].backward()
+    assert model.heads[0].weight.grad.any()
+
+
 @pytest.mark.parametrize("family", ["bert", "resnet", *SIGNALS])
 def test_gradients_are_those_of_small_changes(family):
     model = lively(family)

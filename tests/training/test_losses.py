@@ -131,6 +131,14 @@ def test_with_lora_the_loss_of_mosaics_is_that_of_the_network_it_adapts():
     assert torch.allclose(mosaic_loss(adapted, inputs, labels), wanted, rtol=1e-9)
 
 
+def test_a_compiled_network_has_the_loss_of_mosaics_of_the_network_itself(request):
+    request.addfinalizer(torch.compiler.reset)
+    model, labels = lively("resnet"), torch.arange(8).view(2, 2, 2) % 4
+    inputs = image_batch(2, (64, 64), dtype=torch.float64)
+    found = mosaic_loss(torch.compile(model, backend="eager"), inputs, labels)
+    assert torch.allclose(found, mosaic_loss(model, inputs, labels), rtol=1e-9)
+
+
 def test_what_is_no_mosaic_is_refused():
     model = lively("bert")
     with pytest.raises(ValueError, match=r"must be \[M, R, S\] or \[M, R, S, K\], got \[4\]"):
