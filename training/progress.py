@@ -13,13 +13,19 @@ LEFT_OUT = re.compile(r"block|loss_main|loss_parts|runtime|per_second|preparatio
 
 
 class EpochLine(ProgressCallback):
-    """One line an epoch with its losses and metrics; in a terminal Trainer's bar below it."""
+    """One line an epoch with its losses and metrics; in a terminal Trainer's bar below it.
 
-    def __init__(self):
+    first: a line to begin with.
+    """
+
+    def __init__(self, first: str | None = None):
         super().__init__()
+        self.first = first
         self.said: dict[str, float] = {}
 
     def on_train_begin(self, args, state, control, **options):
+        if self.first and state.is_world_process_zero:
+            print(self.first, flush=True)
         if sys.stderr.isatty():
             super().on_train_begin(args, state, control, **options)
 
@@ -59,9 +65,12 @@ class EpochLine(ProgressCallback):
         print(line, flush=True) if self.training_bar is None else self.training_bar.write(line)
 
 
-def tell_by_epoch(trainer: Trainer) -> None:
-    """Put `EpochLine` in place of Trainer's own bar and printed dicts; `disable_tqdm=True` keeps it quiet."""
+def tell_by_epoch(trainer: Trainer, first: str | None = None) -> None:
+    """Put `EpochLine`, which begins with the line `first`, in place of Trainer's bar and printed dicts.
+
+    `disable_tqdm=True` keeps it quiet.
+    """
     for printer in (ProgressCallback, PrinterCallback):
         trainer.remove_callback(printer)
     if not trainer.args.disable_tqdm:
-        trainer.add_callback(EpochLine())
+        trainer.add_callback(EpochLine(first))

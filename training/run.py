@@ -96,7 +96,9 @@ def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
         eval_dataset=job.validation,
         data_collator=job.collate,
     )
-    tell_by_epoch(trainer)
+    parts = trainer.part_consistency
+    told = f"{parts.share:.0%} of the rows pass once more without some of their parts" if parts else None
+    tell_by_epoch(trainer, told and f"{told}; part_consistency=null leaves that out")
     return trainer
 
 
