@@ -449,9 +449,11 @@ def drawn_analyses(place, **unused):
     check_picture(fields)
 
 
-@shows("training/progress.py:EpochLine.tell")
+@shows("training/progress.py:EpochLine.tell", "training/progress.py:EpochLine.on_train_begin")
 def a_training_s_lines(capsys, **unused):
-    line = EpochLine()
+    line = EpochLine(HOSTILE)
+    line.on_train_begin(None, SimpleNamespace(is_world_process_zero=True), None)
+    check_terminal(capsys.readouterr().out, HOSTILE)
     line.on_log(None, None, None, {"loss": 0.5, f"eval_recall_{HOSTILE}": 0.5})
     line.tell(SimpleNamespace(num_train_epochs=1, max_steps=-1), SimpleNamespace(epoch=1, is_world_process_zero=True))
     check_terminal(capsys.readouterr().out, f"recall {HOSTILE.replace('_', ' ')}")

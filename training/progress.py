@@ -25,7 +25,7 @@ class EpochLine(ProgressCallback):
 
     def on_train_begin(self, args, state, control, **options):
         if self.first and state.is_world_process_zero:
-            print(self.first, flush=True)
+            print(visible(self.first), flush=True)
         if sys.stderr.isatty():
             super().on_train_begin(args, state, control, **options)
 
