@@ -1,17 +1,20 @@
 """The other forms of part consistency do what their names say, derived again slowly in float64."""
 
 from contextlib import contextmanager
+from pathlib import Path
 from unittest.mock import patch
 
 import pytest
 import torch
 
+from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.training import PartConsistency, part_consistency_loss
 from hf_mhex.training import consistency as tested
-from hf_mhex.training.studies.part_forms import FORMS, PatchGame, Told, deleted, tell
+from hf_mhex.training.studies.part_forms import FORMS, PatchGame, Told, deleted, tell, write_table
 from networks import batch_for, image_batch, lively
 
 LABELS = torch.arange(4)
+RESULTS = Path(__file__).parents[2] / "results"
 
 
 @contextmanager
@@ -122,6 +125,11 @@ def test_hidden_patches_are_those_that_the_model_is_not_shown():
     keep = seen[4:].flatten(1).bool()
     wanted = model(pixel_values=pixels, attention_mask=keep.long()).logits[0, 1]
     assert torch.allclose(PatchGame(model, pixels[0], 1)(keep[:1])[0], wanted)
+
+
+def test_the_page_is_what_its_rows_say(tmp_path):
+    write_table(Journal(RESULTS / "part_forms.jsonl"), tmp_path / "page.md")
+    assert (tmp_path / "page.md").read_text() == (RESULTS / "part_forms.md").read_text()
 
 
 def test_another_row_stands_where_pixels_were():
