@@ -10,7 +10,7 @@ from torch.nn.parallel import DistributedDataParallel
 import hf_mhex
 from hf_mhex.training import PartConsistency, part_consistency_loss
 from hf_mhex.training import consistency as tested
-from networks import IMAGES, SIGNALS, TEXTS, batch_for, checkpoint_activations, lively
+from networks import IMAGES, ONE_GRAPH, SIGNALS, TEXTS, batch_for, checkpoint_activations, lively
 
 SINGLE, SEVERAL, NUMBERS = "single_label_classification", "multi_label_classification", "regression"
 MASK = 3
@@ -101,6 +101,7 @@ def test_with_lora_the_loss_is_that_of_the_network_it_adapts(family, target):
     assert any(weight.grad.any() for name, weight in model.named_parameters() if "lora_B" in name)
 
 
+@ONE_GRAPH
 @pytest.mark.parametrize("family", ["bert", "resnet"])
 def test_a_compiled_network_has_the_loss_of_the_network_itself(family, request):
     """It leaves its graph where the map of a part is read."""

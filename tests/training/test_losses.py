@@ -13,7 +13,7 @@ from hf_mhex.modeling.mhex_loss import deep_supervision_loss
 from hf_mhex.training import balanced_weights, mosaic_loss
 from hf_mhex.training.losses import mosaic_outputs
 from hf_mhex.training.plain import PlainImageClassifier
-from networks import checkpoint_activations, image_batch, lively, small_config, text_batch
+from networks import ONE_GRAPH, checkpoint_activations, image_batch, lively, small_config, text_batch
 from slow_method import caught
 
 SINGLE, SEVERAL = "single_label_classification", "multi_label_classification"
@@ -131,6 +131,7 @@ def test_with_lora_the_loss_of_mosaics_is_that_of_the_network_it_adapts():
     assert torch.allclose(mosaic_loss(adapted, inputs, labels), wanted, rtol=1e-9)
 
 
+@ONE_GRAPH
 def test_a_compiled_network_has_the_loss_of_mosaics_of_the_network_itself(request):
     request.addfinalizer(torch.compiler.reset)
     model, labels = lively("resnet"), torch.arange(8).view(2, 2, 2) % 4
