@@ -87,10 +87,11 @@ def usual_weight(asked: float | str | None, model: nn.Module, tokenizer) -> floa
     if not isinstance(asked, str):
         return asked
     choose("part_consistency", asked, (AUTO,))
-    text = model.main_input_name == "input_ids" and getattr(tokenizer, "mask_token_id", None) is not None
+    if getattr(model, "main_input_name", None) != "input_ids" or getattr(tokenizer, "mask_token_id", None) is None:
+        return None
     known = model.config.problem_type  # None until the first labels tell
     single = known == "single_label_classification" or (known is None and model.config.num_labels > 1)
-    return 1.0 if text and single else None
+    return 1.0 if single else None
 
 
 def with_tokens(settings: PartConsistency | None, tokenizer) -> PartConsistency | None:

@@ -28,6 +28,7 @@ from hf_mhex.evaluation import (
     student_interval,
     unit_range,
 )
+from hf_mhex.evaluation.controls import gaussian_blur
 from hf_mhex.evaluation.ordering import ranks
 from hf_mhex.evaluation.sanity import bottom_up
 from networks import image_batch, lively_resnet
@@ -60,6 +61,24 @@ def test_ranks_and_correlation_with_ties():
         correlation(a, -a, "kendall")
     with pytest.raises(ValueError, match="alike"):
         correlation(a, a[:2])
+
+
+@pytest.mark.parametrize("shape, sigma", [((2, 9), 1.5), ((1, 7, 5), 0.8), ((2, 4, 6), 3.0)])
+def test_a_blur_is_a_sum_over_neighbours_with_edges_continued(shape, sigma):
+    """Axis by axis, cut at three sigma; longer than the map too, and in half precision."""
+    maps = torch.randn(shape, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    reach, wanted = max(1, round(3 * sigma)), maps
+    weights = [math.exp(-0.5 * (step / sigma) ** 2) for step in range(-reach, reach + 1)]
+    for axis in range(1, len(shape)):
+        lines, found = wanted.movedim(axis, -1), torch.zeros_like(wanted.movedim(axis, -1))
+        for place in range(lines.shape[-1]):
+            for step, weight in zip(range(-reach, reach + 1), weights):
+                near = min(max(place + step, 0), lines.shape[-1] - 1)
+                found[..., place] += lines[..., near] * weight / sum(weights)
+        wanted = found.movedim(-1, axis)
+    assert torch.allclose(gaussian_blur(maps, sigma), wanted, atol=1e-12)
+    half = gaussian_blur(maps.bfloat16(), sigma)
+    assert half.dtype == torch.bfloat16 and torch.allclose(half.double(), wanted, atol=0.02)
 
 
 def test_controls_have_the_shape_of_maps():
