@@ -10,7 +10,7 @@ import torch
 from hf_mhex.benchmarks.journal import Journal
 from hf_mhex.training import PartConsistency, part_consistency_loss
 from hf_mhex.training import consistency as tested
-from hf_mhex.training.studies.part_forms import FORMS, PatchGame, Told, deleted, tell, write_table
+from hf_mhex.training.studies.part_forms import FORMS, PatchGame, Told, deleted, enlarge, tell, write_table
 from networks import batch_for, image_batch, lively
 
 LABELS = torch.arange(4)
@@ -112,6 +112,13 @@ def test_a_network_that_is_told_knows_black_from_removed():
         and torch.equal(told(inputs["pixel_values"]), wanted)
         and not torch.equal(model(**inputs).logits, before)
     )
+
+
+def test_early_heads_start_larger():
+    model = lively("resnet")
+    before = [head.weight.clone() for head in model.heads]
+    enlarge(model)
+    assert [(head.weight / old).mean().item() for head, old in zip(model.heads, before)] == [4, 4, 1, 1]
 
 
 def test_hidden_patches_are_those_that_the_model_is_not_shown():

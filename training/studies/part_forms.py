@@ -87,6 +87,13 @@ def tell(model: nn.Module) -> None:
     setattr(model.get_submodule(parent), own, Told(first))
 
 
+def enlarge(model: nn.Module) -> None:
+    """Let the heads of the first half of the blocks start four times as large."""
+    with torch.no_grad():
+        for head in model.heads[: len(model.heads) // 2]:
+            head.weight.mul_(4)
+
+
 def still(side: int) -> Callable[[], dict]:
     """No gradient through the answer (0) or the claim (1) of the term."""
 
@@ -202,6 +209,10 @@ FORMS = {
     "noise": Form(IMAGES, "noise alone", removed_by("noise")),
     "other images": Form(IMAGES, "pixels of another image", places=other_images),
     "every fill": Form(IMAGES, "zero, mean, blur or noise", removed_by(*consistency.FILLS)),
+    "weight 4": Form(IMAGES, "a weight of 4", ("part_consistency=4.0",)),
+    "a quarter": Form(IMAGES, "a quarter of the rows", ("part_share=0.25",)),
+    "less decay": Form(IMAGES, "head_decay=0.8", ("model.config.head_decay=0.8",)),
+    "early heads": Form(IMAGES, "early heads start four times as large", alter=enlarge),
     "antithetic": Form(IMAGES, "each part beside what it leaves out", places=antithetic),
     "Shapley": Form(IMAGES, "Shapley's sizes, such pairs, squared error on logits", places=shapley),
     "attention": Form(TEXTS, "hidden inside attention", removed_by("attention")),
