@@ -118,7 +118,7 @@ def test_early_heads_start_larger():
     model = lively("resnet")
     before = [head.weight.clone() for head in model.heads]
     enlarge(model)
-    assert [(head.weight / old).mean().item() for head, old in zip(model.heads, before)] == [4, 4, 1, 1]
+    assert [(head.weight / old).mean().item() for head, old in zip(model.heads, before)] == [4, 4, 1, 1, 1]
 
 
 def test_hidden_patches_are_those_that_the_model_is_not_shown():
