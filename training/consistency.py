@@ -153,8 +153,12 @@ def part_consistency_outputs(
     settings: PartConsistency | None = None,
     generator: torch.Generator | None = None,
     num_items_in_batch=None,
+    shard: tuple[int, int] = (0, 1),
 ) -> PartConsistencyOutput:
-    """The loss, its term, and what the model says of whole rows; see `part_consistency_loss`."""
+    """The loss, its term, and what the model says of whole rows; see `part_consistency_loss`.
+
+    shard: number of this process and of all, whose batches follow each other; all draw from one sequence.
+    """
     settings = PartConsistency() if settings is None else settings
     whole = within(model)
     given = main_input(whole, inputs)
@@ -168,7 +172,7 @@ def part_consistency_outputs(
             f"attention_mask must be [batch, tokens] for part consistency, got {list(mask.shape)}; or train with "
             "part_consistency=None."
         )
-    parts = draw_parts(given, mask, labels, settings, generator)
+    parts = draw_parts(given, mask, labels, settings, generator, shard)
     items = label_entries(labels).clamp(min=1) if num_items_in_batch is None else num_items_in_batch
     rows = torch.tensor([part.row for part in parts], dtype=torch.long, device=given.device)
     claims: dict[int, torch.Tensor] = {}  # by block: one that is checkpointed passes twice
@@ -222,11 +226,12 @@ def main_input(model: nn.Module, inputs: dict) -> torch.Tensor:
     return inputs[name]
 
 
-def draw_parts(given, attention_mask, labels, settings: PartConsistency, generator) -> list[Part]:
-    """The parts of the rows that lose some; what a row draws depends on its turn alone, not on its batch."""
+def draw_parts(given, attention_mask, labels, settings: PartConsistency, generator, shard=(0, 1)) -> list[Part]:
+    """The parts of the rows that lose some; what a row draws depends on its turn alone, not on batch and process."""
     text = not given.is_floating_point()
     kinds = settings.kinds(text)
-    seeds = torch.randint(2**62, (len(given),), generator=generator).tolist()
+    process, processes = shard
+    seeds = torch.randint(2**62, (processes, len(given)), generator=generator)[process].tolist()
     labelled = [bool(label_entries(label)) for label in labels.cpu()]
     parts = []
     for row, seed in enumerate(seeds):

@@ -158,7 +158,8 @@ class MHEXTrainer(Trainer):
             outputs = mosaic_outputs(model, rest, labels, items)
         elif self.takes_parts(model, labels):
             draws = self.draws_of_step()
-            outputs = part_consistency_outputs(model, inputs, labels, self.part_consistency, draws, items)
+            shard = self.args.process_index, self.args.world_size
+            outputs = part_consistency_outputs(model, inputs, labels, self.part_consistency, draws, items, shard)
         else:
             outputs = model(**inputs) if items is None else model(**inputs, num_items_in_batch=items)
         labels = labels.flatten(0, 2) if labels.ndim > 2 else labels
@@ -173,10 +174,10 @@ class MHEXTrainer(Trainer):
         return asked and model.training and labels.ndim <= 2
 
     def draws_of_step(self) -> torch.Generator:
-        """Random numbers of this step on this process; a resumed run draws the same."""
+        """Random numbers of this step, the same on every process; a resumed run draws the same."""
         step = self.state.global_step
         if self.part_draws is None or self.part_draws[0] != step:
-            seed = np.random.SeedSequence((self.args.seed, step, self.args.process_index)).generate_state(1, np.uint64)
+            seed = np.random.SeedSequence((self.args.seed, step, 0)).generate_state(1, np.uint64)
             self.part_draws = step, torch.Generator().manual_seed(int(seed[0] >> np.uint64(1)))
         return self.part_draws[1]
 

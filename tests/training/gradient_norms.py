@@ -33,6 +33,7 @@ def recipe_of(folder, family, kind, batch, accumulate):
     ]
     if family == "resnet":
         changes += [f"source={folder / f'{kind}.npz'}", "model.weights=null", "freeze_batch_norm=true"]
+        changes += ["part_consistency=1.0"] if kind == "several" else []
     else:
         columns = {"single": "[topic]", "several": "[a, b, c]", "number": "[grade]"}[kind]
         changes += [f"model.weights={folder / 'bert'}", f"label_columns={columns}", "input_columns=[text]"]

@@ -118,8 +118,8 @@ def antithetic() -> dict:
     """Each part beside what it leaves out, for half as many rows."""
     usual = consistency.draw_parts
 
-    def draw_parts(given, mask, labels, settings, generator):
-        found = usual(given, mask, labels, replace(settings, share=settings.share / 2), generator)
+    def draw_parts(given, mask, labels, settings, *draws):
+        found = usual(given, mask, labels, replace(settings, share=settings.share / 2), *draws)
         return [part for one in found for part in (one, replace(one, keep=~one.keep))]
 
     return {"draw_parts": draw_parts}

@@ -75,8 +75,8 @@ def measure(case: str, rounds: int) -> dict:
     larger = inputs_for(models[0], batch + batch // 2, size)
     optimizers = [torch.optim.AdamW(model.parameters(), lr=1e-5, fused=True) for model in models]
 
-    def half(given, mask, labels, settings, generator) -> list:
-        return draw_parts(given, mask, labels, PartConsistency(share=1.0), generator)[::2]
+    def half(given, mask, labels, settings, *draws) -> list:
+        return draw_parts(given, mask, labels, PartConsistency(share=1.0), *draws)[::2]
 
     def step(number: int, given: dict = inputs, parts: bool = False) -> float:
         started = time.perf_counter()
