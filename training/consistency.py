@@ -324,7 +324,7 @@ def pooled_part(features: Features, rows: torch.Tensor, keep: torch.Tensor, text
     """The descriptor [rows, C] whose image under the equivalent matrix is the sum of a block's map over `keep`.
 
     The map is linear in its positions and is brought to the input's size by matrices; so the kept positions of the
-    input [rows, *size] are carried to the block's own instead, and no map is formed.
+    input [rows, *size] are carried to the block's own instead, and no map is formed. No row may come twice.
     """
     share = keep.to(features.p.dtype)
     if not text:

@@ -75,8 +75,11 @@ def test_deleted_tokens_leave_no_gap(monkeypatch):
 
 @pytest.mark.parametrize("form", ["antithetic", "Shapley"])
 def test_parts_come_in_pairs_that_make_a_whole(form, monkeypatch):
-    _, _, _, (answer, _), parts = caught(form, "resnet", monkeypatch)
+    model, inputs, _, (answer, claim), parts = caught(form, "resnet", monkeypatch)
     assert parts and len(parts) % 2 == 0 and len(answer) == len(parts)
+    maps = model.generate_saliency(**inputs, target="all").saliency
+    wanted = torch.stack([(maps[part.row] * part.keep).flatten(1).sum(-1) for part in parts])
+    assert torch.allclose(claim, wanted, rtol=1e-6)
     for one, other in zip(parts[::2], parts[1::2]):
         assert one.row == other.row and (one.keep ^ other.keep).all()
         if form == "Shapley":

@@ -116,13 +116,17 @@ def other_images() -> dict:
 
 def antithetic() -> dict:
     """Each part beside what it leaves out, for half as many rows."""
-    usual = consistency.draw_parts
+    usual, usual_pooled = consistency.draw_parts, consistency.pooled_part
 
     def draw_parts(given, mask, labels, settings, *draws):
         found = usual(given, mask, labels, replace(settings, share=settings.share / 2), *draws)
         return [part for one in found for part in (one, replace(one, keep=~one.keep))]
 
-    return {"draw_parts": draw_parts}
+    def pooled_part(features, rows, keep, text):
+        sides = [usual_pooled(features, rows[side::2], keep[side::2], text) for side in (0, 1)]
+        return torch.stack(sides, 1).flatten(0, 1)
+
+    return {"draw_parts": draw_parts, "pooled_part": pooled_part}
 
 
 def shapley() -> dict:
