@@ -167,7 +167,7 @@ class MHEXTextClassifier(MHEXClassifierMixin):
             inputs = {name: value for name, value in inputs.items() if name != "input_ids"}
             if inputs.get("position_ids") is None:
                 inputs["position_ids"] = self.base_model.positions_of(ids)
-        absent = embed(torch.tensor([[mask_token_id]], device=given.device))
+        absent = embed(torch.tensor([[mask_token_id]], device=given.device)).to(given.dtype)
         return "inputs_embeds", absent, inputs | {"inputs_embeds": given.detach().clone().requires_grad_()}
 
     def _refined(self, saliency: torch.Tensor, evidence: torch.Tensor, valid: torch.Tensor | None) -> torch.Tensor:

@@ -431,7 +431,9 @@ class TextSaliencyPipeline(SaliencyPipeline, ChunkPipeline):
         carried = {name: inputs.pop(name) for name in ("encoding", "start", "is_last", "texts", "cut")}
         labels = ["all" if target is None else target]
         if refine:
-            options = {"mask_token_id": self.tokenizer.mask_token_id} | options | {"refine": refine}
+            options["refine"] = refine
+            if options.get("mask_token_id") is None:
+                options["mask_token_id"] = self.tokenizer.mask_token_id
             starts, ends = (carried[name] for name in ("start", "is_last"))
             whole = not any(starts) and all(ends) if isinstance(starts, list) else starts == 0 and ends
             if target is None and top_k == 1 and whole:

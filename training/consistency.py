@@ -79,15 +79,19 @@ class PartConsistency:
         return tuple(self.removals)
 
 
-def usual_weight(asked: float | str | None, model: nn.Module, tokenizer) -> float | None:
+def usual_weight(asked: float | str | None, model: nn.Module, tokenizer, compiled: bool = False) -> float | None:
     """The weight that a run asked for; of "auto" 1 for texts of one label each whose tokenizer has [MASK], else None.
 
-    What was measured decides: see docs/training.md, "Maps that say what parts do". ValueError for another word.
+    What was measured decides: see docs/training.md, "Maps that say what parts do". "auto" is None too for a [MASK] that
+    the model has no vector for, and for a compiled model, since not every torch can. ValueError for another word.
     """
     if not isinstance(asked, str):
         return asked
     choose("part_consistency", asked, (AUTO,))
-    if getattr(model, "main_input_name", None) != "input_ids" or getattr(tokenizer, "mask_token_id", None) is None:
+    mask_id = getattr(tokenizer, "mask_token_id", None)
+    if compiled or getattr(model, "main_input_name", None) != "input_ids" or mask_id is None:
+        return None
+    if mask_id >= model.config.vocab_size:
         return None
     known = model.config.problem_type  # None until the first labels tell
     single = known == "single_label_classification" or (known is None and model.config.num_labels > 1)
@@ -126,6 +130,7 @@ def part_consistency_loss(
     *,
     generator: torch.Generator | None = None,
     num_items_in_batch=None,
+    shard: tuple[int, int] = (0, 1),
 ) -> torch.Tensor:
     """The loss [] of a batch with part consistency, for a plain loop: `part_consistency_loss(model, inputs, labels)`.
 
@@ -140,10 +145,12 @@ def part_consistency_loss(
         settings: None for `PartConsistency()`. For [MASK] in a text's removed places give it `mask_id`.
         generator: on the CPU; None for torch's own.
         num_items_in_batch: what the sums are divided by (Trainer's count over accumulated batches).
+        shard: number of this process and of all, whose batches of one size follow each other. Then give all the same
+            `generator`, and they draw the parts that one process would.
 
     Raises ValueError for inputs without parts and for removals that do not fit them, TypeError without labels.
     """
-    return part_consistency_outputs(model, inputs, labels, settings, generator, num_items_in_batch).loss
+    return part_consistency_outputs(model, inputs, labels, settings, generator, num_items_in_batch, shard).loss
 
 
 def part_consistency_outputs(
@@ -155,10 +162,7 @@ def part_consistency_outputs(
     num_items_in_batch=None,
     shard: tuple[int, int] = (0, 1),
 ) -> PartConsistencyOutput:
-    """The loss, its term, and what the model says of whole rows; see `part_consistency_loss`.
-
-    shard: number of this process and of all, whose batches follow each other; all draw from one sequence.
-    """
+    """The loss, its term, and what the model says of whole rows; see `part_consistency_loss`."""
     settings = PartConsistency() if settings is None else settings
     whole = within(model)
     given = main_input(whole, inputs)
@@ -171,6 +175,11 @@ def part_consistency_outputs(
         raise ValueError(
             f"attention_mask must be [batch, tokens] for part consistency, got {list(mask.shape)}; or train with "
             "part_consistency=None."
+        )
+    if text and settings.mask_id is not None and not 0 <= settings.mask_id < whole.config.vocab_size:
+        raise ValueError(
+            f"mask_id must lie in [0, {whole.config.vocab_size - 1}], the model's vocabulary; got {settings.mask_id}. "
+            "Use the model's own tokenizer, or its resize_token_embeddings."
         )
     parts = draw_parts(given, mask, labels, settings, generator, shard)
     items = label_entries(labels).clamp(min=1) if num_items_in_batch is None else num_items_in_batch

@@ -85,7 +85,7 @@ def check_metrics(recipe: Recipe, job: Job) -> None:
 
 def make_trainer(recipe: Recipe, arguments, job: Job) -> MHEXTrainer:
     """The Trainer of a job."""
-    asked = usual_weight(recipe.optimisation.part_consistency, job.model, job.processor)
+    asked = usual_weight(recipe.optimisation.part_consistency, job.model, job.processor, arguments.torch_compile)
     trainer = MHEXTrainer(
         optimisation=recipe.optimisation,
         metrics=recipe.evaluation.metrics,

@@ -76,9 +76,9 @@ class MHEXTrainer(Trainer):
             `compute_metrics` of your own goes before them.
         part_consistency: weight of the term that teaches the network to say of parts what its map says of them, or
             a `PartConsistency` with more to choose; None for neither term nor parts; "auto" for 1 where texts have one
-            label each and the tokenizer [MASK], and else for None. Its draws follow seed and step, so
-            that a resumed run repeats them. With it the losses in the logs are those of whole rows and parts together,
-            and `loss_parts` is the term; mosaics lose no parts, and evaluation has neither.
+            label each and the tokenizer [MASK], without torch_compile, and else for None. Its draws follow seed and
+            step, so that a resumed run repeats them. With it the losses in the logs are those of whole rows and parts
+            together, and `loss_parts` is the term; mosaics lose no parts, and evaluation has neither.
 
     Raises ValueError for TrainingArguments and a `compute_loss_func` that would undo what the model or the recipe does,
     and for an early stop without evaluations or a metric to go by.
@@ -133,7 +133,7 @@ class MHEXTrainer(Trainer):
         self.parts_by_default = part_consistency == AUTO
         tokenizer = self.processing_class or getattr(self.data_collator, "tokenizer", None)
         if not isinstance(part_consistency, PartConsistency):
-            weight = usual_weight(part_consistency, self.model, tokenizer)
+            weight = usual_weight(part_consistency, self.model, tokenizer, self.args.torch_compile)
             part_consistency = None if weight is None else PartConsistency(weight=weight)
         self.part_consistency = with_tokens(part_consistency, tokenizer)
         self.parts[True] = LossParts(0.0 if part_consistency is None else part_consistency.weight)
@@ -156,7 +156,7 @@ class MHEXTrainer(Trainer):
         if labels.ndim > 2 and hasattr(self.model, "heads"):
             rest = {name: value for name, value in inputs.items() if name != "labels"}
             outputs = mosaic_outputs(model, rest, labels, items)
-        elif self.takes_parts(model, labels):
+        elif self.takes_parts(model, inputs):
             draws = self.draws_of_step()
             shard = self.args.process_index, self.args.world_size
             outputs = part_consistency_outputs(model, inputs, labels, self.part_consistency, draws, items, shard)
@@ -168,9 +168,12 @@ class MHEXTrainer(Trainer):
         loss = outputs["loss"] * (self.accelerator.num_processes if shared else 1)
         return (loss, outputs) if return_outputs else loss
 
-    def takes_parts(self, model, labels: torch.Tensor) -> bool:
-        """Whether a batch loses parts: in training, unless it is of mosaics; by default where rows have one label."""
-        asked = self.part_consistency is not None and not (self.parts_by_default and labels.is_floating_point())
+    def takes_parts(self, model, inputs: dict) -> bool:
+        """Whether a batch loses parts: in training, unless it is of mosaics; by default where rows are tokens [B, T],
+        with a mask [B, T] or none, and have one label each."""
+        labels, mask = inputs["labels"], inputs.get("attention_mask")
+        fits = "input_ids" in inputs and (mask is None or mask.ndim == 2) and not labels.is_floating_point()
+        asked = self.part_consistency is not None and (fits or not self.parts_by_default)
         return asked and model.training and labels.ndim <= 2
 
     def draws_of_step(self) -> torch.Generator:

@@ -64,7 +64,8 @@ class Strip(nn.Module):
 
     def _laid_flat(self, explain, pixel_values: torch.Tensor, options: dict):
         answer = explain(input_values=pixel_values[:, :, 0], **options)
-        answer.saliency = answer.saliency.unsqueeze(-2)
+        if answer.saliency is not None:
+            answer.saliency = answer.saliency.unsqueeze(-2)
         return answer
 
 
@@ -129,7 +130,8 @@ def target_layer(model: nn.Module, stage: int = -1) -> nn.Module:
         stage -= getattr(trunk, "global_pool", None) == "token"
         return trunk.get_submodule(trunk.feature_info[max(stage, -len(trunk.feature_info))]["module"])
     stages = gated.stages()
-    block = stages[max(stage, -len(stages))][1][-1]
+    stage = max(stage, -len(stages))
+    block = stages[stage][1][-1]
     has_head = hasattr(block.gate, "weight")  # the plain twin of a network of signals has the same body, open gates
     return block.feature_map if stage == -1 and has_head else block
 

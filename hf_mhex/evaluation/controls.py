@@ -48,7 +48,10 @@ def blurred_copy(maps: torch.Tensor, width: float = 0.1) -> torch.Tensor:
 
 
 def gaussian_blur(maps: torch.Tensor, sigma: float) -> torch.Tensor:
-    """Maps [B, H, W] or [B, T] convolved with a Gaussian cut at 3 sigma (pixels); edges are continued."""
+    """Maps [B, H, W] or [B, T] convolved with a Gaussian cut at 3 sigma (pixels); edges are continued.
+
+    Every value is as exact as the largest one of its map is rounded. Values must be finite.
+    """
     if sigma <= 0:
         raise ValueError(f"sigma must be above 0, got {sigma}.")
     reach = max(1, round(3 * sigma))

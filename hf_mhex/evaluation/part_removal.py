@@ -14,7 +14,7 @@ import torch
 from hf_mhex.evaluation.drop import content_tokens, special_ids
 from hf_mhex.evaluation.faithfulness import pearson
 from hf_mhex.evaluation.intervals import Interval, bootstrap
-from hf_mhex.modeling.mhex_maps import select_classes
+from hf_mhex.modeling.mhex_maps import check_one_map, select_classes
 
 CELLS, INTERVALS = 7, 16  # parts along a side of an image, and of a signal; the parts of a text are its tokens
 DRAWS = 16
@@ -33,7 +33,7 @@ class PartRemoval:
         change: mean size of the real change. error, refined_error, even_error: mean distance of the change that the
             map, the map refined by 4 passes, and an even map of the same sum, foretells. correlation,
             refined_correlation, even_correlation: of foretold and real change within a row. Those of refined maps are
-            None for texts without a `mask_id`.
+            None for texts without a `mask_id` and where no gradient can be had.
         slope: the real change for each logit that is foretold, by least squares.
     """
 
@@ -135,7 +135,7 @@ def part_removal(
     generator = torch.Generator().manual_seed(seed)
     exclusive = model.config.num_labels > 1 and model.config.problem_type in (None, "single_label_classification")
     kind = {"pixel_values": "image", "input_values": "signal"}.get(model.main_input_name, "text")
-    refines = kind != "text" or mask_id is not None
+    refines = (kind != "text" or mask_id is not None) and gives_gradient(model)
     found = []
     for inputs in single_rows(batches, rows):
         inputs = {name: value.to(model.device) for name, value in inputs.items() if name != "labels"}
@@ -173,6 +173,15 @@ def part_removal(
         refined_error=bootstrap((refined_said - real).abs().mean(1)) if refines else None,
         refined_correlation=bootstrap([pearson(*pair) for pair in zip(refined_said, real)]) if refines else None,
     )
+
+
+def gives_gradient(model) -> bool:
+    """Whether maps of a model can be refined here: not in inference mode, and not where its layers are quantized."""
+    try:
+        check_one_map(model, None, True)
+    except ValueError:
+        return False
+    return True
 
 
 def tokenizer_options(processor) -> dict:

@@ -21,7 +21,14 @@ from hf_mhex.data.labels import keys_of
 from hf_mhex.explaining.signals import to_input_values
 from hf_mhex.explaining.words import words_of
 from hf_mhex.families import FAMILIES, family_of
-from hf_mhex.modeling.mhex_maps import check_blocks, check_names, check_options, check_refine
+from hf_mhex.modeling.mhex_maps import (
+    check_blocks,
+    check_mask_token,
+    check_names,
+    check_one_map,
+    check_options,
+    check_refine,
+)
 from hf_mhex.modeling.mhex_words import ExplainedText, read_texts
 from hf_mhex.modeling.pipeline_mhex import scores_of
 from hf_mhex.processors import max_length, restore_image
@@ -110,10 +117,22 @@ def check_row_options(model, processor, target, options: dict) -> dict:
     check_refine(found["refine"])
     found["refine"] = int(found["refine"])
     found = with_mask_token(processor, found)
-    if found["refine"] and family_of(model).kind == "text" and found["mask_token_id"] is None:
-        cure = "name a token that stands for an absent word, mask_token_id=..., or use refine=False"
-        raise ValueError(f"refine={found['refine']} of texts needs a mask token, which the tokenizer lacks; {cure}.")
+    if found["refine"]:
+        check_one_map(model, target, True)
+        check_absent(model, found["refine"], found["mask_token_id"])
     return found
+
+
+def check_absent(model, refine: int, mask_token_id) -> None:
+    """Raise ValueError for a token that cannot stand for an absent word in maps that are to be refined."""
+    if family_of(model).kind != "text":
+        if mask_token_id is not None:
+            raise ValueError(f"mask_token_id stands for a word, and the model reads none; got {mask_token_id!r}.")
+    elif mask_token_id is None:
+        cure = "name a token that stands for an absent word, mask_token_id=..., or use refine=False"
+        raise ValueError(f"refine={refine} of texts needs a mask token, which the tokenizer lacks; {cure}.")
+    else:
+        check_mask_token(mask_token_id, model.config.vocab_size)
 
 
 def explain_rows(

@@ -354,10 +354,15 @@ def test_methods_ask_a_network_of_signals_about_strips():
     network.model(input_values=given).logits[range(3), target].sum().backward()
     [method] = [found for found in methods_for("images", "mhex") if found.name == "input x gradient"]
     torch.testing.assert_close(method.call(network, part.pixels[:3], target)[:, 0], (values * given.grad).sum(1))
-    shallow = Strip(lively("signal", torch.float32, widths=[8, 16], depths=[1, 1], strides=[1, 2]))
-    for method in cams.METHODS:  # they try three stages
-        for settings in method.settings:
-            assert method.call(shallow, part.pixels[:1], target[:1], **settings).shape == (1, 1, 117)
+    assert network.generate_saliency(pixel_values=part.pixels[:1], upsample=False).saliency is None
+    for sizes in (
+        {"widths": [8, 16], "depths": [1, 1], "strides": [1, 2]},
+        {"widths": [8], "depths": [2], "strides": [1]},
+    ):
+        shallow = Strip(lively("signal", torch.float32, **sizes))
+        for method in cams.METHODS:  # they try three stages
+            for settings in method.settings:
+                assert method.call(shallow, part.pixels[:1], target[:1], **settings).shape == (1, 1, 117)
     assert grid_of((1, 117), 7) == (1, 49) and grid_of((1, 30), 7) == (1, 30) and grid_of((24, 5), 7) == (7, 5)
 
 
@@ -374,6 +379,8 @@ def test_signals_become_strips():
     assert part.pixels.shape == (2, 1, 1, 5) and part.pixels[0].flatten().tolist() == [0, 1, 2, 3, 4]
     with pytest.raises(ValueError, match="signals must have at least 5 points to be judged by removal, got 4"):
         signal_part([[0.0] * 4], [0], extractor)
+    with pytest.raises(ValueError, match="signals must all have one length, got 6 to 7 points"):
+        signal_part([[0.0] * 7, [0.0] * 6], [0, 1], extractor)
 
 
 def test_pictures_and_texts_become_parts():

@@ -95,6 +95,15 @@ def test_an_additive_network_is_foretold_exactly():
     assert (found.rows, found.score) == (3, "logit")
 
 
+def test_without_a_gradient_refined_maps_are_left_out():
+    model, inputs = lively("resnet"), batch_for("resnet", batch=2)
+    with torch.inference_mode():
+        found = part_removal(model, [inputs], rows=2, draws=5, seed=3)
+    whole = part_removal(model, [inputs], rows=2, draws=5, seed=3)
+    assert found.refined_error is None is found.refined_correlation and whole.refined_error is not None
+    assert found.error.estimate == pytest.approx(whole.error.estimate)
+
+
 def test_special_tokens_and_padding_stay():
     model, inputs = lively("bert"), batch_for("bert", batch=1)
     inputs["attention_mask"] = torch.ones_like(inputs["input_ids"])

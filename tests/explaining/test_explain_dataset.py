@@ -263,6 +263,19 @@ def test_wrong_calls(image_model, text_model, images, texts, tmp_path):
         (image_model, images, {"rollout": True}, "rollout must be False"),
         (text_model, texts, {"refine": -1}, "refine must be at least 1 pass"),
         (
+            text_model,
+            texts,
+            {"refine": 1, "mask_token_id": 10**6},
+            ".*got mask_token_id=1000000. Pass",
+        ),
+        (
+            text_model,
+            texts,
+            {"refine": 1, "mask_token_id": "x"},
+            ".*got mask_token_id='x'. Pass",
+        ),
+        (image_model, images, {"refine": 1, "mask_token_id": 3}, "mask_token_id stands for a word"),
+        (
             (text_model[0], unmasked),
             texts,
             {"refine": 2},

@@ -316,6 +316,7 @@ def test_a_refined_map_of_a_text_is_the_model_s(texts):
     inputs = texts.tokenizer(TEXTS[0], return_tensors="pt")
     options = {"refine": 2, "mask_token_id": texts.tokenizer.mask_token_id}
     for given in ({}, {"top_k": None}, {"target": "unclear"}):
+        assert texts(TEXTS[0], refine=2, mask_token_id=None, **given) == texts(TEXTS[0], refine=2, **given)
         for answer in texts(TEXTS[0], refine=2, **given):
             expected = texts.model.generate_saliency(**inputs, **options, target=answer["target"])
             words = explain_words(TEXTS[0], inputs, expected.saliency)[0].words

@@ -131,6 +131,13 @@ def test_a_refined_map_of_embeddings_is_that_of_their_tokens():
     torch.testing.assert_close(found, expected)
 
 
+def test_embeddings_of_another_float_type_are_refined_too():
+    model, inputs = lively("bert", torch.float64), batch_for("bert", torch.float64)
+    given = {"inputs_embeds": model.get_input_embeddings()(inputs.pop("input_ids")).detach().float(), **inputs}
+    answer = model.generate_saliency(**given, refine=2, mask_token_id=MASK)
+    torch.testing.assert_close(answer.saliency.sum(-1).double(), answer.explained.double(), rtol=1e-5, atol=1e-5)
+
+
 def test_a_row_does_not_depend_on_its_batch():
     model, inputs = lively("resnet", torch.float64), small("resnet", torch.float64)
     together = model.generate_saliency(**inputs, refine=True).saliency

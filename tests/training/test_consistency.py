@@ -189,6 +189,32 @@ def test_one_channel_signals_and_every_fill():
             assert torch.allclose(fill, row.mean(1, keepdim=True).expand_as(row))
 
 
+@pytest.mark.parametrize("family", ["bert", "resnet"])
+def test_processes_that_share_draws_lose_the_parts_of_one(family, monkeypatch):
+    model, inputs, labels = lively(family), batch_for(family, torch.float64, batch=4), labels_for(SINGLE, 4)
+    settings, kept = settings_for(family), seen(monkeypatch)
+
+    def loss(rows, shard):
+        part = {name: value[rows] for name, value in inputs.items()}
+        draws, items = torch.Generator().manual_seed(7), torch.tensor(4)
+        return part_consistency_loss(
+            model, part, labels[rows], settings, generator=draws, num_items_in_batch=items, shard=shard
+        )
+
+    whole = loss(slice(0, 4), (0, 1))
+    halves = [loss(slice(0, 2), (0, 2)), loss(slice(2, 4), (1, 2))]
+    assert torch.allclose(sum(halves), whole, rtol=1e-9)
+    assert all(torch.equal(one.keep, other.keep) for one, other in zip(kept[0], kept[1] + kept[2], strict=True))
+
+
+def test_a_mask_token_outside_the_vocabulary_is_refused():
+    settings = PartConsistency(mask_id=10**6)
+    with pytest.raises(
+        ValueError, match=r"mask_id must lie in \[0, \d+\].* got 1000000. Use the model's own tokenizer"
+    ):
+        part_consistency_loss(lively("bert"), batch_for("bert", batch=4), labels_for(SINGLE, 4), settings)
+
+
 def test_special_tokens_and_padding_stay():
     ids, mask = torch.tensor([1, 9, 8, 7, 6, 2, 0, 0]), torch.tensor([1, 1, 1, 1, 1, 1, 0, 0])
     lost = torch.zeros(8, dtype=torch.bool)

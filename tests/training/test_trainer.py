@@ -15,10 +15,12 @@ from transformers import (
     DataCollatorWithPadding,
     Trainer,
     TrainingArguments,
+    default_data_collator,
 )
 
 import hf_mhex
 from hf_mhex.training import MHEXTrainer, PartConsistency, mosaic_loss
+from hf_mhex.training.consistency import usual_weight
 from hf_mhex.training.job import prepare
 from hf_mhex.training.optimisation import EpochSampler, depths, freeze, parameter_groups
 from hf_mhex.training.plain import PlainImageClassifier, plain_text
@@ -435,6 +437,27 @@ def test_the_first_labels_tell_whether_a_text_has_one(labels, taught, tmp_path):
     assert model.config.problem_type is None
     trainer.train()
     assert all(("loss_parts" in entry) == taught for entry in trainer.state.log_history if "loss" in entry)
+
+
+def test_runs_that_can_have_no_parts_go_without_by_default(tmp_path):
+    """Embeddings, wider masks, a compiled model and a [MASK] without a vector: as before there were parts."""
+    (tmp_path / "vocab.txt").write_text("\n".join(["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *"abc"]))
+    tokenizer, labels = BertTokenizerFast(str(tmp_path / "vocab.txt")), torch.arange(8) % 3
+    model, inputs = lively("bert", torch.float32, num_labels=3), batch_for("bert", batch=8)
+    ids = inputs.pop("input_ids")
+    embedded = inputs | {"inputs_embeds": model.get_input_embeddings()(ids).detach()}
+    wide = inputs | {"input_ids": ids, "attention_mask": inputs["attention_mask"][:, None, None].bool()}
+    args = TrainingArguments(str(tmp_path), report_to="none", use_cpu=True, max_steps=1, logging_steps=1)
+    for given in (embedded, wide):
+        rows = [{**{n: v[row] for n, v in given.items()}, "labels": labels[row]} for row in range(8)]
+        trainer = MHEXTrainer(
+            model, args, train_dataset=rows, processing_class=tokenizer, data_collator=default_data_collator
+        )
+        trainer.train()
+        assert trainer.part_consistency is not None and "loss_parts" not in trainer.state.log_history[0]
+    assert usual_weight("auto", model, tokenizer) == 1.0 and usual_weight("auto", model, tokenizer, True) is None
+    tokenizer.mask_token_id = 10 * model.config.vocab_size
+    assert usual_weight("auto", model, tokenizer) is None and usual_weight(2.0, model, tokenizer, True) == 2.0
 
 
 def test_a_recipe_of_texts_is_taught_with_parts_by_default(tmp_path):

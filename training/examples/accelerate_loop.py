@@ -10,6 +10,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader
@@ -49,13 +50,18 @@ def main(name: str, output: Path, overrides: list[str]) -> None:
     for epoch in range(first, epochs):
         loader.set_epoch(epoch)  # the rows' order and augmentation are drawn from seed and epoch
         model.train()
+        seed = np.random.SeedSequence((given["seed"], epoch)).generate_state(1)[0]
+        draws = torch.Generator().manual_seed(int(seed))  # of parts; shared by all processes
         for batch in loader:
             labels = batch.pop("labels")
             items = accelerator.reduce(label_entries(labels), "sum")
             if labels.ndim > 2:
                 loss = mosaic_loss(model, batch, labels, items)
             elif parts is not None:
-                loss = part_consistency_loss(model, batch, labels, parts, num_items_in_batch=items)
+                shard = accelerator.process_index, accelerator.num_processes
+                loss = part_consistency_loss(
+                    model, batch, labels, parts, generator=draws, num_items_in_batch=items, shard=shard
+                )
             else:
                 loss = model(**batch, labels=labels, num_items_in_batch=items).loss
             accelerator.backward(loss * accelerator.num_processes)

@@ -20,9 +20,12 @@ def image_part(pictures: Sequence, labels: Sequence[int], processor, num_channel
 def signal_part(signals: Sequence, labels: Sequence[int], extractor) -> Images:
     """Signals [L] or [C, L] of one length through a feature extractor, as strips [N, C, 1, L].
 
-    Raises ValueError for fewer points than measures by removal need, of which ROAD leaves a fifth.
+    Raises ValueError for several lengths, and for fewer points than removals need, of which ROAD leaves a fifth.
     """
     values = [torch.as_tensor(extractor(signal, return_tensors="pt")["input_values"]) for signal in signals]
+    lengths = sorted({value.shape[-1] for value in values})
+    if len(lengths) > 1:
+        raise ValueError(f"signals must all have one length, got {lengths[0]} to {lengths[-1]} points; resample them.")
     strips = torch.cat(values)[:, :, None]
     if strips.shape[-1] < 5:
         raise ValueError(f"signals must have at least 5 points to be judged by removal, got {strips.shape[-1]}.")
